@@ -1,0 +1,39 @@
+# `make run`, `make test` and `make lint` each set up .venv first, where it is missing or stale.
+
+PYTHON ?= python3
+EXTRAS ?= test
+ARGS ?=
+
+# Relative paths throughout: the checkout's own path may contain spaces.
+BIN := .venv/bin
+STAMP := .venv/.stamp
+
+.DEFAULT_GOAL := run
+.DELETE_ON_ERROR:
+.PHONY: run test lint clean help
+
+run: $(STAMP)  ## check the engine against its blessed captures
+	$(BIN)/python -m harness check $(ARGS)
+
+test: $(STAMP)  ## run the tests, with coverage; ARGS="-k name" selects some
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy --strict harness
+
+# The stamp is touched last, so that a set-up that failed half-way is done again.
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Setting up .venv with $(PYTHON), extras $(EXTRAS)"
+	@rm -f $@
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+clean:  ## remove .venv and everything that the other targets write
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' Makefile

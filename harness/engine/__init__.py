@@ -1,0 +1,33 @@
+"""The streaming engine: requests, configuration, pipeline and session."""
+
+from harness.engine.config import DCW, Integrator, Padding, PipelineConfig, Solver, Switches
+from harness.engine.curve import Curve
+from harness.engine.errors import BatchTooLarge, ExecutorError, InvalidInput, PipelineClosed
+from harness.engine.pipeline import Dropped, DropReason, Finished, Stats, StreamPipeline, Submission
+from harness.engine.request import Condition, Guidance, GuidanceMode, LatentMask, Request, X0Target
+
+__all__ = [
+    "DCW",
+    "BatchTooLarge",
+    "Condition",
+    "Curve",
+    "DropReason",
+    "Dropped",
+    "ExecutorError",
+    "Finished",
+    "Guidance",
+    "GuidanceMode",
+    "Integrator",
+    "InvalidInput",
+    "LatentMask",
+    "Padding",
+    "PipelineClosed",
+    "PipelineConfig",
+    "Request",
+    "Solver",
+    "Stats",
+    "StreamPipeline",
+    "Submission",
+    "Switches",
+    "X0Target",
+]

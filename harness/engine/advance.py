@@ -1,0 +1,158 @@
+"""What a tick does to one slot, as tensor functions over its plan: decoder input, combination, step, correction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.engine import blend, guidance, solver, wavelet
+from harness.engine.noise import Purpose, noise
+from harness.engine.plan import DCWPlan, GuidancePlan, Path, SlotPlan
+from harness.engine.request import Condition, GuidanceMode, normal, required
+from harness.engine.slot import Slot
+
+
+@dataclass(frozen=True, eq=False)
+class Combined:
+    """A slot's velocity and what guidance leaves behind, each `[1, T, D]` or None."""
+
+    velocity: Tensor
+    average: Tensor | None
+    kept_negative: Tensor | None
+
+
+def mask_in_force(plan: SlotPlan) -> Tensor | None:
+    """The latent mask times its strength at this step, `[1, T, 1]` or `[1, 1, 1]`; None where no mask acts."""
+    latent_mask = plan.request.latent_mask
+    if latent_mask is None or plan.mask_strength is None:
+        return None
+    return required(latent_mask.mask).values * plan.mask_strength
+
+
+def blended_state(plan: SlotPlan, slot: Slot) -> Tensor:
+    """The slot's state with the frames outside the latent mask set to the original at the slot's time."""
+    mask, latent_mask = mask_in_force(plan), plan.request.latent_mask
+    if mask is None or latent_mask is None or slot.mask_noise is None:
+        return slot.x
+    return blend.mask_state(slot.x, mask, latent_mask.original.float(), slot.mask_noise, plan.t)
+
+
+def combine(plan: SlotPlan, slot: Slot, positives: Sequence[Tensor], negatives: Sequence[Tensor]) -> Combined:
+    """One velocity out of the rows of a slot.
+
+    Args:
+        plan: the slot's plan.
+        slot: its state before the tick.
+        positives: velocity of each active positive condition, float32 `[1, T, D]`.
+        negatives: velocity of each negative condition that ran.
+    """
+    v_pos = _mean(plan.positives, positives)
+    if plan.guidance is None:
+        return Combined(v_pos, None, None)
+    v_neg, kept = _negative_velocity(plan, plan.guidance, slot, negatives)
+    if slot.average is None:
+        raise TypeError("a guided slot has no running average")
+    average = guidance.running_average(v_pos - v_neg, slot.average, plan.guidance.momentum.values)
+    v = guidance.guide(v_pos, average, plan.guidance.scale.values, plan.guidance.norm_threshold, plan.guidance.eta)
+    if plan.guidance.rescale is not None:
+        v = guidance.rescale(v, v_pos, plan.guidance.rescale.values)
+    return Combined(v, average, kept)
+
+
+def scaled(plan: SlotPlan, velocity: Tensor) -> Tensor:
+    """The velocity times the velocity scale in force."""
+    return velocity if plan.velocity_scale is None else velocity * plan.velocity_scale.values
+
+
+def step(plan: SlotPlan, slot: Slot, x: Tensor, velocity: Tensor) -> Tensor:
+    """The state after this step.
+
+    Args:
+        plan: the slot's plan.
+        slot: its state before the tick.
+        x: the state that the step starts from, after the latent mask's blend.
+        velocity: the combined velocity, before the velocity scale.
+    """
+    v = scaled(plan, velocity)
+    if plan.path is Path.EULER:
+        return injected(plan, solver.euler(x, v, plan.t, plan.s))
+    x0 = edited(plan, solver.denoised(x, v, plan.t))
+    if plan.path is Path.EDITED:
+        return injected(plan, solver.euler_through(x, x0, plan.t, plan.s))
+    z = _step_noise(plan, slot)
+    if plan.path is Path.SDE:
+        return solver.sde(x0, z, plan.s)
+    source = plan.request.stand_in_source
+    if source is None or plan.sde_curve is None:
+        raise TypeError("the SDE-curve path was planned without a curve or a source")
+    return solver.sde_curve(x0, source.float(), z, plan.sde_curve.values, plan.s)
+
+
+def edited(plan: SlotPlan, x0: Tensor) -> Tensor:
+    """The clean estimate after the latent mask and the x0 target."""
+    mask, latent_mask = mask_in_force(plan), plan.request.latent_mask
+    if mask is not None and latent_mask is not None:
+        x0 = blend.mix(mask, x0, latent_mask.original.float())
+    if plan.target is not None and plan.request.x0_target is not None:
+        amount = plan.target.amount.values
+        if plan.target.ramp is not None:
+            amount = amount * plan.target.ramp
+        x0 = blend.toward(x0, plan.request.x0_target.latent.float(), amount)
+    return x0
+
+
+def injected(plan: SlotPlan, x: Tensor) -> Tensor:
+    """The stepped state with fresh noise, where noise injection is in force."""
+    if plan.noise_injection is None:
+        return x
+    return solver.inject(x, _own_noise(plan), plan.noise_injection.values, plan.s)
+
+
+def corrected(plan: SlotPlan, dcw: DCWPlan | None, x: Tensor, velocity: Tensor, stepped: Tensor) -> Tensor:
+    """The stepped state after the wavelet correction; off at time 0."""
+    if dcw is None or plan.t == 0.0:
+        return stepped
+    clean = solver.denoised(x, velocity, plan.t)
+    a = None if dcw.a is None else dcw.a.values
+    b = None if dcw.b is None else dcw.b.values
+    return wavelet.correct(dcw.mode, stepped, clean, plan.t, a, b, dcw.wavelet)
+
+
+def _mean(conditions: Sequence[Condition], velocities: Sequence[Tensor]) -> Tensor:
+    if len(velocities) == 1:
+        return velocities[0]
+    weights = [_weight(condition, v) for condition, v in zip(conditions, velocities, strict=True)]
+    return blend.weighted_mean(velocities, weights)
+
+
+def _weight(condition: Condition, like: Tensor) -> Tensor:
+    weight = normal(condition.temporal_weight)
+    return torch.ones((1, 1, 1), dtype=torch.float32, device=like.device) if weight is None else weight.values
+
+
+def _negative_velocity(
+    plan: SlotPlan, guided: GuidancePlan, slot: Slot, negatives: Sequence[Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    if guided.mode is GuidanceMode.SELF:
+        if slot.initial_noise is None:
+            raise TypeError("a self-guided slot has no initial noise")
+        return slot.initial_noise, None
+    if slot.kept_negative is not None:
+        return slot.kept_negative, slot.kept_negative
+    v_neg = _mean(plan.negatives, negatives)
+    # A copy: the velocity may be a view of a buffer that the executor's next run overwrites.
+    return v_neg, v_neg.clone() if guided.mode is GuidanceMode.INITIALIZE else None
+
+
+def _step_noise(plan: SlotPlan, slot: Slot) -> Tensor | None:
+    if plan.noise is None:
+        return None
+    return slot.mask_noise if plan.noise is Purpose.MASK else _own_noise(plan)
+
+
+def _own_noise(plan: SlotPlan) -> Tensor:
+    request = plan.request
+    return noise(request.seed, Purpose.STEP, plan.step, (1, request.frames, request.channels), request.device)

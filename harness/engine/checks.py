@@ -1,0 +1,91 @@
+"""Checks at the boundary: each raises `InvalidInput` naming the field, what it got and what was expected."""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from harness.engine.errors import InvalidInput
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def describe(value: object) -> str:
+    """A short text for an error message: a tensor's dtype, shape and device, anything else's repr."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} tensor of shape {list(value.shape)} on {value.device}"
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def integer(field: str, value: Any, low: int, high: int | None = None) -> int:
+    """`value` as an int in `[low, high]`; bools are not integers."""
+    expected = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+        raise InvalidInput(field, describe(value), expected)
+    return value
+
+
+def number(field: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+    """`value` as a finite float in `[low, high]`; bools are not numbers."""
+    expected = "a finite number"
+    if low > -math.inf:
+        expected += f" >= {low}"
+    if high < math.inf:
+        expected += f" and <= {high}" if low > -math.inf else f" <= {high}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidInput(field, describe(value), expected)
+    if not math.isfinite(value) or not low <= value <= high:
+        raise InvalidInput(field, describe(value), expected)
+    return float(value)
+
+
+def member(field: str, value: Any, kind: type[E]) -> E:
+    """`value` (a member or its string) as a member of the closed set `kind`."""
+    try:
+        return kind(value)
+    except ValueError:
+        raise InvalidInput(field, describe(value), "one of " + ", ".join(repr(m.value) for m in kind)) from None
+
+
+def flag(field: str, value: Any) -> bool:
+    """`value` as a bool, nothing else."""
+    if not isinstance(value, bool):
+        raise InvalidInput(field, describe(value), "True or False")
+    return value
+
+
+def instance(field: str, value: Any, kind: type, expected: str) -> None:
+    """`value` is an instance of `kind`."""
+    if not isinstance(value, kind):
+        raise InvalidInput(field, describe(value), expected)
+
+
+def tensor(field: str, value: Any, shape: tuple[int | str, ...]) -> Tensor:
+    """`value` is a finite floating point tensor of `shape`; a name in `shape` stands for any size of at least 1."""
+    expected = "a finite floating point tensor of shape [" + ", ".join(str(size) for size in shape) + "]"
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim != len(shape):
+        raise InvalidInput(field, describe(value), expected)
+    for actual, wanted in zip(value.shape, shape, strict=True):
+        if actual < 1 or (isinstance(wanted, int) and actual != wanted):
+            raise InvalidInput(field, describe(value), expected)
+    finite(field, value)
+    return value
+
+
+def finite(field: str, value: Tensor) -> None:
+    """Every element of `value` is finite."""
+    bad = ~torch.isfinite(value)
+    if bool(bad.any()):
+        index = tuple(int(i) for i in bad.nonzero()[0])
+        raise InvalidInput(field, f"{value[index].item()} at {index}, {int(bad.sum())} such values", "finite values")
+
+
+def same_device(field: str, value: Tensor, device: torch.device) -> None:
+    """`value` lies on `device`."""
+    if value.device != device:
+        raise InvalidInput(field, f"a tensor on {value.device}", f"{device}, where the request's other tensors are")

@@ -1,0 +1,162 @@
+"""Carries out a planned tick: gather, decoder runs, combine, step, correct. Tensor functions over the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from harness.engine import advance
+from harness.engine.conditioning import Conditioner
+from harness.engine.config import Integrator
+from harness.engine.curve import Curve
+from harness.engine.errors import ExecutorError
+from harness.engine.executors.base import Batch, Executor
+from harness.engine.noise import to_device
+from harness.engine.plan import Path, Row, SlotPlan, TickPlan
+from harness.engine.slot import Slot
+
+
+class Stage(StrEnum):
+    """Where in a tick a tensor was made."""
+
+    GATHER = "gather"
+    DECODER = "decoder"
+    COMBINE = "combine"
+    STEP = "step"
+    DCW = "dcw"
+    COMMIT = "commit"
+
+
+Observer = Callable[[Stage, int, str, Tensor], None]
+"""Called with stage, place in the ring, the tensor's name and the tensor, which the observer must not keep uncopied."""
+
+
+@dataclass(frozen=True, eq=False)
+class Machinery:
+    """What a tick runs on.
+
+    Attributes:
+        executor: runs the decoder.
+        conditioner: builds the conditioning of a run.
+        encoder_length: tokens L that conditions are padded to.
+        integrator: how plain Euler slots are integrated.
+        observe: told of every tensor of every stage, or None.
+    """
+
+    executor: Executor
+    conditioner: Conditioner
+    encoder_length: int
+    integrator: Integrator
+    observe: Observer | None = None
+
+    def saw(self, stage: Stage, index: int, name: str, tensor: Tensor) -> None:
+        """Tell the observer, if there is one."""
+        if self.observe is not None:
+            self.observe(stage, index, name, tensor)
+
+
+def execute(plan: TickPlan, slots: Mapping[int, Slot], machinery: Machinery) -> dict[int, Slot]:
+    """Every slot after the tick, by place. The given slots stay as they are.
+
+    Args:
+        plan: the tick.
+        slots: the planned slots by place, the admitted ones included.
+        machinery: executor and conditioning.
+    """
+    states = {p.index: advance.blended_state(p, slots[p.index]) for p in plan.slots}
+    positives, negatives = _velocities(plan, states, machinery)
+    combined = {p.index: advance.combine(p, slots[p.index], positives[p.index], negatives[p.index]) for p in plan.slots}
+    for index, c in combined.items():
+        machinery.saw(Stage.COMBINE, index, "velocity", c.velocity)
+    velocities = {index: c.velocity for index, c in combined.items()}
+    stepped = _step(plan, slots, states, velocities, machinery)
+    moved = {}
+    for p in plan.slots:
+        x = advance.corrected(p, plan.dcw, states[p.index], velocities[p.index], stepped[p.index])
+        machinery.saw(Stage.DCW, p.index, "x", x)
+        c = combined[p.index]
+        moved[p.index] = replace(slots[p.index], step=p.step + 1, x=x, average=c.average, kept_negative=c.kept_negative)
+    return moved
+
+
+def _velocities(
+    plan: TickPlan, states: Mapping[int, Tensor], machinery: Machinery
+) -> tuple[dict[int, list[Tensor]], dict[int, list[Tensor]]]:
+    positives: dict[int, list[Tensor]] = {p.index: [] for p in plan.slots}
+    negatives: dict[int, list[Tensor]] = {p.index: [] for p in plan.slots}
+    requests = {p.index: p for p in plan.slots}
+    inputs = {index: _decoder_input(x, plan.channel_gain) for index, x in states.items()}
+    for number, rows in enumerate(plan.runs):
+        batch = _gather(rows, requests, inputs, machinery)
+        out = machinery.executor.run(batch)
+        if out.shape != batch.hidden_states.shape:
+            raise ExecutorError(
+                f"the executor returned {list(out.shape)} for rows of {list(batch.hidden_states.shape)}"
+            )
+        # A copy wherever another run follows: the output may be a view of a buffer which that run overwrites, and
+        # where it is float32 already a mere cast would be that view.
+        velocity = out.to(torch.float32, copy=number + 1 < len(plan.runs))
+        for position, row in enumerate(rows):
+            v = velocity[position : position + 1]
+            (negatives if row.negative else positives)[row.index].append(v)
+            machinery.saw(Stage.DECODER, row.index, "negative" if row.negative else "positive", v)
+    return positives, negatives
+
+
+def _decoder_input(x: Tensor, gain: Curve | None) -> Tensor:
+    return x if gain is None else x * gain.values
+
+
+def _gather(
+    rows: tuple[Row, ...], plans: Mapping[int, SlotPlan], inputs: Mapping[int, Tensor], machinery: Machinery
+) -> Batch:
+    contexts = [plans[row.index].request.context_latents for row in rows]
+    made = machinery.conditioner([row.condition for row in rows], contexts, machinery.encoder_length)
+    hidden_states = torch.cat([inputs[row.index] for row in rows])
+    timestep = torch.tensor([row.t for row in rows], dtype=torch.float32)
+    batch = Batch(
+        hidden_states=hidden_states,
+        timestep=to_device(timestep, hidden_states.device),
+        encoder_hidden_states=made.encoder_hidden_states,
+        encoder_mask=made.encoder_mask,
+        context_latents=made.context_latents,
+    )
+    if machinery.observe is not None:
+        for position, row in enumerate(rows):
+            for name, tensor in batch.tensors().items():
+                machinery.saw(Stage.GATHER, row.index, name, tensor[position : position + 1])
+    return batch
+
+
+def _step(
+    plan: TickPlan,
+    slots: Mapping[int, Slot],
+    states: Mapping[int, Tensor],
+    velocities: Mapping[int, Tensor],
+    machinery: Machinery,
+) -> dict[int, Tensor]:
+    together = [p for p in plan.slots if p.path is Path.EULER] if machinery.integrator is Integrator.FOREACH else []
+    stepped = _step_together(together, states, velocities) if together else {}
+    for p in plan.slots:
+        if p.index not in stepped:
+            stepped[p.index] = advance.step(p, slots[p.index], states[p.index], velocities[p.index])
+        machinery.saw(Stage.STEP, p.index, "x", stepped[p.index])
+    return stepped
+
+
+def _step_together(
+    plans: list[SlotPlan], states: Mapping[int, Tensor], velocities: Mapping[int, Tensor]
+) -> dict[int, Tensor]:
+    """Euler for many slots in two launches; its reference is `advance.step` on the Euler path, slot by slot.
+
+    Scalars stay on the host and nothing is concatenated. The product and the sum are rounded separately, as in
+    `solver.euler`; `alpha=` would fuse them.
+    """
+    scaled = [advance.scaled(p, velocities[p.index]) for p in plans]
+    moves = torch._foreach_mul(scaled, [p.s - p.t for p in plans])  # noqa: SLF001 torch's only name for it
+    moved = torch._foreach_add([states[p.index] for p in plans], moves)  # noqa: SLF001 torch's only name for it
+    return {p.index: advance.injected(p, x) for p, x in zip(plans, moved, strict=True)}

@@ -1,0 +1,91 @@
+"""The sizes that a pipeline's first request fixes for its life, and what a later request must agree with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from harness.engine import checks
+from harness.engine.config import Padding, PipelineConfig
+from harness.engine.errors import InvalidInput
+from harness.engine.request import Condition, Request
+
+LENGTH_MULTIPLE = 64
+"""An encoder length that is not given is the longest condition's, rounded up to a multiple of this."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What all rows of a ring share.
+
+    Attributes:
+        encoder_length: tokens L that every condition is padded to.
+        encoder_dim: width E of the encoder states.
+        encoder_dtype: their dtype.
+        channels: latent channels D.
+        context_dtype: dtype of the context latents.
+        device: where all tensors are.
+        equal_lengths: whether conditions must have exactly `encoder_length` tokens and no mask, since the executor
+            would attend the padding.
+    """
+
+    encoder_length: int
+    encoder_dim: int
+    encoder_dtype: torch.dtype
+    channels: int
+    context_dtype: torch.dtype
+    device: torch.device
+    equal_lengths: bool
+
+    def check(self, request: Request) -> None:
+        """Raise `InvalidInput` where `request` does not fit."""
+        context = request.context_latents
+        if request.device != self.device:
+            raise InvalidInput("context_latents", f"a tensor on {request.device}", f"{self.device}, where the ring is")
+        if context.dtype != self.context_dtype or request.channels != self.channels:
+            expected = f"{self.context_dtype} of {2 * self.channels} channels, as the pipeline's first request has"
+            raise InvalidInput("context_latents", checks.describe(context), expected)
+        for index, condition in enumerate(request.conditions):
+            self._check_condition(f"conditions[{index}]", condition)
+        for index, condition in enumerate(request.negatives):
+            self._check_condition(f"guidance.negatives[{index}]", condition)
+
+    def _check_condition(self, name: str, condition: Condition) -> None:
+        field, states = f"{name}.encoder_hidden_states", condition.encoder_hidden_states
+        if states.dtype != self.encoder_dtype or states.shape[2] != self.encoder_dim:
+            expected = f"{self.encoder_dtype} of width {self.encoder_dim}, as the pipeline's first request has"
+            raise InvalidInput(field, checks.describe(states), expected)
+        if condition.length > self.encoder_length:
+            expected = f"at most encoder_length = {self.encoder_length}, fixed for the pipeline's life"
+            raise InvalidInput(field, f"{condition.length} tokens", expected)
+        if not self.equal_lengths:
+            return
+        if condition.length != self.encoder_length:
+            expected = (
+                f"{self.encoder_length} tokens: the executor takes no mask and would attend the padding "
+                "(PipelineConfig(padding='zeros') allows it)"
+            )
+            raise InvalidInput(field, f"{condition.length} tokens", expected)
+        if condition.encoder_mask is not None:
+            raise InvalidInput(f"{name}.encoder_mask", "a mask", "None: the executor takes no mask")
+
+
+def fix(request: Request, config: PipelineConfig, *, takes_mask: bool) -> Geometry:
+    """The geometry that `request` fixes as a pipeline's first.
+
+    Where the executor takes no mask and zero rows were not asked for, the encoder length is the first condition's own.
+    """
+    equal_lengths = not takes_mask and config.padding != Padding.ZEROS
+    longest = max(c.length for c in (*request.conditions, *request.negatives))
+    rounded = longest if equal_lengths else -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    states = request.conditions[0].encoder_hidden_states
+    return Geometry(
+        encoder_length=rounded if config.encoder_length is None else config.encoder_length,
+        encoder_dim=states.shape[2],
+        encoder_dtype=states.dtype,
+        channels=request.channels,
+        context_dtype=request.context_latents.dtype,
+        device=request.device,
+        equal_lengths=equal_lengths,
+    )

@@ -1,0 +1,399 @@
+"""The streaming pipeline: owns the ring, the queue and the live controls; plans a tick, runs it, commits it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from harness.engine import checks
+from harness.engine.conditioning import CacheCounts, ConditioningCache, build
+from harness.engine.config import DCW, Integrator, PipelineConfig
+from harness.engine.curve import Curve, CurveLike, curve
+from harness.engine.errors import InvalidInput, PipelineClosed
+from harness.engine.execute import Machinery, Observer, Stage, execute
+from harness.engine.executors.base import Executor
+from harness.engine.geometry import Geometry, fix
+from harness.engine.plan import Controls, Queued, SharedControl, TickPlan, plan_tick
+from harness.engine.request import Request
+from harness.engine.slot import Slot, admit
+
+
+class DropReason(StrEnum):
+    """Why a request was displaced."""
+
+    QUEUE_FULL = "queue_full"
+    LENGTH_CHANGED = "length_changed"
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A request that a submission displaced."""
+
+    id: str | int
+    reason: DropReason
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What `submit` did: the new request's name, and whatever it displaced."""
+
+    id: str | int
+    dropped: tuple[Dropped, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A generated latent. It is the caller's: no later tick changes it.
+
+    Attributes:
+        id: the request's name.
+        latent: float32 `[1, T, D]`.
+        seed: the request's.
+        steps: how many steps it ran.
+        denoise: the request's.
+        ticks_in_flight: how many ticks it was in the ring.
+    """
+
+    id: str | int
+    latent: Tensor
+    seed: int
+    steps: int
+    denoise: float
+    ticks_in_flight: int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counts since the pipeline was made, and what it holds now.
+
+    Attributes:
+        ticks: committed ticks.
+        submitted: accepted requests.
+        admitted: requests that entered the ring.
+        finished: latents handed out.
+        dropped: requests displaced.
+        decoder_runs: executor runs of committed ticks.
+        decoder_rows: rows of those runs.
+        depth: places that take new requests.
+        in_flight: occupied places.
+        queued: waiting requests.
+        conditioning: hits, misses and evictions of the conditioning cache.
+    """
+
+    ticks: int = 0
+    submitted: int = 0
+    admitted: int = 0
+    finished: int = 0
+    dropped: int = 0
+    decoder_runs: int = 0
+    decoder_rows: int = 0
+    depth: int = 0
+    in_flight: int = 0
+    queued: int = 0
+    conditioning: CacheCounts = CacheCounts()
+
+
+class StreamPipeline:
+    """Keeps up to `depth` requests in flight and moves each one step a tick.
+
+    A tick that fails (an executor's error, out of memory) leaves ring, queue and controls as they were and can be run
+    again. The pipeline does not close the executor, which may serve others.
+
+    Args:
+        executor: runs the decoder; its `max_rows` bounds the depth.
+        config: None is `PipelineConfig()`.
+        observe: told of every tensor of every stage, for comparisons; None in production.
+
+    Raises:
+        InvalidInput: a depth above the executor's `max_rows`.
+    """
+
+    def __init__(self, executor: Executor, config: PipelineConfig | None = None, *, observe: Observer | None = None):
+        """See the class."""
+        self.config = config or PipelineConfig()
+        self.executor = executor
+        self._observe = observe
+        self._check_depth("config.depth", self.config.depth)
+        self._depth = self.config.depth
+        self._ring: tuple[Slot | None, ...] = (None,) * self._depth
+        self._queue: tuple[Queued, ...] = ()
+        self._controls = Controls(shared={}, dcw=self.config.dcw)
+        self._geometry: Geometry | None = None
+        self._cache = ConditioningCache()
+        self._stats = Stats()
+        self._closed = False
+
+    # What a caller asks and tells.
+
+    @property
+    def depth(self) -> int:
+        """How many places take new requests."""
+        return self._depth
+
+    @property
+    def max_depth(self) -> int:
+        """The largest depth: the executor's `max_rows`."""
+        return self.executor.max_rows
+
+    @property
+    def encoder_length(self) -> int | None:
+        """Tokens that conditions are padded to; None until it is configured or a first request fixed it."""
+        return self.config.encoder_length if self._geometry is None else self._geometry.encoder_length
+
+    @property
+    def slots(self) -> tuple[Slot | None, ...]:
+        """The ring: a frozen record for each occupied place."""
+        return self._ring
+
+    def submit(self, request: Request) -> Submission:
+        """Queue a request.
+
+        The queue holds `depth` requests; when it is full, the oldest is dropped. A request of another length T
+        replaces everything that is queued and in flight.
+
+        Raises:
+            InvalidInput: the request does not fit the pipeline. Nothing has changed then.
+            PipelineClosed: after `close`.
+        """
+        self._check_open()
+        checks.instance("request", request, Request, "a Request")
+        geometry = self._geometry or fix(request, self.config, takes_mask=self.executor.takes_mask)
+        geometry.check(request)
+        controls = _placed(self._controls, geometry.device)
+        _check_frames(controls, request.frames)
+        name = request.id if request.id is not None else f"request-{self._stats.submitted}"
+        ring, waiting, dropped = self._ring, [*self._queue, Queued(name, request)], []
+        if self._frames not in (None, request.frames):
+            held = [slot.id for slot in ring if slot is not None] + [q.id for q in self._queue]
+            dropped = [Dropped(id, DropReason.LENGTH_CHANGED) for id in held]
+            ring, waiting = (None,) * self._depth, waiting[-1:]
+        full = len(waiting) - self._depth
+        dropped += [Dropped(q.id, DropReason.QUEUE_FULL) for q in waiting[: max(full, 0)]]
+        self._geometry, self._controls = geometry, controls
+        self._ring, self._queue = ring, tuple(waiting[max(full, 0) :])
+        self._stats = replace(
+            self._stats, submitted=self._stats.submitted + 1, dropped=self._stats.dropped + len(dropped)
+        )
+        return Submission(name, tuple(dropped))
+
+    def tick(self) -> list[Finished]:
+        """Move every slot one step and hand out what finished, in ring order.
+
+        Raises:
+            PipelineClosed: after `close`.
+            Exception: whatever the executor raises. Nothing has changed then.
+        """
+        self._check_open()
+        with torch.no_grad():
+            plan = self._plan()
+            slots = {index: slot for index, slot in enumerate(self._ring) if slot is not None}
+            for a in plan.admissions:
+                slots[a.index] = admit(a.queued.id, a.queued.request, a.times, plan.tick)
+            moved = execute(plan, slots, self._machinery()) if plan.slots else {}
+            return self._commit(plan, moved)
+
+    def drain(self) -> list[Finished]:
+        """Tick until nothing is queued or in flight; every latent that finished, in order."""
+        return [finished for batch in self._until_empty() for finished in batch]
+
+    def set_shared_curve(self, name: str, value: CurveLike | None) -> None:
+        """Override a value on every slot that has what it acts on, from the next tick on.
+
+        Args:
+            name: `velocity_scale`, `noise_injection` (every slot), `sde_curve` (slots with a source),
+                `guidance_scale`, `momentum`, `rescale` (guided slots) or `x0_strength` (slots with an x0 target
+                without a curve).
+            value: a number or a per-frame curve; None gives each request's own value back.
+
+        Raises:
+            InvalidInput: another name, or a curve that is not finite or of another length than what is in flight.
+        """
+        self._check_open()
+        control = checks.member("name", name, SharedControl)
+        shared = {key: held for key, held in self._controls.shared.items() if key is not control}
+        if value is not None:
+            shared[control] = curve(control.value, value, frames=self._frames, device=self._device)
+        self._controls = replace(self._controls, shared=shared)
+
+    def set_channel_gain(self, gain: Tensor | None) -> None:
+        """Multiply what the decoder sees of every slot, from the next tick on; the state itself is not scaled.
+
+        Args:
+            gain: `[1, T, D]` or `[1, 1, D]`, finite; copied. None is off.
+        """
+        self._check_open()
+        self._controls = replace(self._controls, channel_gain=None if gain is None else self._channel_gain(gain))
+
+    def set_dcw(self, dcw: DCW | None) -> None:
+        """Change the wavelet correction from the next tick on; None is off."""
+        self._check_open()
+        if dcw is not None:
+            checks.instance("dcw", dcw, DCW, "a DCW or None")
+        controls = replace(self._controls, dcw=dcw)
+        self._controls = controls if self._device is None else _placed(controls, self._device)
+
+    def set_depth(self, depth: int) -> None:
+        """Change how many places take new requests, from the next tick on.
+
+        Slots beyond a smaller depth finish. What is queued stays queued; the next submission drops the oldest beyond
+        the new depth.
+
+        Raises:
+            InvalidInput: a depth below 1 or above `max_depth`.
+        """
+        self._check_open()
+        self._check_depth("depth", depth)
+        self._depth = depth
+        self._ring = _resized(self._ring, depth)
+
+    def stats(self) -> Stats:
+        """What was counted, and what is held now; also after `close`."""
+        return replace(
+            self._stats,
+            depth=self._depth,
+            in_flight=sum(slot is not None for slot in self._ring),
+            queued=len(self._queue),
+        )
+
+    def close(self) -> None:
+        """Let go of ring, queue and cached conditions. Calling it twice is fine; the executor stays open."""
+        self._closed = True
+        self._ring, self._queue = (), ()
+        self._cache.clear()
+
+    def __enter__(self) -> StreamPipeline:
+        """The pipeline itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    # How a tick is made.
+
+    def _plan(self) -> TickPlan:
+        return plan_tick(
+            self._stats.ticks,
+            self._ring,
+            self._queue,
+            self._controls,
+            self.config,
+            depth=self._depth,
+            max_rows=self.executor.max_rows,
+        )
+
+    def _machinery(self) -> Machinery:
+        if self._geometry is None:
+            raise TypeError("a tick runs slots before a request fixed the geometry")
+        switches = self.config.switches
+        return Machinery(
+            executor=self.executor,
+            conditioner=self._cache if switches.cached_conditioning else build,
+            encoder_length=self._geometry.encoder_length,
+            integrator=Integrator(switches.integrator),
+            observe=self._observe,
+        )
+
+    def _commit(self, plan: TickPlan, moved: dict[int, Slot]) -> list[Finished]:
+        finishing = [p.index for p in plan.slots if p.finishes]
+        finished = [_finished(moved[index], plan.tick) for index in finishing]
+        ring = tuple(None if index in finishing else moved.get(index) for index in range(len(self._ring)))
+        stats = replace(
+            self._stats,
+            ticks=plan.tick + 1,
+            admitted=self._stats.admitted + len(plan.admissions),
+            finished=self._stats.finished + len(finished),
+            decoder_runs=self._stats.decoder_runs + len(plan.runs),
+            decoder_rows=self._stats.decoder_rows + sum(len(rows) for rows in plan.runs),
+            conditioning=self._cache.counts,
+        )
+        if self._observe is not None:
+            for index, slot in moved.items():
+                for name, tensor in slot.state().items():
+                    self._observe(Stage.COMMIT, index, name, tensor)
+        self._ring, self._queue = _resized(ring, self._depth), self._queue[len(plan.admissions) :]
+        self._stats = stats
+        return finished
+
+    def _until_empty(self) -> Iterator[list[Finished]]:
+        self._check_open()
+        while self._queue or any(slot is not None for slot in self._ring):
+            yield self.tick()
+
+    # What is known and checked.
+
+    @property
+    def _frames(self) -> int | None:
+        """The length T of what is in flight or queued; None where nothing is."""
+        requests = [slot.request for slot in self._ring if slot is not None] + [q.request for q in self._queue]
+        return requests[0].frames if requests else None
+
+    @property
+    def _device(self) -> torch.device | None:
+        return None if self._geometry is None else self._geometry.device
+
+    def _channel_gain(self, gain: Tensor) -> Curve:
+        channels = "D" if self._geometry is None else self._geometry.channels
+        checks.tensor("channel_gain", gain, (1, "T", channels))
+        if self._frames is not None and gain.shape[1] not in (1, self._frames):
+            raise InvalidInput("channel_gain", checks.describe(gain), f"1 or {self._frames} frames")
+        if self._device is not None:
+            checks.same_device("channel_gain", gain, self._device)
+        values = gain.detach().to(torch.float32, copy=True)
+        return Curve(values=values, uniform=1.0 if bool((values == 1.0).all()) else None)
+
+    def _check_depth(self, field: str, depth: int) -> None:
+        checks.integer(field, depth, 1)
+        if depth > self.max_depth:
+            raise InvalidInput(field, depth, f"at most max_depth = {self.max_depth}, the executor's max_rows")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PipelineClosed("the pipeline is closed")
+
+
+def _finished(slot: Slot, tick: int) -> Finished:
+    return Finished(
+        id=slot.id,
+        latent=slot.x,
+        seed=slot.request.seed,
+        steps=slot.total,
+        denoise=slot.request.denoise,
+        ticks_in_flight=tick - slot.admitted_at + 1,
+    )
+
+
+def _resized(ring: tuple[Slot | None, ...], depth: int) -> tuple[Slot | None, ...]:
+    """The ring with `depth` places, and more only as far as occupied ones reach."""
+    last = max((index for index, slot in enumerate(ring) if slot is not None), default=-1)
+    size = max(depth, last + 1)
+    return (*ring[:size], *(None,) * (size - len(ring)))
+
+
+def _placed(controls: Controls, device: torch.device) -> Controls:
+    dcw, gain = controls.dcw, controls.channel_gain
+    if dcw is not None:
+        a, b = dcw.scalers
+        dcw = replace(dcw, a=a.to(device), b=b.to(device))
+    return Controls(
+        shared={name: held.to(device) for name, held in controls.shared.items()},
+        dcw=dcw,
+        channel_gain=None if gain is None else gain.to(device),
+    )
+
+
+def _check_frames(controls: Controls, frames: int) -> None:
+    held = {f"shared control {name.value}": value for name, value in controls.shared.items()}
+    if controls.channel_gain is not None:
+        held["channel gain"] = controls.channel_gain
+    for name, value in held.items():
+        if value.frames not in (None, frames):
+            expected = f"{value.frames} frames, as the {name} in force has (set it to None first)"
+            raise InvalidInput("context_latents", f"{frames} frames", expected)

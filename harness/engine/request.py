@@ -1,0 +1,370 @@
+"""What a caller asks for: frozen records, checked when they are made.
+
+Curves, masks and weights are copied. Encoder states, context latents and sources are not: the caller promises not to
+change them while the request is in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.engine import checks
+from harness.engine.curve import Curve, CurveLike, curve
+from harness.engine.errors import InvalidInput
+from harness.engine.noise import MAX_SEED
+
+
+class GuidanceMode(StrEnum):
+    """Where the negative velocity comes from.
+
+    `full`: a negative row at every step. `initialize`: a negative row at step 0, its velocity kept for the later
+    steps. `self`: the slot's initial noise stands in and no negative row runs (residual classifier-free guidance of
+    StreamDiffusion, Kodaira et al. 2023, arXiv:2312.12491).
+    """
+
+    FULL = "full"
+    INITIALIZE = "initialize"
+    SELF = "self"
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """One text or style condition.
+
+    Attributes:
+        encoder_hidden_states: `[1, L, E]`, finite, any floating dtype. Not copied.
+        encoder_mask: `[1, L]` of 0 and 1 (bool, integer or float); None attends every token, whatever mask the text
+            encoder returned. At least one token is attended. Copied.
+        temporal_weight: weight of this condition's velocity where several are active, at least 0; None is 1. Copied.
+        step_range: `(start, end)` within [0, 1]: active while `start <= step/total < end`; None is always.
+    """
+
+    encoder_hidden_states: Tensor
+    encoder_mask: Tensor | None = None
+    temporal_weight: CurveLike | None = None
+    step_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field; copy mask and weight."""
+        states = checks.tensor("condition.encoder_hidden_states", self.encoder_hidden_states, (1, "L", "E"))
+        if self.encoder_mask is not None:
+            mask = binary_mask("condition.encoder_mask", self.encoder_mask, (1, states.shape[1]))
+            checks.same_device("condition.encoder_mask", mask, states.device)
+            if not bool(mask.any()):
+                raise InvalidInput("condition.encoder_mask", "a mask of zeros", "at least one attended token")
+            object.__setattr__(self, "encoder_mask", mask)
+        if self.temporal_weight is not None:
+            weight = curve("condition.temporal_weight", self.temporal_weight, low=0.0, device=states.device)
+            object.__setattr__(self, "temporal_weight", weight)
+        if self.step_range is not None:
+            object.__setattr__(self, "step_range", _step_range(self.step_range))
+
+    @property
+    def length(self) -> int:
+        """Tokens L, before padding."""
+        return self.encoder_hidden_states.shape[1]
+
+    def is_active(self, step: int, total: int) -> bool:
+        """Whether `step` of `total` lies in the condition's range."""
+        return self.step_range is None or self.step_range[0] <= step / total < self.step_range[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Guidance:
+    """Adaptive projected guidance (arXiv:2410.02416); see `harness.engine.guidance`.
+
+    Attributes:
+        scale: guidance scale `g`, a number or a curve; 1 still runs the negative rows, so that it can be changed live.
+        negatives: negative conditions; modes `full` and `initialize` need at least one, `self` reads none.
+        mode: `"full"`, `"initialize"` or `"self"`.
+        momentum: factor of the running average, a number or a curve.
+        rescale: guidance rescale `k` (arXiv:2305.08891), a number or a curve; None or 0 is off.
+        norm_threshold: bound of the direction's norm per channel, above 0; None is off.
+        eta: how much of the parallel part is kept.
+    """
+
+    scale: CurveLike
+    negatives: Sequence[Condition] = ()
+    mode: GuidanceMode | str = GuidanceMode.FULL
+    momentum: CurveLike = -0.75
+    rescale: CurveLike | None = None
+    norm_threshold: float | None = 2.5
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check every field. Whether a mode's negatives are there is checked by the `Request` that uses it."""
+        object.__setattr__(self, "scale", curve("guidance.scale", self.scale))
+        object.__setattr__(self, "momentum", curve("guidance.momentum", self.momentum))
+        if self.rescale is not None:
+            object.__setattr__(self, "rescale", curve("guidance.rescale", self.rescale))
+        object.__setattr__(self, "mode", checks.member("guidance.mode", self.mode, GuidanceMode))
+        object.__setattr__(self, "negatives", _conditions("guidance.negatives", self.negatives))
+        if self.norm_threshold is not None:
+            threshold = checks.number("guidance.norm_threshold", self.norm_threshold, 0.0)
+            if threshold == 0.0:
+                raise InvalidInput("guidance.norm_threshold", "0.0", "a number above 0, or None")
+            object.__setattr__(self, "norm_threshold", threshold)
+        object.__setattr__(self, "eta", checks.number("guidance.eta", self.eta))
+
+
+@dataclass(frozen=True, eq=False)
+class X0Target:
+    """A latent that the clean estimate is moved toward.
+
+    Attributes:
+        latent: `[1, T, D]`. Not copied.
+        strength: a number or a curve, acting in the second half of the steps; 0 is off. Not with `curve`.
+        curve: a curve that acts where its gate is open; instead of `strength`.
+        gate: share of the steps, in [0, 1], after which `curve` opens, linearly up to the last step.
+    """
+
+    latent: Tensor
+    strength: CurveLike = 0.0
+    curve: CurveLike | None = None
+    gate: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check every field; copy strength and curve."""
+        latent = checks.tensor("x0_target.latent", self.latent, (1, "T", "D"))
+        frames, device = latent.shape[1], latent.device
+        strength = curve("x0_target.strength", self.strength, frames=frames, device=device)
+        object.__setattr__(self, "strength", strength)
+        object.__setattr__(self, "gate", checks.number("x0_target.gate", self.gate, 0.0, 1.0))
+        if self.curve is not None:
+            if not strength.is_everywhere(0.0):
+                raise InvalidInput("x0_target.strength", "a strength beside a curve", "one of strength and curve")
+            gated = curve("x0_target.curve", self.curve, frames=frames, device=device)
+            object.__setattr__(self, "curve", gated)
+
+
+StrengthAt = Callable[[int, int], float]
+"""`(step, total)` to a number in [0, 1]. It is asked while a tick is planned, on the host, once per slot and tick."""
+
+
+@dataclass(frozen=True, eq=False)
+class LatentMask:
+    """Which frames are generated (1) and which keep an original (0).
+
+    Attributes:
+        mask: a number or per-frame values in [0, 1], bool, integer or float. Copied.
+        original: `[1, T, D]`, the latent that is kept; it also stands in for a missing source. Not copied.
+        strength_at: factor of the mask at each step; None is 1. A pure function.
+    """
+
+    mask: CurveLike
+    original: Tensor
+    strength_at: StrengthAt | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field; copy the mask."""
+        original = checks.tensor("latent_mask.original", self.original, (1, "T", "D"))
+        given: Any = self.mask
+        if isinstance(given, Tensor) and given.dtype == torch.bool:
+            given = given.to(torch.float32)
+        made = curve("latent_mask.mask", given, frames=original.shape[1], low=0.0, high=1.0, device=original.device)
+        object.__setattr__(self, "mask", made)
+        if self.strength_at is not None and not callable(self.strength_at):
+            raise InvalidInput("latent_mask.strength_at", checks.describe(self.strength_at), "a callable or None")
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether every frame is generated at every step: a host fact. The original still stands in for a source."""
+        return self.strength_at is None and required(self.mask).is_everywhere(1.0)
+
+    def strength_in_force(self, step: int, total: int) -> float:
+        """What `strength_at` says at `step` of `total`; 1 without one.
+
+        Raises:
+            InvalidInput: it returned something else than a number in [0, 1].
+        """
+        if self.strength_at is None:
+            return 1.0
+        return checks.number(f"latent_mask.strength_at({step}, {total})", self.strength_at(step, total), 0.0, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One latent to generate.
+
+    Attributes:
+        conditions: one or more `Condition`s of one width, dtype and device.
+        context_latents: `[1, T, 2*D]`: source latents, then chunk mask. Not copied.
+        seed: 0 to 2**64 - 1.
+        id: a name for the result; None lets the pipeline number it.
+        denoise: at least 0; below 1 it starts from a source (or a latent mask's original).
+        source: `[1, T, D]`. Not copied.
+        guidance: or None for none.
+        velocity_scale: factor of the velocity; 1 is off.
+        noise_injection: fresh noise after an Euler step; 0 is off.
+        sde_curve: share of the clean estimate against the source in the SDE step; needs a source or a latent mask.
+        initial_noise: share of noise against the source at the start; needs a source or a latent mask.
+        x0_target: or None.
+        latent_mask: or None.
+    """
+
+    conditions: Sequence[Condition]
+    context_latents: Tensor
+    seed: int
+    id: str | int | None = None
+    denoise: float = 1.0
+    source: Tensor | None = None
+    guidance: Guidance | None = None
+    velocity_scale: CurveLike | None = None
+    noise_injection: CurveLike | None = None
+    sde_curve: CurveLike | None = None
+    initial_noise: CurveLike | None = None
+    x0_target: X0Target | None = None
+    latent_mask: LatentMask | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field and every pair of fields that must agree; copy the curves."""
+        checks.integer("seed", self.seed, 0, MAX_SEED)
+        if self.id is not None and (isinstance(self.id, bool) or not isinstance(self.id, str | int)):
+            raise InvalidInput("id", checks.describe(self.id), "a string, an integer or None")
+        object.__setattr__(self, "denoise", checks.number("denoise", self.denoise, 0.0))
+        context = checks.tensor("context_latents", self.context_latents, (1, "T", "C"))
+        if context.shape[2] % 2:
+            raise InvalidInput("context_latents", checks.describe(context), "an even number of channels, C = 2*D")
+        object.__setattr__(self, "conditions", _conditions("conditions", self.conditions))
+        if not self.conditions:
+            raise InvalidInput("conditions", "none", "at least one Condition")
+        self._check_latents()
+        for name in ("velocity_scale", "noise_injection", "sde_curve", "initial_noise"):
+            given = getattr(self, name)
+            if given is not None:
+                made = curve(name, given, frames=self.frames, device=context.device)
+                object.__setattr__(self, name, made)
+        self._check_source()
+        self._check_guidance()
+        self._check_conditions()
+
+    @property
+    def frames(self) -> int:
+        """Latent frames T; ACE-Step has 25 a second."""
+        return self.context_latents.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """Latent channels D."""
+        return self.context_latents.shape[2] // 2
+
+    @property
+    def device(self) -> torch.device:
+        """Where all of the request's tensors are."""
+        return self.context_latents.device
+
+    @property
+    def stand_in_source(self) -> Tensor | None:
+        """The source, or the latent mask's original in its place, or None."""
+        if self.source is None and self.latent_mask is not None:
+            return self.latent_mask.original
+        return self.source
+
+    @property
+    def negatives(self) -> Sequence[Condition]:
+        """The guidance's negative conditions; empty without guidance."""
+        return () if self.guidance is None else self.guidance.negatives
+
+    def _check_latents(self) -> None:
+        shape = (1, self.frames, self.channels)
+        if self.source is not None:
+            checks.tensor("source", self.source, shape)
+            checks.same_device("source", self.source, self.device)
+        if self.x0_target is not None:
+            checks.instance("x0_target", self.x0_target, X0Target, "an X0Target or None")
+            checks.tensor("x0_target.latent", self.x0_target.latent, shape)
+            checks.same_device("x0_target.latent", self.x0_target.latent, self.device)
+        if self.latent_mask is not None:
+            checks.instance("latent_mask", self.latent_mask, LatentMask, "a LatentMask or None")
+            checks.tensor("latent_mask.original", self.latent_mask.original, shape)
+            checks.same_device("latent_mask.original", self.latent_mask.original, self.device)
+
+    def _check_source(self) -> None:
+        if self.stand_in_source is not None:
+            return
+        if self.denoise < 1.0:
+            raise InvalidInput("denoise", f"{self.denoise} without source or latent_mask", "a source to start from")
+        for name in ("initial_noise", "sde_curve"):
+            if getattr(self, name) is not None:
+                raise InvalidInput(name, "a curve without source or latent_mask", "a source that it mixes with")
+
+    def _check_guidance(self) -> None:
+        if self.guidance is None:
+            return
+        checks.instance("guidance", self.guidance, Guidance, "a Guidance or None")
+        if self.guidance.mode != GuidanceMode.SELF and not self.guidance.negatives:
+            raise InvalidInput("guidance.negatives", "none", f"at least one Condition in mode {self.guidance.mode!s}")
+        placed: dict[str, Any] = {
+            name: curve(f"guidance.{name}", getattr(self.guidance, name), frames=self.frames).to(self.device)
+            for name in ("scale", "momentum", "rescale")
+            if getattr(self.guidance, name) is not None
+        }
+        object.__setattr__(self, "guidance", replace(self.guidance, **placed))
+
+    def _check_conditions(self) -> None:
+        first = self.conditions[0].encoder_hidden_states
+        named = [(f"conditions[{i}]", c) for i, c in enumerate(self.conditions)]
+        named += [(f"guidance.negatives[{i}]", c) for i, c in enumerate(self.negatives)]
+        for name, condition in named:
+            states = condition.encoder_hidden_states
+            field = f"{name}.encoder_hidden_states"
+            checks.same_device(field, states, self.device)
+            if states.dtype != first.dtype or states.shape[2] != first.shape[2]:
+                expected = f"{first.dtype} of width {first.shape[2]}, as conditions[0] has"
+                raise InvalidInput(field, checks.describe(states), expected)
+            if condition.temporal_weight is not None:
+                curve(f"{name}.temporal_weight", condition.temporal_weight, frames=self.frames)
+
+
+def normal(value: CurveLike | None) -> Curve | None:
+    """A checked record's curve field: in its normal form, or None."""
+    if value is None or isinstance(value, Curve):
+        return value
+    raise TypeError("a curve field is read before its record was checked")
+
+
+def required(value: CurveLike | None) -> Curve:
+    """A checked record's curve field that always has a value."""
+    made = normal(value)
+    if made is None:
+        raise TypeError("a curve field that always has a value has none")
+    return made
+
+
+def binary_mask(field: str, value: Any, shape: tuple[int, ...]) -> Tensor:
+    """A 0/1 mask in bool, integer or float as a bool copy.
+
+    Raises:
+        InvalidInput: another shape, or a value that is neither 0 nor 1.
+    """
+    expected = f"a mask of 0 and 1 of shape {list(shape)}"
+    if not isinstance(value, Tensor) or tuple(value.shape) != shape or value.is_complex():
+        raise InvalidInput(field, checks.describe(value), expected)
+    mask = value.detach() != 0
+    if not bool((value == mask).all()):
+        raise InvalidInput(field, "values other than 0 and 1", expected)
+    return mask
+
+
+def _step_range(value: Any) -> tuple[float, float]:
+    expected = "(start, end) with 0 <= start < end <= 1"
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise InvalidInput("condition.step_range", checks.describe(value), expected)
+    start, end = (checks.number("condition.step_range", bound, 0.0, 1.0) for bound in value)
+    if start >= end:
+        raise InvalidInput("condition.step_range", checks.describe(value), expected)
+    return start, end
+
+
+def _conditions(field: str, value: Any) -> tuple[Condition, ...]:
+    if isinstance(value, Condition) or not isinstance(value, Sequence):
+        raise InvalidInput(field, checks.describe(value), "a sequence of Conditions")
+    for index, condition in enumerate(value):
+        checks.instance(f"{field}[{index}]", condition, Condition, "a Condition")
+    return tuple(value)

@@ -1,0 +1,129 @@
+"""Differential correction in the wavelet domain (DCW, arXiv:2604.16044), as ACE-Step v0.1.7 applies it.
+
+After a step from `t` to `s`, the bands of the stepped state `x'` are moved away from those of the clean estimate
+`y = x - t*v`. The transform is a one-level 1-D DWT along T with zero padding, in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import lru_cache
+
+import ptwt
+import pywt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+RECONSTRUCTION_BOUND = 1e-5
+"""A wavelet whose transform and inverse lose more than this, on a signal of magnitude 1, is refused."""
+
+
+class DCWMode(StrEnum):
+    """Which bands are corrected."""
+
+    LOW = "low"
+    HIGH = "high"
+    DOUBLE = "double"
+    PIX = "pix"
+
+
+Gains = tuple[Callable[[int], Tensor] | None, Callable[[int], Tensor] | None]
+"""For the low and the high band: its length to its gain `[1, n, 1]` or `[1, 1, 1]`; None leaves the band alone."""
+
+
+def dwt(x: Tensor, wavelet: str) -> tuple[Tensor, Tensor]:
+    """Low and high band of `[1, T, D]` along T, each `[1, (T + filter - 1)//2, D]`."""
+    with _ieee_convolutions(x.device):
+        low, high = ptwt.wavedec(x, wavelet, mode="zero", level=1, axis=1)
+    return low, high
+
+
+def idwt(low: Tensor, high: Tensor, wavelet: str, frames: int) -> Tensor:
+    """The inverse of `dwt`, trimmed back to `frames`."""
+    with _ieee_convolutions(low.device):
+        restored: Tensor = ptwt.waverec([low, high], wavelet, axis=1)
+    return restored[:, :frames].contiguous()
+
+
+def resample(scaler: Tensor, length: int) -> Tensor:
+    """A scaler `[1, n, 1]` as `[1, length, 1]`, linear with `align_corners=False`; `[1, 1, 1]` stays as it is."""
+    if scaler.shape[1] in (1, length):
+        return scaler
+    resampled = functional.interpolate(scaler.transpose(1, 2), size=length, mode="linear", align_corners=False)
+    return resampled.transpose(1, 2)
+
+
+def correct(
+    mode: DCWMode, stepped: Tensor, clean: Tensor, t: float, a: Tensor | None, b: Tensor | None, wavelet: str
+) -> Tensor:
+    """The corrected state.
+
+    Args:
+        mode: `low`: `xl += t*a*(xl-yl)`; `high`: `xh += (1-t)*a*(xh-yh)`; `double`: low with `t*a` and high with
+            `(1-t)*b`; `pix`: `x' += a*(x'-y)`.
+        stepped: the state after the step, `x'`, `[1, T, D]`.
+        clean: `y = x - t*v`, `[1, T, D]`.
+        t: the time the step started from, above 0.
+        a: first scaler, `[1, n, 1]` or `[1, 1, 1]`; None where it is neutral (0).
+        b: second scaler, used by `double` alone.
+        wavelet: a discrete wavelet of PyWavelets.
+    """
+    if mode is DCWMode.PIX:
+        return stepped if a is None else _apart(stepped, clean, resample(a, stepped.shape[1]))
+    low_gain, high_gain = _GAINS[mode](t, a, b)
+    if low_gain is None and high_gain is None:
+        return stepped
+    bands = zip(dwt(stepped, wavelet), dwt(clean, wavelet), (low_gain, high_gain), strict=True)
+    low, high = (x if gain is None else _apart(x, y, gain(x.shape[1])) for x, y, gain in bands)
+    return idwt(low, high, wavelet, stepped.shape[1])
+
+
+def _apart(x: Tensor, y: Tensor, gain: Tensor) -> Tensor:
+    return x + gain * (x - y)
+
+
+def _gain(factor: float, scaler: Tensor | None) -> Callable[[int], Tensor] | None:
+    return None if scaler is None else lambda length: factor * resample(scaler, length)
+
+
+_GAINS: dict[DCWMode, Callable[[float, Tensor | None, Tensor | None], Gains]] = {
+    DCWMode.LOW: lambda t, a, _b: (_gain(t, a), None),
+    DCWMode.HIGH: lambda t, a, _b: (None, _gain(1.0 - t, a)),
+    DCWMode.DOUBLE: lambda t, a, b: (_gain(t, a), _gain(1.0 - t, b)),
+}
+
+
+@lru_cache(maxsize=256)
+def reconstruction_error(wavelet: str) -> float:
+    """How far transform and inverse move fixed signals of magnitude 1, of even, odd and short length.
+
+    Raises:
+        ValueError: `wavelet` is no discrete wavelet of PyWavelets.
+    """
+    if wavelet not in pywt.wavelist(kind="discrete"):
+        raise ValueError(f"{wavelet!r} is not among pywt.wavelist(kind='discrete')")
+    worst = 0.0
+    for frames in (7, 40, 41):
+        frame = torch.arange(frames, dtype=torch.float32).reshape(1, -1, 1)
+        signal = torch.cat([torch.sin(1.7 * frame), torch.cos(0.3 * frame * frame)], dim=-1)
+        restored = idwt(*dwt(signal, wavelet), wavelet, frames)
+        worst = max(worst, float((restored - signal).abs().max()))
+    return worst
+
+
+@contextmanager
+def _ieee_convolutions(device: torch.device) -> Iterator[None]:
+    """Keep TF32 out of the transform's convolutions; the caller's setting is back afterwards."""
+    if device.type != "cuda":
+        yield
+        return
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # set at run time, not in the stubs
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before

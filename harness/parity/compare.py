@@ -1,0 +1,491 @@
+"""The byte comparison: two tensors are the same exactly when dtype, shape and bytes are.
+
+The verdict is taken on integer views and never on floating point values: there `-0.0 == 0.0` holds, `nan == nan` does
+not, and a tolerance hides one ULP. Values are read only to describe a difference that the integers have found. Device,
+strides and `requires_grad` are not compared. A complex tensor's element is one element in `index`, `count` and `total`;
+distances and the NaN and sign facts take its real and imaginary parts one by one.
+
+Nothing here keeps a tensor or a view of one: a `Difference` holds plain values, so later writes do not change it.
+For the same reason a view compared with the buffer it looks into is compared with itself; whoever wants to know whether
+a buffer was overwritten keeps a clone, or a `digest`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from harness.engine.errors import InvalidInput
+
+LISTED = 20
+"""How many differences a `ParityError` spells out."""
+
+_FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16}) | frozenset(
+    {torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz}
+)
+_SIGNED = frozenset({torch.int8, torch.int16, torch.int32, torch.int64})
+_UNSIGNED = frozenset({torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64})
+_COMPLEX = frozenset({torch.complex32, torch.complex64, torch.complex128})
+_READABLE = _FLOATS | _SIGNED | _UNSIGNED | _COMPLEX
+# torch's unsigned types wider than a byte lack most operators, so the view is signed there and unsigned in NumPy.
+_WORDS: Mapping[int, torch.dtype] = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+_Array = npt.NDArray[Any]
+
+
+class Kind(StrEnum):
+    """In what two things differ; of several, the first in this order is reported."""
+
+    TYPE = "type"
+    DTYPE = "dtype"
+    SHAPE = "shape"
+    BYTES = "bytes"
+    MISSING = "missing"
+    UNEXPECTED = "unexpected"
+
+
+class ParityError(AssertionError):
+    """Two things that must be identical are not.
+
+    Attributes:
+        differences: all of them, also those that the message leaves out.
+    """
+
+    def __init__(self, name: str, differences: Sequence[Difference]) -> None:
+        """List the first `LISTED` differences of `name` and count the rest."""
+        lines = [f"{name} is not identical, {len(differences)} difference(s):"]
+        lines += [f"  {found}" for found in differences[:LISTED]]
+        if len(differences) > LISTED:
+            lines.append(f"  and {len(differences) - LISTED} more")
+        super().__init__("\n".join(lines))
+        self.differences = tuple(differences)
+
+
+class NothingCompared(AssertionError):
+    """Neither side of a comparison holds a tensor with an element, so agreement would mean nothing."""
+
+
+class NotComparable(TypeError):
+    """A tensor whose bytes are not there to be read: meta, sparse, quantized, nested, a wrapper, or a packed dtype."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How one tensor differs from the one that was expected.
+
+    The fields below `expected` are for kind `bytes` alone and keep their defaults otherwise.
+
+    Attributes:
+        name: the tensor's name, in a tree its path (`slots/0/x`).
+        kind: what differs.
+        got: the dtype, the shape (a tuple), the value at `index` or, for the other kinds, a short description.
+        expected: the same of the expected side.
+        index: the first differing element in row-major order, one number a dimension.
+        count: how many elements differ.
+        total: how many elements there are.
+        got_bits: hexadecimal bit pattern at `index`, a complex element's parts joined by a comma.
+        expected_bits: the same of the expected side.
+        max_abs: largest absolute distance in float64 over the differing pairs that are finite on both sides (0.0 when
+            only signs of zeros differ, inf where the distance overflows); None when no such pair is finite.
+        max_ulp: largest distance, as `ulp_distance` counts it, over the differing pairs without a NaN; None when there
+            is no such pair and for integer dtypes.
+        nan_got: NaNs in the whole tensor.
+        nan_expected: NaNs in the whole expected tensor.
+        nan_payloads: NaNs on both sides with other bits, the NaN's sign bit included.
+        zero_signs: zeros on both sides with another sign.
+        sign_flips: nonzero values, infinities included, that became their negative.
+    """
+
+    name: str
+    kind: Kind
+    got: object
+    expected: object
+    index: tuple[int, ...] | None = None
+    count: int = 0
+    total: int = 0
+    got_bits: str = ""
+    expected_bits: str = ""
+    max_abs: float | None = None
+    max_ulp: int | None = None
+    nan_got: int = 0
+    nan_expected: int = 0
+    nan_payloads: int = 0
+    zero_signs: int = 0
+    sign_flips: int = 0
+
+    def __str__(self) -> str:
+        """One line with every fact that is not zero."""
+        if self.kind is Kind.MISSING:
+            return f"{self.name}: missing, expected {self.expected}"
+        if self.kind is Kind.UNEXPECTED:
+            return f"{self.name}: unexpected {self.got}"
+        if self.kind is not Kind.BYTES:
+            return f"{self.name}: {self.kind} differs, got {self.got}, expected {self.expected}"
+        where = f"{self.name}: bytes differ in {self.count} of {self.total} elements, first at {_place(self.index)}"
+        values = f"got {self.got} ({self.got_bits}), expected {self.expected} ({self.expected_bits})"
+        return "; ".join([f"{where}: {values}", *self._facts()])
+
+    def _facts(self) -> Iterator[str]:
+        """The distances, then the NaN and sign counts that are not zero."""
+        yield "no finite pair" if self.max_abs is None else f"max |Δ| {self.max_abs:.3g}"
+        if self.max_ulp is not None:
+            yield f"max {self.max_ulp} ULP"
+        if self.nan_got or self.nan_expected:
+            yield f"NaN: got {self.nan_got}, expected {self.nan_expected}, payload changed in {self.nan_payloads}"
+        if self.zero_signs:
+            yield f"sign of zero changed in {self.zero_signs}"
+        if self.sign_flips:
+            yield f"sign flipped in {self.sign_flips}"
+
+
+def difference(actual: object, expected: object, name: str = "tensor") -> Difference | None:
+    """How `actual` differs from `expected` in dtype, shape or bytes; None when it does not.
+
+    Two empty tensors of one dtype and shape do not differ; `assert_identical` is what refuses to call that a result.
+
+    Args:
+        actual: a tensor of any shape; anything else is a difference of kind `type`, even when both sides are equal.
+        expected: likewise.
+        name: what the report calls it.
+
+    Raises:
+        NotComparable: a side is meta, sparse, quantized, nested, a wrapper subclass or of a packed dtype.
+    """
+    if not isinstance(actual, Tensor) or not isinstance(expected, Tensor):
+        return Difference(name, Kind.TYPE, _summary(actual), _summary(expected))
+    _refuse_unreadable(actual, name)
+    _refuse_unreadable(expected, name)
+    if actual.dtype != expected.dtype:
+        return Difference(name, Kind.DTYPE, actual.dtype, expected.dtype)
+    if actual.shape != expected.shape:
+        return Difference(name, Kind.SHAPE, tuple(actual.shape), tuple(expected.shape))
+    got, wanted = _parts(actual), _parts(expected)
+    moved = np.asarray(_words(got) != _words(wanted))
+    return _bytes_difference(name, got, wanted, moved, actual.is_complex()) if moved.any() else None
+
+
+def compare_trees(actual: object, expected: object) -> list[Difference]:
+    """Every difference between two nestings of mappings and sequences with tensors as leaves.
+
+    Mappings are compared by key set, whatever the order of insertion; sequences by position, a list like a tuple. None
+    equals only None. A leaf that is neither a tensor nor None is a difference of kind `type`, even when both sides hold
+    the same. Names are paths (`slots/0/x`); a tensor given as the whole tree is called `tensor`.
+
+    Raises:
+        NothingCompared: neither side holds a tensor with at least one element.
+        NotComparable: as for `difference`.
+    """
+    return _compare(actual, expected, "tensor")
+
+
+def assert_identical(actual: object, expected: object, name: str = "tensor") -> None:
+    """Pass exactly when two tensors, or two trees of them, are the same in keys, dtype, shape and bytes.
+
+    Args:
+        actual: a tensor or a tree as `compare_trees` takes it.
+        expected: likewise.
+        name: what the report calls a tensor, or the tree as a whole.
+
+    Raises:
+        ParityError: they differ; it lists the differences.
+        NothingCompared: neither side holds a tensor with at least one element.
+        NotComparable: as for `difference`.
+    """
+    found = _compare(actual, expected, name)
+    if found:
+        raise ParityError(name, found)
+
+
+def max_abs(actual: Tensor, expected: Tensor) -> float:
+    """Largest absolute distance, taken in float64, for bounds on platforms where bytes cannot match.
+
+    Pairs with the same bytes are 0 apart, NaNs and infinities included. A NaN in any other pair makes the result inf:
+    no finite bound lets it pass. Two empty tensors are 0 apart.
+
+    Raises:
+        InvalidInput: dtypes or shapes differ.
+        NotComparable: as for `difference`.
+    """
+    _require_alike(actual, expected)
+    got, wanted = _parts(actual), _parts(expected)
+    moved = np.asarray(_words(got) != _words(wanted))
+    if not moved.any():
+        return 0.0
+    largest = float(_distances(_values(got)[moved], _values(wanted)[moved]).max())
+    return math.inf if math.isnan(largest) else largest
+
+
+def ulp_distance(actual: Tensor, expected: Tensor) -> int | None:
+    """Largest distance in units in the last place, the number of steps between neighbouring representable values.
+
+    Bit patterns are mapped to integers in the order of their values; both zeros map to 0 and are 0 apart, an infinity
+    is the step after the largest finite value. None when a pair with other bytes has a NaN: there is no such distance,
+    and comparing None with a bound is an error where a skipped NaN would be a pass.
+
+    Raises:
+        InvalidInput: dtypes or shapes differ, or the dtype is neither floating point nor complex.
+        NotComparable: as for `difference`.
+    """
+    _require_alike(actual, expected)
+    got, wanted = _parts(actual), _parts(expected)
+    if got.dtype not in _FLOATS:
+        raise InvalidInput("actual", _summary(actual), "a floating point or complex tensor")
+    got_words, wanted_words = _words(got), _words(wanted)
+    moved = np.asarray(got_words != wanted_words)
+    if bool(np.isnan(_values(got)[moved]).any()) or bool(np.isnan(_values(wanted)[moved]).any()):
+        return None
+    return int(_ulps(got_words[moved], wanted_words[moved]).max(initial=0))
+
+
+def digest(tensor: Tensor) -> str:
+    """SHA-256 over dtype, shape and bytes, in hexadecimal: equal exactly where `difference` is None.
+
+    Every field is preceded by its length and the bytes are little-endian, row-major, so neither strides nor the machine
+    matter.
+
+    Raises:
+        NotComparable: as for `difference`, and for what is not a tensor.
+    """
+    hasher = hashlib.sha256()
+    _feed(hasher, tensor, "tensor")
+    return hasher.hexdigest()
+
+
+def digest_tree(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over a flat mapping: the number of tensors, then name, dtype, shape and bytes of each, sorted by name.
+
+    The order of insertion does not matter. An empty mapping has a digest too; agreement of two of those says nothing.
+
+    Raises:
+        InvalidInput: a name is not a string.
+        NotComparable: as for `digest`; nested mappings are not followed.
+    """
+    for name in tensors:
+        if not isinstance(name, str):
+            raise InvalidInput("tensors", f"the name {name!r}", "strings as names")
+    hasher = hashlib.sha256(_length(len(tensors)))
+    for name in sorted(tensors):
+        _feed_field(hasher, name.encode())
+        _feed(hasher, tensors[name], name)
+    return hasher.hexdigest()
+
+
+def _place(index: tuple[int, ...] | None) -> str:
+    """An element's place in words; three dimensions are a latent's slot, frame and channel."""
+    if index is not None and len(index) == 3:
+        return f"slot {index[0]}, frame {index[1]}, channel {index[2]}"
+    return f"index {index}" if index else "the only element"
+
+
+def _summary(value: object) -> str:
+    """A one-line description that reads no element."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} tensor of shape {list(value.shape)}"
+    if isinstance(value, Mapping | Sequence) and not isinstance(value, str | bytes):
+        return f"{type(value).__name__} of {len(value)}"
+    return type(value).__name__
+
+
+def _refuse_unreadable(tensor: Tensor, name: str) -> None:
+    """Raise `NotComparable` unless the tensor's bytes are plain memory of a known dtype."""
+    reason = ""
+    if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        reason = f"a wrapper, {type(tensor).__name__}, whose own bytes are not its values"
+    elif tensor.is_meta:
+        reason = "on the meta device and has no bytes"
+    elif tensor.is_quantized:
+        reason = "quantized: its scale is not in its bytes"
+    elif tensor.is_nested or tensor.layout != torch.strided:
+        reason = f"not one dense block (layout {tensor.layout})"
+    elif tensor.dtype not in _READABLE:
+        reason = f"of dtype {tensor.dtype}, which has no element for each position"
+    if reason:
+        raise NotComparable(f"{name} cannot be compared: it is {reason}")
+
+
+def _require_alike(actual: Tensor, expected: Tensor) -> None:
+    """Raise unless both are readable tensors of one dtype and shape: broadcasting would measure another question."""
+    _refuse_unreadable(actual, "actual")
+    _refuse_unreadable(expected, "expected")
+    if actual.dtype != expected.dtype or actual.shape != expected.shape:
+        raise InvalidInput("actual", _summary(actual), _summary(expected))
+
+
+def _parts(tensor: Tensor) -> Tensor:
+    """The elements on the CPU in row-major order; `[*shape, 2]` real and imaginary parts of a complex tensor."""
+    # Conjugation and negation can be pending flags on a view: the bytes are right only once they are applied.
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    return torch.view_as_real(plain) if plain.is_complex() else plain
+
+
+def _words(parts: Tensor) -> _Array:
+    """The bit patterns as unsigned integers of the element's size."""
+    words: _Array = parts.view(_WORDS[parts.dtype.itemsize]).numpy()
+    return words.view(f"u{parts.dtype.itemsize}")
+
+
+def _values(parts: Tensor) -> _Array:
+    """The values: float64 for every floating dtype, which loses nothing, else as they are."""
+    values: _Array = (parts.to(torch.float64) if parts.dtype in _FLOATS else parts).numpy()
+    return values
+
+
+def _distances(got: _Array, expected: _Array) -> _Array:
+    """Absolute distances as float64, NaN where a NaN takes part; integers are subtracted as integers first."""
+    if got.dtype.kind == "f":
+        # Two values at opposite ends of float64 overflow, and that is the answer.
+        with np.errstate(over="ignore", invalid="ignore"):
+            apart: _Array = np.abs(got - expected)
+        return apart
+    wide = np.uint64 if got.dtype.kind == "u" else np.int64
+    a, b = got.astype(wide), expected.astype(wide)
+    # The distance of two int64 can need 64 bits without a sign: the subtraction wraps to just that.
+    gap: _Array = np.maximum(a, b) - np.minimum(a, b)
+    return gap.view(np.uint64).astype(np.float64)
+
+
+def _magnitudes(words: _Array) -> _Array:
+    """Bit patterns without their sign bit, as uint64."""
+    bare: _Array = words & ~_sign_bit(words)
+    return bare.astype(np.uint64)
+
+
+def _sign_bit(words: _Array) -> Any:
+    """The sign bit alone, as a scalar of the words' type."""
+    return words.dtype.type(1 << (8 * words.dtype.itemsize - 1))
+
+
+def _ulps(got: _Array, expected: _Array) -> _Array:
+    """Distances in ULP of sign-and-magnitude words without NaNs, as uint64: float64's do not fit int64."""
+    a, b = _magnitudes(got), _magnitudes(expected)
+    opposite = (got ^ expected) & _sign_bit(got) != 0
+    return np.where(opposite, a + b, np.maximum(a, b) - np.minimum(a, b))
+
+
+def _bytes_difference(name: str, got: Tensor, expected: Tensor, moved: _Array, is_complex: bool) -> Difference:
+    """Describe two tensors' parts that differ where `moved` is set (somewhere)."""
+    elements = moved.any(axis=-1) if is_complex else moved
+    index = tuple(int(i) for i in np.unravel_index(int(elements.reshape(-1).argmax()), elements.shape))
+    got_words, wanted_words = _words(got), _words(expected)
+    got_values, wanted_values = _values(got), _values(expected)
+    a, b = got_values[moved], wanted_values[moved]
+    finite = np.isfinite(a) & np.isfinite(b)
+    return Difference(
+        name,
+        Kind.BYTES,
+        _element(got_values, index),
+        _element(wanted_values, index),
+        index=index,
+        count=int(elements.sum()),
+        total=elements.size,
+        got_bits=_hexadecimal(got_words, index),
+        expected_bits=_hexadecimal(wanted_words, index),
+        max_abs=float(_distances(a[finite], b[finite]).max()) if finite.any() else None,
+        **(_float_facts(got_values, wanted_values, got_words, wanted_words, moved) if got.dtype in _FLOATS else {}),
+    )
+
+
+def _float_facts(
+    got: _Array, expected: _Array, got_words: _Array, expected_words: _Array, moved: _Array
+) -> dict[str, Any]:
+    """A `Difference`'s ULP, NaN and sign fields. Zeros and signs are read off the words."""
+    got_nan, wanted_nan = np.isnan(got), np.isnan(expected)
+    numbers = moved & ~got_nan & ~wanted_nan
+    a, b = got_words[numbers], expected_words[numbers]
+    mirrored = _magnitudes(a) == _magnitudes(b)
+    zeros = mirrored & (_magnitudes(a) == 0)
+    return {
+        "max_ulp": int(_ulps(a, b).max()) if a.size else None,
+        "nan_got": int(got_nan.sum()),
+        "nan_expected": int(wanted_nan.sum()),
+        "nan_payloads": int((moved & got_nan & wanted_nan).sum()),
+        "zero_signs": int(zeros.sum()),
+        "sign_flips": int((mirrored & ~zeros).sum()),
+    }
+
+
+def _element(values: _Array, index: tuple[int, ...]) -> object:
+    """One element as a Python number; `values` has a trailing axis of 2 beyond `index` when complex."""
+    found = values[index]
+    return complex(*found.tolist()) if np.ndim(found) else found.item()
+
+
+def _hexadecimal(words: _Array, index: tuple[int, ...]) -> str:
+    """One element's bit pattern, zero-padded to its size."""
+    digits = 2 * words.dtype.itemsize
+    return ",".join(f"0x{int(word):0{digits}x}" for word in np.atleast_1d(words[index]))
+
+
+def _compare(actual: object, expected: object, root: str) -> list[Difference]:
+    """`compare_trees`, with a name for a tensor that is the whole tree."""
+    if not _holds_elements(actual) and not _holds_elements(expected):
+        sides = f"got {_summary(actual)}, expected {_summary(expected)}"
+        raise NothingCompared(f"{root}: neither side holds a tensor with an element: {sides}")
+    return list(_walk(actual, expected, "", root))
+
+
+def _walk(actual: object, expected: object, path: str, root: str) -> Iterator[Difference]:
+    """The differences below `path`, in the expected side's order, unexpected keys last."""
+    if actual is None and expected is None:
+        return
+    got, wanted = _children(actual), _children(expected)
+    if got is None or wanted is None or isinstance(actual, Mapping) != isinstance(expected, Mapping):
+        found = difference(actual, expected, path or root)
+        if found is not None:
+            yield found
+        return
+    prefix = f"{path}/" if path else ""
+    for key, value in wanted.items():
+        if key in got:
+            yield from _walk(got[key], value, f"{prefix}{key}", root)
+        else:
+            yield Difference(f"{prefix}{key}", Kind.MISSING, None, _summary(value))
+    for key in got:
+        if key not in wanted:
+            yield Difference(f"{prefix}{key}", Kind.UNEXPECTED, _summary(got[key]), None)
+
+
+def _children(tree: object) -> Mapping[Any, object] | None:
+    """A mapping as it is, a sequence by position, None for a leaf; text is a leaf."""
+    if isinstance(tree, Mapping):
+        return tree
+    if isinstance(tree, Sequence) and not isinstance(tree, str | bytes | bytearray):
+        return dict(enumerate(tree))
+    return None
+
+
+def _holds_elements(tree: object) -> bool:
+    """Whether a tensor with at least one element is anywhere in the tree."""
+    if isinstance(tree, Tensor):
+        return tree.numel() > 0
+    children = _children(tree)
+    return children is not None and any(_holds_elements(child) for child in children.values())
+
+
+def _length(count: int) -> bytes:
+    return count.to_bytes(8, "big")
+
+
+def _feed_field(hasher: hashlib._Hash, field: bytes) -> None:
+    hasher.update(_length(len(field)))
+    hasher.update(field)
+
+
+def _feed(hasher: hashlib._Hash, tensor: object, name: str) -> None:
+    """Hash dtype, shape and bytes, each with its length before it, so that no field can pass for part of another."""
+    if not isinstance(tensor, Tensor):
+        raise NotComparable(f"{name} has no digest: it is no tensor but {_summary(tensor)}")
+    _refuse_unreadable(tensor, name)
+    _feed_field(hasher, str(tensor.dtype).encode())
+    _feed_field(hasher, b"".join(_length(size) for size in tensor.shape))
+    words = _words(_parts(tensor))
+    _feed_field(hasher, words.astype(words.dtype.newbyteorder("<"), copy=False).tobytes())

@@ -1,0 +1,163 @@
+"""The closed-form decoder: pure rows, and no input that it ignores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from harness.engine.decoders import AffineDecoder
+from harness.engine.errors import InvalidInput
+
+DECODER = AffineDecoder()
+
+
+def rows(n: int, frames: int = 10, channels: int = 4, length: int = 12, width: int = 16) -> dict[str, Tensor]:
+    """A batch whose last quarter of tokens is masked padding."""
+    draw = torch.Generator().manual_seed(5)
+    mask = torch.ones(n, length, dtype=torch.bool)
+    mask[:, length - length // 4 :] = False
+    return {
+        "hidden_states": torch.randn(n, frames, channels, generator=draw),
+        "timestep": torch.rand(n, generator=draw),
+        "encoder_hidden_states": torch.randn(n, length, width, generator=draw) * mask.unsqueeze(-1),
+        "encoder_mask": mask,
+        "context_latents": torch.randn(n, frames, 2 * channels, generator=draw),
+    }
+
+
+def bits(value: Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
+    return value.dtype, value.shape, value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max())
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_row_has_the_same_bits_in_a_batch_of_any_size() -> None:
+    batch = rows(8, length=320, width=2048)
+    alone = [bits(DECODER(**{name: value[i : i + 1] for name, value in batch.items()})[0]) for i in range(8)]
+    for n in range(1, 9):
+        together = DECODER(**{name: value[:n] for name, value in batch.items()})
+        assert [bits(row) for row in together] == alone[:n]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_thread_count_does_not_change_a_bit() -> None:
+    batch = rows(2, frames=750, channels=64, length=320, width=2048)
+    two = bits(DECODER(**batch))
+    torch.set_num_threads(1)
+    assert bits(DECODER(**batch)) == two
+
+
+def test_permuting_rows_permutes_the_output() -> None:
+    batch, order = rows(6), torch.tensor([3, 0, 5, 1, 4, 2])
+    permuted = DECODER(**{name: value[order] for name, value in batch.items()})
+    assert bits(permuted) == bits(DECODER(**batch)[order])
+
+
+def test_it_is_affine_in_the_latent() -> None:
+    batch = rows(2)
+    x, y = batch.pop("hidden_states"), torch.randn(2, 10, 4, generator=torch.Generator().manual_seed(1))
+    middle = DECODER(hidden_states=(x + y) / 2, **batch)
+    ends = (DECODER(hidden_states=x, **batch) + DECODER(hidden_states=y, **batch)) / 2
+    assert distance(middle, ends) < 1e-6  # a few roundings of values below 4
+
+
+@pytest.mark.parametrize("name", ["hidden_states", "timestep", "encoder_hidden_states", "context_latents"])
+def test_every_input_moves_the_velocity(name: str) -> None:
+    batch = rows(2)
+    moved = batch | {name: batch[name] + 0.25}
+    assert (DECODER(**moved) != DECODER(**batch)).float().mean() > 0.9
+
+
+def test_the_halves_of_the_context_count_differently() -> None:
+    batch = rows(2)
+    source, chunk = batch["context_latents"].chunk(2, dim=-1)
+    swapped = batch | {"context_latents": torch.cat([chunk, source], dim=-1)}
+    assert distance(DECODER(**swapped), DECODER(**batch)) > 0.01
+
+
+def test_unmasking_zero_padding_shows() -> None:
+    batch = rows(2)
+    everything = batch | {"encoder_mask": torch.ones_like(batch["encoder_mask"])}
+    assert distance(DECODER(**everything), DECODER(**batch)) > 0.01
+
+
+def test_the_amount_of_masked_padding_shows() -> None:
+    batch = rows(2)
+    padded = batch | {
+        "encoder_hidden_states": torch.nn.functional.pad(batch["encoder_hidden_states"], (0, 0, 0, 20)),
+        "encoder_mask": torch.nn.functional.pad(batch["encoder_mask"], (0, 20)),
+    }
+    assert distance(DECODER(**padded), DECODER(**batch)) > 0.01
+
+
+def test_the_order_of_tokens_shows() -> None:
+    batch = rows(2)
+    encoder = batch["encoder_hidden_states"].clone()
+    encoder[:, [0, 5]] = encoder[:, [5, 0]]
+    assert distance(DECODER(**batch | {"encoder_hidden_states": encoder}), DECODER(**batch)) > 0.001
+
+
+def test_two_conditions_differ_by_no_constant_and_no_multiple() -> None:
+    batch = rows(1)
+    positive = DECODER(**batch)
+    diff = positive - DECODER(**batch | {"encoder_hidden_states": -batch["encoder_hidden_states"]})
+    cosine = torch.nn.functional.cosine_similarity(diff, positive, dim=1)
+    assert diff.std(dim=1).min() > 0.05
+    assert cosine.abs().max() < 0.99
+
+
+def test_a_loop_of_eight_steps_stays_bounded() -> None:
+    batch = rows(4) | {"encoder_hidden_states": 1000 * rows(4)["encoder_hidden_states"]}
+    for step in range(8):
+        velocity = DECODER(**batch | {"timestep": torch.full((4,), 1 - step / 8)})
+        batch["hidden_states"] = batch["hidden_states"] - velocity / 8
+    assert 0.01 < batch["hidden_states"].abs().max() < 20
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_inputs_are_cast_and_the_velocity_is_float32(dtype: torch.dtype) -> None:
+    batch = {name: value if value.dtype == torch.bool else value.to(dtype) for name, value in rows(2).items()}
+    wide = {name: value if value.dtype == torch.bool else value.float() for name, value in batch.items()}
+    assert DECODER(**batch).dtype == torch.float32
+    assert bits(DECODER(**batch)) == bits(DECODER(**wide))
+
+
+def test_a_mask_of_integers_is_a_mask_of_bools() -> None:
+    batch = rows(2)
+    assert bits(DECODER(**batch | {"encoder_mask": batch["encoder_mask"].long()})) == bits(DECODER(**batch))
+
+
+def test_a_context_of_another_width_is_refused() -> None:
+    batch = rows(2)
+    with pytest.raises(InvalidInput, match=r"context_latents.*\[N, 10, 8\]"):
+        DECODER(**batch | {"context_latents": batch["context_latents"][..., :7]})
+
+
+def test_the_null_embedding_needs_a_width_and_is_fixed() -> None:
+    first, second = AffineDecoder(16).null_embedding, AffineDecoder(16).null_embedding
+    assert AffineDecoder().null_embedding is None
+    assert first is not None
+    assert second is not None
+    assert first.shape == (1, 1, 16)
+    assert bits(first) == bits(second)
+    assert first.unique().numel() == 8
+
+
+@pytest.mark.parametrize("width", [0, -1, 2.0, True])
+def test_an_encoder_width_that_is_no_positive_integer_is_refused(width: object) -> None:
+    with pytest.raises(InvalidInput, match="encoder_dim"):
+        AffineDecoder(width)  # type: ignore[arg-type]

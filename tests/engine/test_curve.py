@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from harness.engine.curve import Curve, ask_host, ask_tensor, curve
+from harness.engine.errors import InvalidInput
+from tests.transcription import Case, assert_bits, differ, drawn
+
+VALUES = [0.25, 0.5, -1.0]
+floats = st.one_of(st.sampled_from([0.0, -0.0, 1.0, -1.0]), st.floats(-1e6, 1e6, width=32))
+FORMS = [
+    torch.tensor(VALUES),
+    torch.tensor([VALUES]),
+    torch.tensor(VALUES).reshape(1, 3, 1),
+    torch.tensor(VALUES, dtype=torch.float64),
+    torch.tensor(VALUES, dtype=torch.float16),
+    torch.tensor(VALUES, dtype=torch.bfloat16),
+    torch.tensor([VALUES, VALUES]).T[:, 0],  # not contiguous
+    torch.tensor(VALUES, requires_grad=True),
+]
+
+
+@pytest.mark.parametrize("value", [2, 2.0, np.float64(2.0), torch.tensor(2.0), torch.tensor(2), torch.tensor([2.0])])
+def test_a_number_becomes_one_float32_value(value: Any) -> None:
+    made = curve("f", value)
+    assert_bits(made.values, torch.full((1, 1, 1), 2.0))
+    assert made.frames is None
+    assert made.uniform == 2.0
+
+
+@pytest.mark.parametrize("value", FORMS, ids=lambda value: f"{value.dtype}{list(value.shape)}")
+def test_a_value_per_frame_becomes_float32_with_a_batch_and_a_channel(value: Tensor) -> None:
+    made = curve("f", value, frames=3)
+    assert_bits(made.values, torch.tensor(VALUES).reshape(1, 3, 1))
+    assert made.frames == 3
+    assert made.uniform is None
+    assert made.values.is_contiguous()
+    assert not made.values.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32, torch.int64])
+def test_whole_numbers_are_values_too(dtype: torch.dtype) -> None:
+    made = curve("mask", torch.tensor([0, 1, 1], dtype=dtype))
+    assert_bits(made.values, torch.tensor([0.0, 1.0, 1.0]).reshape(1, 3, 1))
+
+
+def test_a_number_is_rounded_to_float32_once() -> None:
+    for value in (0.1, torch.tensor([0.1, 0.1], dtype=torch.float64)):
+        made = curve("f", value)
+        assert made.uniform == float(np.float32(0.1))
+        assert_bits(made.values.flatten()[:1], torch.tensor([0.1]))
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (1, 4), (1, 4, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_later_write_to_the_callers_tensor_changes_nothing(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    value = torch.full(shape, 0.5, dtype=dtype)
+    made = curve("f", value)
+    value.fill_(7.0)
+    assert bool((made.values == 0.5).all())
+    assert made.uniform == 0.5
+
+
+def test_a_curve_is_taken_as_it_is() -> None:
+    made = curve("f", torch.tensor(VALUES))
+    assert curve("g", made, frames=3, low=-1.0, high=1.0) is made
+
+
+def test_on_its_own_device_a_curve_is_itself() -> None:
+    made = curve("f", 1.0)
+    assert made.to(torch.device("cpu")) is made
+    assert curve("f", made, device=torch.device("cpu")) is made
+
+
+def test_on_another_device_a_curve_keeps_what_the_host_knows() -> None:
+    made = curve("f", 0.5).to(torch.device("meta"))
+    assert made.values.device.type == "meta"
+    assert made.uniform == 0.5
+
+
+def test_a_number_goes_where_it_is_needed_and_a_tensor_must_be_there() -> None:
+    assert curve("f", 1.0, device=torch.device("meta")).values.device.type == "meta"
+    assert curve("f", torch.tensor(1.0), device=torch.device("meta")).values.device.type == "meta"
+    with pytest.raises(InvalidInput, match=r"^f: .*cpu.*meta") as refused:
+        curve("f", torch.tensor(VALUES), device=torch.device("meta"))
+    assert refused.value.field == "f"
+
+
+@drawn
+@given(values=st.lists(floats, min_size=1, max_size=6), asked=floats)
+@example(values=[0.0, -0.0], asked=0.0)
+@example(values=[-0.0], asked=0.0)
+@example(values=[0.0, 0.0, 1e-30], asked=0.0)
+@example(values=[1.0, 1.0], asked=1.0)
+@example(values=[1.0, 0.0], asked=1.0)
+@example(values=[1.0, 0.0], asked=0.0)
+def test_host_and_tensor_agree_on_whether_a_curve_is_neutral(values: list[float], asked: float) -> None:
+    made = curve("f", torch.tensor(values))
+    expected = all(value == asked for value in values)
+    assert ask_host(made, asked) is expected
+    assert ask_tensor(made, asked) is expected
+    assert made.is_everywhere(asked) is expected
+
+
+@drawn
+@given(value=floats, frames=st.integers(1, 6))
+def test_a_curve_of_one_value_is_uniform_with_it(value: float, frames: int) -> None:
+    made = curve("f", torch.full((frames,), value))
+    assert made.uniform == value
+    assert ask_host(made, value) and ask_tensor(made, value)
+
+
+def test_a_curve_that_differs_in_its_last_frame_alone_is_not_uniform() -> None:
+    assert curve("f", torch.tensor([1.0, 1.0, 1.0 + 2**-23])).uniform is None
+
+
+def test_the_answer_of_the_host_reads_no_tensor() -> None:
+    assert ask_host(Curve(values=torch.zeros(1, 3, 1), uniform=1.0), 1.0)
+    assert not ask_tensor(Curve(values=torch.zeros(1, 3, 1), uniform=1.0), 1.0)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        True,
+        "1",
+        None,
+        [1.0, 2.0],
+        1j,
+        np.ones(3),
+        torch.ones(2, 3),
+        torch.ones(2, 1),
+        torch.ones(3, 1, 1),
+        torch.ones(1, 1, 3),
+        torch.ones(1, 3, 2),
+        torch.ones(1, 1, 3, 1),
+        torch.ones(3, dtype=torch.complex64),
+        torch.ones(0),
+        torch.ones(1, 0, 1),
+    ],
+    ids=lambda value: f"{type(value).__name__}{list(getattr(value, 'shape', ()))}",
+)
+def test_another_type_or_rank_is_refused_by_field(value: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"^guidance\.scale: got .*, expected a number or a real tensor") as refused:
+        curve("guidance.scale", value)
+    assert refused.value.field == "guidance.scale"
+
+
+@pytest.mark.parametrize("frames", [2, 4])
+def test_another_length_is_refused_by_field(frames: int) -> None:
+    for value in (torch.tensor(VALUES), curve("g", torch.tensor(VALUES))):
+        with pytest.raises(InvalidInput, match=rf"^f: got a curve of 3 frames, .* {frames} frames") as refused:
+            curve("f", value, frames=frames)
+        assert refused.value.field == "f"
+
+
+def test_a_scalar_fits_every_length() -> None:
+    assert curve("f", 0.5, frames=3).frames is None
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), 1e39])
+def test_a_value_that_is_not_finite_in_float32_is_refused_by_field(bad: float) -> None:
+    for value in (bad, torch.tensor([0.0, bad, 1.0], dtype=torch.float64)):
+        with pytest.raises(InvalidInput, match=r"^f: .*finite") as refused:
+            curve("f", value)
+        assert refused.value.field == "f"
+
+
+def test_the_place_of_a_bad_value_is_told() -> None:
+    with pytest.raises(InvalidInput, match=r"nan at \(0, 2, 0\), 1 such"):
+        curve("f", torch.tensor([0.0, 1.0, float("nan")]))
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, torch.tensor([0.5, -0.01, 0.5]), torch.tensor([0.5, 0.5, 1.01])])
+def test_a_value_out_of_range_is_refused_by_field(value: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"^f: got a value of (-0\.0|1\.0).*expected values (>= 0|<= 1)") as refused:
+        curve("f", value, low=0.0, high=1.0)
+    assert refused.value.field == "f"
+    assert curve("f", value, low=-2.0, high=2.0).values.dtype == torch.float32
+
+
+def test_the_ends_of_a_range_are_in_it() -> None:
+    assert curve("f", torch.tensor([0.0, 1.0]), low=0.0, high=1.0).frames == 2
+
+
+def test_a_curve_made_before_is_checked_against_the_range_too() -> None:
+    with pytest.raises(InvalidInput, match=r"^f: got a value of 2\.0"):
+        curve("f", curve("g", 2.0), high=1.0)
+
+
+def test_a_curve_in_normal_form_broadcasts_frame_by_frame() -> None:
+    latent = Case(3, 4, 0).latent()
+    scaled = latent * curve("f", torch.tensor(VALUES)).values
+    assert_bits(scaled[:, 1], latent[:, 1] * 0.5)
+    assert differ(scaled[:, 0], latent[:, 0])

@@ -1,0 +1,164 @@
+"""Claims about the project as a whole: its layout, who imports whom, what an import changes, what is pinned."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import harness
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+TOP_LEVEL = {
+    "harness", "captures", "tests", "conftest.py", "pyproject.toml", "README.md", "LICENSE", "Makefile",
+    "constraints.txt", "CHANGELOG.md", ".ci", ".github", ".gitignore", ".gitattributes",
+}  # fmt: skip
+NUMERICS = ("schedule", "noise", "guidance", "blend", "solver", "wavelet")
+RING = ("pipeline", "plan", "slot", "StreamPipeline")
+ABOVE_ENGINE = ("harness.parity", "harness.rails", "harness.cli", "harness.plugin", "harness.__main__")
+
+# Prints a JSON object of torch's process-wide state before and after importing every module of the package. A module
+# that needs an extra which is not installed cannot be imported at all, and so changes nothing.
+IMPORT_EVERYTHING = """
+import importlib, json, pkgutil, sys
+import torch
+
+def state():
+    return {
+        "grad": torch.is_grad_enabled(), "inference": torch.is_inference_mode_enabled(),
+        "threads": [torch.get_num_threads(), torch.get_num_interop_threads()],
+        "precision": torch.get_float32_matmul_precision(),
+        "tf32": [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32],
+        "cudnn": [torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic, torch.backends.cudnn.enabled],
+        "dtype": str(torch.get_default_dtype()), "device": str(torch.get_default_device()),
+        "deterministic": torch.get_deterministic_debug_mode(),
+        "autocast": [torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")],
+        "flush_denormal": (torch.tensor([1e-39]) * 1).item(),
+        "rng": torch.random.get_rng_state().tolist(), "seed": torch.initial_seed(),
+    }
+
+before = state()
+import harness
+imported = []
+for module in pkgutil.walk_packages(harness.__path__, "harness."):
+    try:
+        importlib.import_module(module.name)
+        imported.append(module.name)
+    except ModuleNotFoundError as missing:
+        if missing.name.split(".")[0] not in sys.argv[1:]:
+            raise
+json.dump({"before": before, "after": state(), "imported": imported}, sys.stdout)
+"""
+OPTIONAL = (
+    "onnx", "onnxscript", "onnx_ir", "onnxruntime", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "polygraphy",
+)  # fmt: skip
+
+
+def project_files() -> list[Path]:
+    """Every file that git tracks or would offer to track, so that a new file is judged before it is committed."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute dotted names that the file imports; `from a import b` counts as `a` and as `a.b`."""
+    package = path.relative_to(ROOT).parent.parts
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names.add(base)
+            names.update(f"{base}.{alias.name}" for alias in node.names)
+    return names
+
+
+def among(names: set[str], forbidden: tuple[str, ...]) -> list[str]:
+    """Those of `names` that are one of `forbidden` or lie inside one."""
+    return sorted(name for name in names if any(name == f or name.startswith(f + ".") for f in forbidden))
+
+
+def pins() -> dict[str, str]:
+    """Package to version, as constraints.txt has them; anything but `name==version` is an error."""
+    found = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            match = re.fullmatch(r"([\w.-]+)==([\w.]+)", line)
+            assert match, f"not an exact pin: {line!r}"
+            found[canonicalize_name(match[1])] = match[2]
+    return found
+
+
+def declared() -> list[Requirement]:
+    """Every requirement in pyproject.toml, the extras' too."""
+    table = PROJECT["project"]
+    lists = [table["dependencies"], *table["optional-dependencies"].values()]
+    return [Requirement(text) for one in lists for text in one]
+
+
+def test_the_top_level_is_the_fixed_layout() -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in project_files()} == TOP_LEVEL
+
+
+def test_the_engine_imports_nothing_that_measures_it() -> None:
+    files = sorted((ROOT / "harness/engine").rglob("*.py"))
+    assert files
+    assert {path.name: among(imports(path), ABOVE_ENGINE) for path in files} == {path.name: [] for path in files}
+
+
+@pytest.mark.parametrize("module", NUMERICS)
+def test_a_numerics_module_imports_nothing_of_the_engine(module: str) -> None:
+    assert among(imports(ROOT / f"harness/engine/{module}.py"), ("harness",)) == []
+
+
+def test_the_oracle_shares_no_code_with_the_ring() -> None:
+    ring = tuple(f"harness.engine.{name}" for name in RING)
+    assert among(imports(ROOT / "harness/parity/reference.py"), ring) == []
+
+
+def test_importing_the_package_changes_no_torch_global() -> None:
+    command = [sys.executable, "-c", IMPORT_EVERYTHING, *OPTIONAL]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(ran.stdout)
+    assert "harness.engine.pipeline" in result["imported"]
+    assert result["after"] == result["before"]
+
+
+def test_every_declared_dependency_is_pinned_within_its_range() -> None:
+    pinned = pins()
+    wrong = [str(req) for req in declared() if not req.specifier.contains(pinned.get(canonicalize_name(req.name), "0"))]
+    assert wrong == []
+
+
+def test_every_extra_but_tensorrt_is_what_make_installs() -> None:
+    extras = re.search(r"^EXTRAS \?= (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert extras
+    assert set(extras[1].split(",")) == set(PROJECT["project"]["optional-dependencies"]) - {"trt"}
+
+
+def test_the_version_is_in_the_changelog() -> None:
+    assert re.search(rf"\b{re.escape(harness.__version__)}\b", (ROOT / "CHANGELOG.md").read_text())
+
+
+def test_no_file_names_a_path_of_one_machine() -> None:
+    machine_path = re.compile(rb"(?<![\w.}])/(?:" + b"|".join([b"work", b"root"]) + rb")(?![\w-])")
+    assert [str(path.relative_to(ROOT)) for path in project_files() if machine_path.search(path.read_bytes())] == []
+
+
+@pytest.mark.parametrize(("name", "target"), PROJECT["project"]["scripts"].items())
+def test_a_console_script_resolves(name: str, target: str) -> None:
+    assert callable(EntryPoint(name, target, "console_scripts").load())
