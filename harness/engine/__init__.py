@@ -5,6 +5,7 @@ from harness.engine.curve import Curve
 from harness.engine.errors import BatchTooLarge, ExecutorError, InvalidInput, PipelineClosed
 from harness.engine.pipeline import Dropped, DropReason, Finished, Stats, StreamPipeline, Submission
 from harness.engine.request import Condition, Guidance, GuidanceMode, LatentMask, Request, X0Target
+from harness.engine.session import Session, Stream
 
 __all__ = [
     "DCW",
@@ -24,8 +25,10 @@ __all__ = [
     "PipelineClosed",
     "PipelineConfig",
     "Request",
+    "Session",
     "Solver",
     "Stats",
+    "Stream",
     "StreamPipeline",
     "Submission",
     "Switches",

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness.engine import Condition, Guidance, InvalidInput, PipelineClosed, PipelineConfig, Request, Session
+from harness.engine.decoders import AffineDecoder
+from harness.engine.executors import EagerExecutor
+from harness.engine.noise import Purpose, noise
+from harness.parity import reference
+from harness.parity.compare import assert_identical, difference
+
+T, D, E = 6, 4, 8
+CONFIG = PipelineConfig(depth=2, steps=3)
+
+
+def fixed(seed: int, frames: int, width: int) -> torch.Tensor:
+    return noise(seed, Purpose.INITIAL, 0, (1, frames, width))
+
+
+def session() -> Session:
+    return Session(AffineDecoder(E))
+
+
+def positive() -> Condition:
+    return Condition(fixed(1, 5, E))
+
+
+def context() -> torch.Tensor:
+    return fixed(2, T, 2 * D)
+
+
+def test_a_stream_makes_the_latents_of_its_requests() -> None:
+    made = session()
+    condition = positive()
+    stream = made.stream([condition], context(), config=CONFIG, source=fixed(3, T, D))
+    finished = [f for seed in (7, 8) for f in stream.tick(seed=seed, denoise=0.5)] + stream.drain()
+    assert [f.seed for f in finished] == [7, 8]
+    for f in finished:
+        request = Request([condition], context(), f.seed, denoise=0.5, source=fixed(3, T, D))
+        assert_identical(f.latent, reference.run(made.executor, request, CONFIG, 64))
+
+
+def test_guidance_without_a_negative_uses_the_null_condition() -> None:
+    made, condition = session(), positive()
+    stream = made.stream([condition], context(), config=CONFIG)
+    (finished,) = stream.tick(seed=7, guidance=3.0) + stream.drain()
+    guided = Guidance(3.0, (made.null_condition(condition),))
+    request = Request([condition], context(), 7, guidance=guided)
+    assert_identical(finished.latent, reference.run(made.executor, request, CONFIG, 64))
+
+
+def test_a_negative_is_used_where_it_is_given() -> None:
+    made = session()
+    finished = []
+    for negative in (None, Condition(fixed(9, 3, E))):
+        stream = made.stream([positive()], context(), config=CONFIG)
+        finished += stream.tick(seed=7, guidance=Guidance(3.0), negative=negative) + stream.drain()
+    assert difference(finished[0].latent, finished[1].latent) is not None
+
+
+def test_the_null_condition_repeats_the_embedding_at_the_condition_s_length() -> None:
+    made = session()
+    null = made.null_condition(positive())
+    assert null.length == 5
+    for token in range(5):
+        assert_identical(null.encoder_hidden_states[:, token : token + 1], made.null_embedding)
+    assert made.null_condition(positive()) is null
+
+
+def test_a_session_without_a_null_embedding_says_so() -> None:
+    with pytest.raises(InvalidInput, match="null_embedding"):
+        Session(AffineDecoder()).null_condition(positive())
+
+
+def test_a_null_embedding_of_another_width_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="width 8"):
+        session().null_condition(Condition(torch.ones(1, 2, 4)))
+
+
+def test_a_negative_without_guidance_is_refused_and_nothing_is_submitted() -> None:
+    stream = session().stream([positive()], context(), config=CONFIG)
+    with pytest.raises(InvalidInput, match="negative"):
+        stream.tick(seed=1, negative=positive())
+    assert stream.pipeline.stats().submitted == 0
+
+
+def test_a_tick_without_a_seed_submits_nothing() -> None:
+    stream = session().stream([positive()], context(), config=CONFIG)
+    assert stream.tick() == []
+    assert stream.last_submission is None
+
+
+def test_closing_a_session_closes_its_streams_and_its_executor() -> None:
+    executor = EagerExecutor(AffineDecoder(E))
+    with Session(AffineDecoder(E), executor) as made:
+        stream = made.stream([positive()], context())
+    with pytest.raises(PipelineClosed):
+        stream.tick(seed=1)
+    with pytest.raises(PipelineClosed):
+        made.stream([positive()], context())
