@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -59,6 +63,41 @@ def test_the_thread_count_does_not_change_a_bit() -> None:
     two = bits(DECODER(**batch))
     torch.set_num_threads(1)
     assert bits(DECODER(**batch)) == two
+
+
+def closed_form_digest() -> str:
+    """The velocity's digest for inputs that no random generator drew: those too differ between CPU capabilities."""
+    shapes = {name: value.shape for name, value in rows(2, frames=75, channels=8, length=60, width=128).items()}
+    batch = {name: (torch.arange(shape.numel()) % 97 - 48).view(shape) / 64 for name, shape in shapes.items()}
+    return hashlib.sha256(bits(DECODER(**batch))[2]).hexdigest()
+
+
+def test_the_cpu_capability_does_not_change_a_bit() -> None:
+    code = f"from {__name__} import closed_form_digest; print(closed_form_digest())"
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": "default", "PYTHONPATH": os.pathsep.join(sys.path)}
+    plain = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert plain.stdout.strip() == closed_form_digest()
+
+
+def formula(batch: dict[str, Tensor]) -> Tensor:
+    """The class's formula in float64, read off its docstring."""
+    h, t, e, m, context = (value.double() for value in batch.values())
+    src, chunk = context.chunk(2, dim=-1)
+    (frames, channels), (length, width) = h.shape[1:], e.shape[1:]
+    i, j = torch.arange(frames).view(-1, 1), torch.arange(channels)
+    ll, ee = torch.arange(length).double(), torch.arange(width).double()
+    token = (8 / (8 + ee % 16) * e).sum(-1) / width**0.5
+    p, q = (m * 8 / (8 + ll) * (token + 1 / 8) / 4).sum(-1), 4 * token.mean(-1)
+    p, q, t = (z.view(-1, 1, 1) for z in (p / (1 + p.abs()), q / (1 + q.abs()), t))
+    r = (i + 1).double() / frames - (j + 1).double() / channels
+    context_part = (3 / 8 - t / 4 + p / 2) * src + (1 / 4 + t / 8 - 3 / 8 * p + q / 4) * chunk
+    return (1 / 2 + t / 4 + p / 4 + q / 2) * h + context_part + (1 / 8 + p / 4 + q / 2) * r
+
+
+@pytest.mark.parametrize(("length", "width"), [(12, 16), (13, 7), (1, 1)])
+def test_it_is_the_formula_of_its_docstring(length: int, width: int) -> None:
+    batch = rows(3, length=length, width=width)
+    assert distance(DECODER(**batch).double(), formula(batch)) < 2e-6  # float32 roundings of values below 4
 
 
 def test_permuting_rows_permutes_the_output() -> None:

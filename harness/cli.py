@@ -1,0 +1,141 @@
+"""The command line: `python -m harness check | bless`. Tables and progress for a person, `--json` for a program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from harness import __version__
+from harness.engine.errors import InvalidInput
+from harness.parity import platform, store
+from harness.parity.bless import BATTERY, Battery, BlessRefused, ReplayFailed, bless, digests
+from harness.parity.captures import CAPTURES, Report, Verdict, check, select
+
+DIFFERS = 1
+USAGE = 2
+COULD_NOT_RUN = 125
+"""`git bisect run` takes 1 for bad and skips a revision at 125."""
+
+_COLORS = {Verdict.EXACT: "green", Verdict.TOLERANCE: "green", Verdict.NOT_GATED: "yellow"}
+_CAPTURES = click.option(
+    "--captures", type=click.Path(path_type=Path, file_okay=False), default=CAPTURES, help="Folder of captures."
+)
+_ONLY = click.option("--only", multiple=True, metavar="NAME", help="Only this scenario; may be given several times.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="harness")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Check that the streaming engine still makes the bits it was blessed with."""
+    context.obj = context.obj or BATTERY
+
+
+@main.command("check")
+@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the report here too.")
+@_CAPTURES
+@_ONLY
+@click.argument("names", nargs=-1)
+@click.pass_obj
+def check_command(
+    battery: Battery, json_path: Path | None, captures: Path, only: tuple[str, ...], names: tuple[str, ...]
+) -> None:
+    """Replay the battery, or NAMES of it, and compare it with its captures.
+
+    Exits with 0 where every verdict is exact or tolerance, with 1 on any other, with 2 on a wrong command line, and
+    with 125 where it could not run: no captures at all for this platform, or an engine that fails before it can be
+    compared. So it can be given to `git bisect run`.
+    """
+    chosen = _chosen(battery, only + names)
+    console = Console()
+    try:
+        with _progress(console, len(chosen or battery.scenarios)) as advance:
+            report = check(battery.scenarios, battery.play, captures, chosen, advance)
+    except (store.NoCaptures, platform.NoReferencePlatform) as error:
+        click.echo(f"cannot check: {error}", err=True)
+        sys.exit(COULD_NOT_RUN)
+    except Exception:  # noqa: BLE001 - a crash is no verdict, and Python's own exit code 1 would read as a difference
+        Console(stderr=True).print_exception()
+        sys.exit(COULD_NOT_RUN)
+    if json_path is not None:
+        store.replace(json_path, (json.dumps(report.document(), indent=2, allow_nan=False) + "\n").encode())
+    console.print(_table(report))
+    click.echo(report.summary())
+    sys.exit(0 if report.passes else DIFFERS)
+
+
+@main.command("bless")
+@click.option("--reason", default="", help="Why the captures may change; kept with them.")
+@_CAPTURES
+@_ONLY
+@click.pass_obj
+def bless_command(battery: Battery, reason: str, captures: Path, only: tuple[str, ...]) -> None:
+    """Make the engine's present results this platform's captures, and say what moved.
+
+    Refuses with exit code 2 under CI, without a reason, with uncommitted captures, and where a scenario does not
+    reproduce in three replays.
+    """
+    try:
+        blessed = bless(reason, battery, captures, _chosen(battery, only))
+    except (BlessRefused, ReplayFailed) as error:
+        click.echo(f"refused: {error}", err=True)
+        sys.exit(USAGE)
+    click.echo(blessed.summary())
+
+
+@main.command("_digests", hidden=True)
+@click.argument("names", nargs=-1)
+@click.pass_obj
+def digests_command(battery: Battery, names: tuple[str, ...]) -> None:
+    """Print the digests of NAMES as JSON, for a replay in a fresh process."""
+    found = {}
+    with platform.one_thread():
+        for name, scenario in select(battery.scenarios, names).items():
+            each = digests(battery.play(scenario))
+            found[name] = {"content": each.content, "ticks": each.ticks}
+    click.echo(json.dumps(found))
+
+
+@main.command("_tensors", hidden=True)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("names", nargs=-1)
+@click.pass_obj
+def tensors_command(battery: Battery, folder: Path, names: tuple[str, ...]) -> None:
+    """Write the finished tensors of NAMES to FOLDER, for a replay with other kernels."""
+    with platform.one_thread():
+        for name, scenario in select(battery.scenarios, names).items():
+            store.replace(folder / store.file_name(name), store.serialize(battery.play(scenario).finished))
+
+
+def _chosen(battery: Battery, only: Sequence[str]) -> Sequence[str]:
+    try:
+        select(battery.scenarios, only)
+    except InvalidInput as error:
+        raise click.UsageError(str(error)) from error
+    return only
+
+
+@contextmanager
+def _progress(console: Console, total: int) -> Iterator[Callable[[str], None]]:
+    """A bar on a terminal, and nothing at all in a log."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("check", total=total)
+        yield lambda name: progress.update(task, advance=1, description=name)
+
+
+def _table(report: Report) -> Table:
+    table = Table("scenario", "verdict", "detail")
+    for result in report.results:
+        # Text, because a detail may hold brackets that rich would read as markup.
+        verdict = Text(str(result.verdict), style=_COLORS.get(result.verdict, "red"))
+        table.add_row(Text(result.name), verdict, Text(result.detail, overflow="fold"))
+    return table

@@ -1,0 +1,244 @@
+"""Captures on disk: one safetensors file a scenario, and a manifest that says what each must hold.
+
+    captures/<platform>/scenarios/<name>.safetensors    the finished tensors by request id, no metadata
+    captures/<platform>/scenarios/manifest.json         provenance, sizes, hashes, tick digests, tolerances
+
+Metadata inside a safetensors file changes its hash from save to save, which is why provenance stands beside the files.
+The manifest holds a digest of itself, so that an edit by hand is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+from torch import Tensor
+
+from harness.engine.errors import InvalidInput
+from harness.parity.compare import digest_tree
+
+FORMAT = 1
+"""The manifest's format version; another one is refused, never guessed at."""
+
+MANIFEST = "manifest.json"
+SUFFIX = ".safetensors"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_SELF = "digest"
+
+
+class CapturesError(RuntimeError):
+    """Captures that cannot be used; the message names the file."""
+
+
+class NoCaptures(CapturesError):
+    """There is no folder of captures to compare with, neither this platform's nor the reference platform's."""
+
+
+class CaptureMissing(CapturesError):
+    """A file that should be there is not."""
+
+
+class CaptureCorrupt(CapturesError):
+    """A file is not what was blessed: truncated, altered, or a manifest of another format."""
+
+
+class ManifestMissing(CaptureMissing):
+    """A folder of captures has no manifest."""
+
+
+class ManifestFormat(CaptureCorrupt):
+    """The manifest's format version is not `FORMAT`."""
+
+
+class ManifestAltered(CaptureCorrupt):
+    """The manifest is not JSON of the right form, or does not match its own digest."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the manifest says about one scenario.
+
+    Attributes:
+        file: the file's name in the folder.
+        size: its length in bytes.
+        sha256: of its bytes.
+        content: `digest_tree` of the tensors in it.
+        ticks: a digest of every slot's state after each tick.
+        k: tolerance on other platforms: max |Δ| at most `k` * eps * rms(capture), a tensor at a time; 0 and above.
+        reason: why it was blessed.
+    """
+
+    file: str
+    size: int
+    sha256: str
+    content: str
+    ticks: tuple[str, ...]
+    k: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Where a folder of captures comes from, and an `Entry` for each scenario by name."""
+
+    fingerprint: Mapping[str, str]
+    engine: str
+    torch: str
+    scenarios: Mapping[str, Entry] = field(default_factory=dict)
+
+
+def file_name(scenario: str) -> str:
+    """The capture's file name.
+
+    Raises:
+        InvalidInput: the name cannot be a file's in every checkout.
+    """
+    if not _NAME.fullmatch(scenario):
+        raise InvalidInput("scenario", repr(scenario), "letters, digits, '_', '-' and '.', not first")
+    return scenario + SUFFIX
+
+
+def serialize(tensors: Mapping[str, Tensor]) -> bytes:
+    """The tensors as the bytes of a safetensors file without metadata; equal tensors give equal bytes."""
+    return safetensors.save({name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)})
+
+
+def deserialize(data: bytes) -> dict[str, Tensor]:
+    """The tensors in the bytes of a safetensors file.
+
+    Raises:
+        SafetensorError: it is none.
+    """
+    return dict(safetensors.load(data))
+
+
+def entry(scenario: str, tensors: Mapping[str, Tensor], ticks: tuple[str, ...], k: float, reason: str) -> Entry:
+    """The entry that describes a capture of `tensors`."""
+    data = serialize(tensors)
+    return Entry(file_name(scenario), len(data), _sha256(data), digest_tree(tensors), ticks, k, reason)
+
+
+def read_capture(folder: Path, expected: Entry) -> dict[str, Tensor]:
+    """The tensors of one capture, after its size, its hash and the digest of its contents were checked.
+
+    Raises:
+        CaptureMissing: the file is not there.
+        CaptureCorrupt: it is truncated or altered.
+    """
+    path = folder / expected.file
+    if not path.is_file():
+        raise CaptureMissing(f"{path}: missing")
+    data = path.read_bytes()
+    if len(data) < expected.size:
+        raise CaptureCorrupt(f"{path}: truncated, {len(data)} of {expected.size} bytes")
+    if _sha256(data) != expected.sha256:
+        raise CaptureCorrupt(f"{path}: altered, its SHA-256 is not the manifest's")
+    return _tensors(path, data, expected)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The folder's manifest.
+
+    Raises:
+        ManifestMissing: there is none.
+        ManifestFormat: it has another format version.
+        ManifestAltered: it cannot be read, or was edited since it was written.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ManifestMissing(f"{path}: missing")
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ManifestAltered(f"{path}: altered or truncated, not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise ManifestAltered(f"{path}: altered, not a JSON object")
+    if document.get("format") != FORMAT:
+        raise ManifestFormat(f"{path}: format version {document.get('format')}, this harness reads {FORMAT}")
+    if document.pop(_SELF, None) != _digest(document):
+        raise ManifestAltered(f"{path}: altered, it does not match its own digest")
+    return _parsed(path, document)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Replace the folder's manifest at once, so that no reader ever sees half of it."""
+    document: dict[str, Any] = {"format": FORMAT, **asdict(manifest)}
+    # Read back, because a tuple becomes a list in JSON and the digest is of what a reader will see.
+    document = json.loads(_canonical(document))
+    document[_SELF] = _digest(document)
+    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    replace(folder / MANIFEST, text.encode())
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file completely or not at all, making its folder if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes a private file; captures are read by whoever reads the checkout.
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def engine_digest(package: Path) -> str:
+    """SHA-256 over the engine's sources: path and contents of every `*.py` under `package`, sorted by path."""
+    hasher = hashlib.sha256()
+    for path in sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).as_posix()):
+        for part in (path.relative_to(package).as_posix().encode(), path.read_bytes()):
+            hasher.update(len(part).to_bytes(8, "little") + part)
+    return hasher.hexdigest()
+
+
+def _tensors(path: Path, data: bytes, expected: Entry) -> dict[str, Tensor]:
+    try:
+        tensors = deserialize(data)
+    except SafetensorError as error:
+        raise CaptureCorrupt(f"{path}: altered, not a safetensors file ({error})") from error
+    if digest_tree(tensors) != expected.content:
+        raise CaptureCorrupt(f"{path}: altered, its contents do not have the manifest's digest")
+    return tensors
+
+
+def _parsed(path: Path, document: Mapping[str, Any]) -> Manifest:
+    try:
+        entries = {name: _entry(name, raw) for name, raw in document["scenarios"].items()}
+        return Manifest(document["fingerprint"], document["engine"], document["torch"], entries)
+    except (AttributeError, KeyError, TypeError, InvalidInput) as error:
+        raise ManifestAltered(f"{path}: altered, not of format {FORMAT} ({error!r})") from error
+
+
+def _entry(name: str, raw: Mapping[str, Any]) -> Entry:
+    found = Entry(**{**raw, "ticks": tuple(raw["ticks"])})
+    if found.file != file_name(name):
+        raise InvalidInput(f"scenarios.{name}.file", repr(found.file), repr(file_name(name)))
+    return found
+
+
+def _canonical(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(
+        document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=dict
+    ).encode()
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    return _sha256(_canonical(document))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
