@@ -34,7 +34,7 @@ class AffineDecoder:
     coefficient of `h` stays in (-1/2, 3/2): a loop over any number of steps is bounded.
 
     A row is pure by construction: it is computed alone, from elementwise operations of one rounding each. Sums are
-    pairwise folds, because `sum` picks its order by shape, by thread count and by CPU capability.
+    pairwise folds, because `sum` is free to pick its order by batch size, thread count and CPU capability.
 
     Attributes:
         takes_mask: True.

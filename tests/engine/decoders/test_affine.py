@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.decoders import AffineDecoder
+from harness.engine.decoders.affine import _fold
 from harness.engine.errors import InvalidInput
 
 DECODER = AffineDecoder()
@@ -77,6 +78,13 @@ def test_the_cpu_capability_does_not_change_a_bit() -> None:
     environment = os.environ | {"ATEN_CPU_CAPABILITY": "default", "PYTHONPATH": os.pathsep.join(sys.path)}
     plain = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert plain.stdout.strip() == closed_form_digest()
+
+
+def test_sums_add_the_second_half_to_the_first() -> None:
+    big = 2.0**24  # float32 loses a 1 that is added to it
+    values = torch.tensor([[big, 1, 1, 1, -big, 1, 1, 1], [big, -big, 1, 1, 1, 1, 1, 1]])
+    assert _fold(values).tolist() == [6.0, 5.0]
+    assert _fold(torch.tensor([big, -big, 1.0, 1.0, 1.0])).tolist() == 2.0
 
 
 def formula(batch: dict[str, Tensor]) -> Tensor:
