@@ -99,6 +99,7 @@ class Scenario:
         script: drives the player.
         config: the pipeline's configuration, as keyword arguments.
         decoder: `"affine"` or `"ace_tiny"`.
+        switches: the ones it is blessed with.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Scenario:
     script: Callable[[Player], None]
     config: Mapping[str, Any] = field(default_factory=dict)
     decoder: str = "affine"
+    switches: Switches = field(default_factory=Switches)
 
     @property
     def sizes(self) -> Sizes:
@@ -129,10 +131,10 @@ def play(scenario: Scenario, *, switches: Switches | None = None, on: Executor |
 
     Args:
         scenario: the script.
-        switches: None is the default.
+        switches: None is the scenario's own.
         on: another executor than the one captures are blessed on.
     """
-    config = PipelineConfig(**{"depth": 3, "steps": 4, **scenario.config}, switches=switches or Switches())
+    config = PipelineConfig(**{"depth": 3, "steps": 4, **scenario.config}, switches=switches or scenario.switches)
     with StreamPipeline(on or executor(scenario), config) as pipeline:
         player = Player(pipeline, scenario.sizes)
         scenario.script(player)
@@ -329,6 +331,12 @@ def _ace_cfg(p: Player) -> None:
 
 
 _SDE = {"solver": Solver.SDE}
+_MIXED = {"depth": 4, "steps": 6}
+
+PLAIN = Switches(
+    fused_cfg=False, cached_conditioning=False, integrator="per_slot", host_gates=False, joined_stream=False
+)
+"""Every optimization off."""
 
 _BATTERY = (
     Scenario("ode_plain", "Euler steps, a late arrival", _plain),
@@ -350,7 +358,8 @@ _BATTERY = (
     Scenario("noise_injection", "noise after Euler steps, own and shared", _noise_injection),
     Scenario("initial_noise_curve", "noise and source mixed by a curve at the start", _initial_noise),
     Scenario("channel_gain", "gain on the decoder's input alone, changed live", _channel_gain),
-    Scenario("mixed_ring", "every feature in flight at once", _mixed_ring, {"depth": 4, "steps": 6}),
+    Scenario("mixed_ring", "every feature in flight at once", _mixed_ring, _MIXED),
+    Scenario("plain_path", "the mixed ring with every switch off", _mixed_ring, _MIXED, switches=PLAIN),
     Scenario(
         "odd_length", "an odd number of frames, with wavelet correction", _odd_length, {"dcw": DCW(wavelet="db3")}
     ),

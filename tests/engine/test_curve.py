@@ -117,6 +117,13 @@ def test_a_curve_of_one_value_is_uniform_with_it(value: float, frames: int) -> N
     assert ask_host(made, value) and ask_tensor(made, value)
 
 
+def test_a_curve_of_one_value_still_has_its_frames() -> None:
+    made = curve("f", torch.ones(3))
+    assert made.frames == 3
+    with pytest.raises(InvalidInput, match="a curve of 3 frames"):
+        curve("f", made, frames=4)
+
+
 def test_a_curve_that_differs_in_its_last_frame_alone_is_not_uniform() -> None:
     assert curve("f", torch.tensor([1.0, 1.0, 1.0 + 2**-23])).uniform is None
 

@@ -172,13 +172,13 @@ def test_the_initial_state_of_a_partial_run_is_the_source_at_its_first_time(case
 
 def test_no_step_writes_to_what_it_is_given() -> None:
     case = Case(6, 4, 11)
-    given_tensors = [case.latent() for _ in range(3)]
-    kept, (x, v, z), on = [tensor.clone() for tensor in given_tensors], given_tensors, torch.full((1, 1, 1), 0.5)
+    inputs = [case.latent() for _ in range(3)]
+    kept, (x, v, z), on = [tensor.clone() for tensor in inputs], inputs, torch.full((1, 1, 1), 0.5)
     solver.euler(x, v, T, S)
     solver.euler_through(x, v, T, S)
     solver.inject(x, z, on, S)
     solver.sde_curve(x, v, z, on, S)
-    for tensor, copy in zip(given_tensors, kept, strict=True):
+    for tensor, copy in zip(inputs, kept, strict=True):
         assert_bits(tensor, copy)
 
 

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from harness.engine.errors import InvalidInput
+from harness.parity.compare import (
+    LISTED,
+    Difference,
+    Kind,
+    NotComparable,
+    ParityError,
+    assert_identical,
+    compare_trees,
+    difference,
+    digest,
+    digest_tree,
+    max_abs,
+    ulp_distance,
+)
+
+FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
+FLOATS += [torch.float8_e4m3fnuz, torch.float8_e5m2fnuz]
+INTEGERS = [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64]
+COMPLEX = [torch.complex64, torch.complex128]
+PINNED_TENSOR = "a48364d2bcf8b010b01bdc81677b2b99559c7713097f76bf27775383c8d5f9c2"
+PINNED_TREE = "ebbc8da80bfd95787d9ed18fefbcdeeab2858b6358ba92b8ad3fb909c9cab18a"
+SHAPES = st.lists(st.integers(1, 4), max_size=3).map(tuple)
+
+
+def tensor_of(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8).view(dtype).reshape(shape)
+
+
+def report(actual: object, expected: object) -> Difference:
+    found = difference(actual, expected)
+    assert found is not None
+    return found
+
+
+@st.composite
+def raw(draw: st.DrawFn) -> tuple[bytes, torch.dtype, tuple[int, ...]]:
+    dtype, shape = draw(st.sampled_from(FLOATS + INTEGERS + COMPLEX)), draw(SHAPES)
+    size = math.prod(shape) * dtype.itemsize
+    return draw(st.binary(min_size=size, max_size=size)), dtype, shape
+
+
+@given(raw())
+@example((b"\x01\x00\xc0\x7f", torch.float32, (1,)))
+def test_equal_bytes_are_the_same_whatever_they_mean(given_raw: tuple[bytes, torch.dtype, tuple[int, ...]]) -> None:
+    assert difference(tensor_of(*given_raw), tensor_of(*given_raw)) is None
+    assert digest(tensor_of(*given_raw)) == digest(tensor_of(*given_raw))
+
+
+@given(raw(), st.data())
+def test_any_flipped_bit_is_reported_alone_at_its_element(
+    given_raw: tuple[bytes, torch.dtype, tuple[int, ...]], data: st.DataObject
+) -> None:
+    content, dtype, shape = given_raw
+    bit = data.draw(st.integers(0, 8 * len(content) - 1))
+    flipped = bytearray(content)
+    flipped[bit // 8] ^= 1 << bit % 8
+    actual, expected = tensor_of(flipped, dtype, shape), tensor_of(content, dtype, shape)
+    found = report(actual, expected)
+    place = bit // 8 // dtype.itemsize
+    assert found.kind is Kind.BYTES
+    assert found.index == tuple(int(i) for i in torch.unravel_index(torch.tensor(place), shape))
+    assert (found.count, found.total) == (1, math.prod(shape))
+    assert digest(actual) != digest(expected)
+
+
+@given(raw(), st.data())
+def test_no_difference_means_equal_bytes(
+    given_raw: tuple[bytes, torch.dtype, tuple[int, ...]], data: st.DataObject
+) -> None:
+    content, dtype, shape = given_raw
+    other = data.draw(st.one_of(st.just(content), st.binary(min_size=len(content), max_size=len(content))))
+    same = difference(tensor_of(other, dtype, shape), tensor_of(content, dtype, shape)) is None
+    assert same == (other == content)
+
+
+def test_a_latents_place_is_slot_frame_and_channel() -> None:
+    expected = torch.zeros(2, 3, 4)
+    actual = expected.clone()
+    actual[1, 2, 3], actual[1, 0, 2] = 1.0, -0.25
+    text = str(report(actual, expected))
+    assert "bytes differ in 2 of 24 elements" in text
+    assert "slot 1, frame 0, channel 2" in text
+    assert "got -0.25 (0xbe800000), expected 0.0 (0x00000000)" in text
+    assert "max |Δ| 1" in text
+
+
+def test_a_report_is_one_line_with_every_fact() -> None:
+    nan, inf = torch.nan, torch.inf
+    actual = torch.tensor([nan, 0.0, inf, 2.0, 3.0])
+    expected = torch.tensor([1.0, -0.0, -inf, -2.0, 3.5])
+    text = str(report(actual, expected))
+    assert "\n" not in text
+    assert "NaN: got 1, expected 0, payload changed in 0" in text
+    assert "sign of zero changed in 1; sign flipped in 2" in text
+    assert "max |Δ| 4;" in text
+
+
+def test_only_facts_that_apply_are_told() -> None:
+    text = str(report(torch.tensor([1, 2]), torch.tensor([1, 5])))
+    assert text.endswith("max |Δ| 3")
+
+
+def test_a_scalar_has_no_index_to_tell() -> None:
+    found = report(torch.tensor(1.0), torch.tensor(2.0))
+    assert found.index == ()
+    assert "the only element" in str(found)
+
+
+def test_the_largest_distances_are_found_among_many() -> None:
+    expected = torch.ones(1000)
+    actual = expected.clone()
+    actual[10], actual[500] = 1.5, -3.0
+    assert report(actual, expected).max_abs == 4.0
+
+
+def test_a_difference_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        report(torch.ones(1), torch.zeros(1)).count = 0  # type: ignore[misc]
+
+
+def test_a_long_list_of_differences_is_cut_and_counted() -> None:
+    count = LISTED + 3
+    with pytest.raises(ParityError, match="and 3 more") as caught:
+        assert_identical([torch.ones(1)] * count, [torch.zeros(1)] * count, "trace")
+    assert str(caught.value).startswith(f"trace is not identical, {count} difference(s)")
+    assert len(caught.value.differences) == count
+    assert len(str(caught.value).splitlines()) == LISTED + 2
+
+
+def test_a_tensor_is_called_by_its_name() -> None:
+    with pytest.raises(ParityError, match="velocity: shape differs"):
+        assert_identical(torch.ones(1), torch.ones(2), "velocity")
+
+
+def test_differences_come_in_the_expected_order_with_their_paths() -> None:
+    def tree(value: float) -> dict[str, object]:
+        return {"b": {"y": torch.full((2,), value)}, "a": [torch.ones(1), torch.full((3,), value)]}
+
+    assert [d.name for d in compare_trees(tree(1.0), tree(2.0))] == ["b/y", "a/1"]
+
+
+@pytest.mark.parametrize("dtype", FLOATS[:6], ids=str)
+def test_one_step_is_one_ulp_in_every_floating_dtype(dtype: torch.dtype) -> None:
+    word = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    value = torch.ones(1).to(dtype)
+    assert ulp_distance((value.view(word) + 1).view(dtype), value) == 1
+
+
+def test_ulps_are_counted_through_zero() -> None:
+    tiny = torch.tensor([1], dtype=torch.int32).view(torch.float32)
+    assert ulp_distance(tiny, -tiny) == 2
+    assert ulp_distance(torch.tensor([0.0]), torch.tensor([-0.0])) == 0
+
+
+def test_ulps_of_float64_do_not_overflow() -> None:
+    infinity = torch.tensor([torch.inf], dtype=torch.float64)
+    assert ulp_distance(infinity, -infinity) == 2 * 0x7FF0000000000000
+
+
+def test_ulps_do_not_skip_a_nan() -> None:
+    assert ulp_distance(torch.tensor([1.0, torch.nan]), torch.tensor([1.0, 2.0])) is None
+    assert ulp_distance(torch.tensor([1.0, torch.nan]), torch.tensor([1.0, torch.nan])) == 0
+
+
+def test_ulps_of_integers_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="floating"):
+        ulp_distance(torch.ones(1, dtype=torch.int64), torch.ones(1, dtype=torch.int64))
+
+
+def test_a_nan_on_one_side_is_infinitely_far() -> None:
+    assert max_abs(torch.tensor([torch.nan, 1.0]), torch.tensor([0.0, 1.0])) == math.inf
+    assert max_abs(torch.tensor([0.0, 1.0]), torch.tensor([0.0, torch.nan])) == math.inf
+
+
+def test_a_nan_that_did_not_change_is_no_distance() -> None:
+    assert max_abs(torch.tensor([torch.nan, torch.inf, 1.0]), torch.tensor([torch.nan, torch.inf, 3.0])) == 2.0
+
+
+def test_a_changed_payload_is_infinitely_far() -> None:
+    words = torch.tensor([0x7FC00000, 0x7FC00001], dtype=torch.int32).view(torch.float32)
+    assert max_abs(words[:1], words[1:]) == math.inf
+
+
+def test_a_changed_infinity_is_infinitely_far() -> None:
+    assert max_abs(torch.tensor([torch.inf]), torch.tensor([-torch.inf])) == math.inf
+
+
+def test_a_distance_is_taken_in_float64() -> None:
+    one = torch.tensor([1.0])
+    assert max_abs(torch.tensor([1e-9]), -one) == float(torch.tensor([1e-9]).double() + 1)
+
+
+def test_empty_tensors_are_no_distance_apart() -> None:
+    assert max_abs(torch.zeros(0), torch.zeros(0)) == 0.0
+    assert ulp_distance(torch.zeros(0), torch.zeros(0)) == 0
+
+
+@pytest.mark.parametrize("measure", [max_abs, ulp_distance])
+@pytest.mark.parametrize("other", [torch.ones(4), torch.ones(4, 1).double()], ids=["shape", "dtype"])
+def test_no_distance_is_taken_across_shapes_or_dtypes(measure: object, other: Tensor) -> None:
+    with pytest.raises(InvalidInput, match="expected"):
+        measure(torch.ones(4, 1), other)  # type: ignore[operator]
+
+
+def test_the_digest_of_a_tensor_does_not_move() -> None:
+    # Captures keep these: another encoding would call every one of them altered.
+    assert digest(torch.arange(6, dtype=torch.float32).reshape(2, 3)) == PINNED_TENSOR
+    assert digest_tree({"b": torch.ones(2), "a": torch.zeros(0, 3)}) == PINNED_TREE
+
+
+def test_the_order_of_insertion_does_not_change_a_digest() -> None:
+    a, b = torch.ones(1), torch.zeros(1)
+    assert digest_tree({"a": a, "b": b}) == digest_tree({"b": b, "a": a})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"a": torch.ones(1)}, {"b": torch.ones(1)}),
+        ({"a": torch.ones(1), "b": torch.zeros(1)}, {"a": torch.zeros(1), "b": torch.ones(1)}),
+        ({"a": torch.ones(2)}, {"a": torch.ones(1)}),
+        ({"a": torch.ones(2, 1)}, {"a": torch.ones(2)}),
+        ({"a": torch.zeros(1)}, {"a": torch.zeros(1, dtype=torch.int32)}),
+        ({"a": torch.zeros(0)}, {}),
+        ({"a": torch.zeros(0), "b": torch.zeros(0)}, {"ab": torch.zeros(0)}),
+        ({"a": torch.tensor([0.0])}, {"a": torch.tensor([-0.0])}),
+        ({"a": torch.zeros(2, 0)}, {"a": torch.zeros(0, 2)}),
+    ],
+    ids=["name", "swapped", "length", "shape", "dtype", "extra empty", "joined names", "sign of zero", "empty shape"],
+)
+def test_trees_that_differ_have_other_digests(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert digest_tree(one) != digest_tree(other)
+
+
+def test_a_name_and_a_content_cannot_trade_bytes() -> None:
+    # Joined without lengths, both read `atorch.uint8(17,)torch.uint8(2,)zz`.
+    content = torch.frombuffer(bytearray(b"torch.uint8(2,)zz"), dtype=torch.uint8)
+    assert digest_tree({"a": content}) != digest_tree({"atorch.uint8(17,)": content[-2:]})
+
+
+def test_a_digest_of_what_is_no_tensor_is_refused() -> None:
+    with pytest.raises(NotComparable, match="'?x'? has no digest"):
+        digest_tree({"x": {"y": torch.ones(1)}})  # type: ignore[dict-item]
+
+
+def test_a_name_that_is_no_string_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="strings"):
+        digest_tree({0: torch.ones(1)})  # type: ignore[dict-item]

@@ -1,0 +1,121 @@
+"""The command line: exit codes, the JSON report, what a person reads last."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import harness
+from harness.cli import main
+from harness.parity import platform
+from harness.parity.bless import Battery, digests
+
+
+class Fake:
+    def __init__(self):
+        self.x = torch.arange(6.0).reshape(1, 2, 3) + 1
+        self.fails = False
+
+    def play(self, scenario):
+        if self.fails:
+            raise RuntimeError("engine broke")
+        return SimpleNamespace(finished={"r0": self.x.clone()}, ticks=("aa",))
+
+    def battery(self):
+        scenarios = {"one": SimpleNamespace(name="one"), "two": SimpleNamespace(name="two")}
+        return Battery(
+            scenarios,
+            self.play,
+            lambda names: {name: digests(self.play(None)) for name in names},
+            lambda names: {name: {"r0": self.x} for name in names},
+        )
+
+
+@pytest.fixture
+def fake():
+    return Fake()
+
+
+@pytest.fixture
+def invoke(fake, tmp_path, monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+
+    def call(command, *arguments):
+        captures = [] if command.startswith("_") else ["--captures", str(tmp_path / "captures")]
+        return CliRunner().invoke(main, [command, *captures, *arguments], obj=fake.battery())
+
+    return call
+
+
+def test_a_blessed_battery_checks_with_exit_0_and_a_summary_last(invoke):
+    assert invoke("bless", "--reason", "first").exit_code == 0
+    result = invoke("check")
+    assert result.exit_code == 0
+    last = result.stdout.rstrip().splitlines()[-1]
+    assert last == f"2 scenarios: 2 exact ({platform.name()}, the platform that blessed them)"
+
+
+def test_any_difference_exits_with_1_and_is_in_the_json(invoke, fake, tmp_path):
+    invoke("bless", "--reason", "first")
+    fake.x[0, 1, 2] += 1
+    assert invoke("check", "--json", str(tmp_path / "r.json")).exit_code == 1
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report.keys() == {"scenarios", "switches", "costs", "platform", "summary"}
+    assert report["scenarios"][0].keys() == {"name", "verdict", "max_abs", "bound", "detail"}
+    assert [(each["name"], each["verdict"], each["max_abs"]) for each in report["scenarios"]] == [
+        ("one", "moved", 1.0),
+        ("two", "moved", 1.0),
+    ]
+    assert report["platform"]["blessed_here"] and report["summary"]["verdicts"] == {"moved": 2}
+
+
+def test_no_captures_exits_with_125(invoke):
+    result = invoke("check")
+    assert result.exit_code == 125 and "no such folder of captures" in result.stderr
+
+
+def test_a_crash_of_the_engine_exits_with_125(invoke, fake):
+    invoke("bless", "--reason", "first")
+    fake.fails = True
+    result = invoke("check")
+    assert result.exit_code == 125 and "engine broke" in result.stderr
+
+
+def test_an_unknown_scenario_is_a_usage_error(invoke):
+    result = invoke("check", "--only", "nine")
+    assert result.exit_code == 2 and "nine" in result.stderr
+
+
+def test_only_takes_several_names(invoke):
+    invoke("bless", "--reason", "first")
+    assert invoke("check", "--only", "two").stdout.rstrip().splitlines()[-1].startswith("1 scenario: 1 exact")
+    assert "2 scenarios: 2 exact" in invoke("check", "--only", "two", "one").stdout
+
+
+def test_bless_refuses_with_exit_2_and_says_why(invoke, monkeypatch):
+    assert "no reason" in invoke("bless").stderr
+    monkeypatch.setenv("CI", "true")
+    result = invoke("bless", "--reason", "x")
+    assert result.exit_code == 2 and "CI" in result.stderr
+
+
+def test_a_second_bless_over_uncommitted_captures_exits_with_2(invoke):
+    invoke("bless", "--reason", "first")
+    result = invoke("bless", "--reason", "again")
+    assert result.exit_code == 2 and "uncommitted" in result.stderr
+
+
+def test_the_hidden_replay_prints_digests_as_json(invoke, fake):
+    found = json.loads(invoke("_digests", "one").stdout)
+    assert found == {"one": {"content": digests(fake.play(None)).content, "ticks": ["aa"]}}
+    assert "_digests" not in CliRunner().invoke(main, ["--help"]).stdout
+
+
+def test_version_prints_the_packages():
+    assert harness.__version__ in CliRunner().invoke(main, ["--version"]).stdout

@@ -1,0 +1,199 @@
+"""Defects beyond the eleven, and the ways in which a comparison can compare nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from harness.parity.compare import (
+    Difference,
+    Kind,
+    NotComparable,
+    NothingCompared,
+    ParityError,
+    assert_identical,
+    compare_trees,
+    difference,
+    digest,
+)
+from tests.traps.defects import bits, latent
+
+
+def report(actual: Tensor, expected: Tensor) -> Difference:
+    found = difference(actual, expected)
+    assert found is not None
+    return found
+
+
+def test_bfloat16_with_the_values_of_float32_is_a_dtype() -> None:
+    values = latent().bfloat16()
+    assert report(values, values.float()).kind is Kind.DTYPE
+
+
+def test_bool_and_int8_with_the_same_bytes_are_a_dtype() -> None:
+    assert report(torch.tensor([True, False]), torch.tensor([1, 0], dtype=torch.int8)).kind is Kind.DTYPE
+
+
+def test_signed_and_unsigned_with_the_same_bytes_are_a_dtype() -> None:
+    assert report(torch.ones(3, dtype=torch.int8), torch.ones(3, dtype=torch.uint8)).kind is Kind.DTYPE
+
+
+def test_float16_and_bfloat16_with_the_same_bytes_are_a_dtype() -> None:
+    values = torch.ones(3, dtype=torch.float16)
+    assert report(values.view(torch.bfloat16), values).kind is Kind.DTYPE
+
+
+def test_an_infinity_that_changes_sign_is_a_flip_without_a_distance() -> None:
+    found = report(torch.tensor([1.0, torch.inf]), torch.tensor([1.0, -torch.inf]))
+    assert (found.index, found.sign_flips, found.max_abs) == ((1,), 1, None)
+
+
+def test_a_subnormal_flushed_to_zero_is_one_ulp() -> None:
+    found = report(bits(0), bits(1))
+    assert (found.max_ulp, found.zero_signs) == (1, 0)
+    assert found.expected_bits == "0x00000001"
+
+
+def test_a_negative_zero_in_an_imaginary_part_is_reported() -> None:
+    parts = torch.tensor([[1.0, 0.0], [2.0, 0.0]])
+    moved = parts.clone()
+    moved[1, 1] = -0.0
+    found = report(torch.view_as_complex(moved), torch.view_as_complex(parts))
+    assert (found.index, found.count, found.total, found.zero_signs) == ((1,), 1, 2, 1)
+
+
+def test_a_negated_nan_is_another_payload() -> None:
+    assert report(bits(0x7FC00000), bits(0xFFC00000 - (1 << 32))).nan_payloads == 1
+
+
+def test_two_int64_that_float64_cannot_tell_apart_are_one_apart() -> None:
+    found = report(torch.tensor([2**53 + 1]), torch.tensor([2**53]))
+    assert (found.max_abs, found.got) == (1.0, 2**53 + 1)
+
+
+def test_empty_tensors_of_other_shapes_differ() -> None:
+    assert report(torch.zeros(0, 3), torch.zeros(0, 4)).kind is Kind.SHAPE
+
+
+def test_a_transposed_storage_with_the_bytes_of_the_expected_one_differs() -> None:
+    square = torch.arange(9.0).reshape(3, 3)
+    assert report(square.t(), square).index == (0, 1)
+
+
+def test_a_pending_conjugation_is_part_of_the_value() -> None:
+    values = torch.tensor([1 + 2j])
+    assert report(values.conj(), values).kind is Kind.BYTES
+
+
+def test_a_pending_negation_is_part_of_the_value() -> None:
+    imaginary = torch.tensor([1 + 2j]).conj().imag
+    assert imaginary.is_neg()
+    assert report(imaginary, torch.tensor([2.0])).sign_flips == 1
+
+
+def test_a_missing_key_is_reported() -> None:
+    found = compare_trees({"a": latent()}, {"a": latent(), "b": latent()})
+    assert [(d.name, d.kind) for d in found] == [("b", Kind.MISSING)]
+
+
+def test_an_extra_key_is_reported() -> None:
+    found = compare_trees({"a": latent(), "b": latent()}, {"a": latent()})
+    assert [(d.name, d.kind) for d in found] == [("b", Kind.UNEXPECTED)]
+
+
+def test_a_missing_element_of_a_sequence_is_reported() -> None:
+    found = compare_trees({"slots": [latent()]}, {"slots": [latent(), latent()]})
+    assert [(d.name, d.kind) for d in found] == [("slots/1", Kind.MISSING)]
+
+
+def test_a_missing_key_whose_value_would_be_none_is_reported() -> None:
+    found = compare_trees({"a": latent()}, {"a": latent(), "b": None})
+    assert [(d.name, d.kind) for d in found] == [("b", Kind.MISSING)]
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected"),
+    [
+        ({}, {}),
+        ([], []),
+        ({"a": None}, {"a": None}),
+        (None, None),
+        (3, 3),
+        (torch.zeros(0), torch.zeros(0)),
+        ({"a": torch.zeros(2, 0)}, {"a": torch.zeros(2, 0)}),
+        ({"a": {}, "b": [()]}, {"a": {}, "b": [()]}),
+        ({}, {"a": torch.zeros(0)}),
+    ],
+    ids=repr,
+)
+def test_comparing_nothing_is_a_failure(actual: object, expected: object) -> None:
+    with pytest.raises(NothingCompared):
+        assert_identical(actual, expected)
+
+
+def test_an_emptied_side_is_a_failure_and_not_nothing() -> None:
+    with pytest.raises(ParityError, match="shape"):
+        assert_identical(torch.zeros(0), torch.zeros(1))
+
+
+@pytest.mark.parametrize("other", [None, 1.0, [1.0], "x", {"x": 1}], ids=repr)
+def test_something_else_in_place_of_a_tensor_is_a_type(other: object) -> None:
+    found = difference(other, torch.ones(1))
+    assert found is not None
+    assert found.kind is Kind.TYPE
+
+
+def test_equal_leaves_that_are_no_tensors_are_not_waved_through() -> None:
+    found = compare_trees({"x": latent(), "id": "a"}, {"x": latent(), "id": "a"})
+    assert [(d.name, d.kind) for d in found] == [("id", Kind.TYPE)]
+
+
+def test_a_mapping_in_place_of_a_sequence_is_a_type() -> None:
+    found = compare_trees({"x": {0: latent()}}, {"x": [latent()]})
+    assert [(d.name, d.kind) for d in found] == [("x", Kind.TYPE)]
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.ones(2, device="meta"), torch.eye(2).to_sparse(), torch.zeros(2, dtype=torch.float4_e2m1fn_x2)],
+    ids=["meta", "sparse", "packed"],
+)
+def test_a_tensor_without_readable_bytes_is_refused(tensor: Tensor) -> None:
+    with pytest.raises(NotComparable, match="slot 3"):
+        difference(tensor, tensor, "slot 3")
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize.*")  # torch announces the removal of its quantized dtypes
+def test_a_quantized_tensor_is_refused() -> None:
+    with pytest.raises(NotComparable, match="scale"):
+        difference(torch.quantize_per_tensor(torch.ones(2), 0.5, 0, torch.qint8), torch.ones(2))
+
+
+def test_a_tensor_that_only_pretends_to_hold_values_is_refused() -> None:
+    from torch._subclasses import FakeTensorMode  # noqa: PLC0415 - importing it is slow, and this test alone needs it
+
+    with FakeTensorMode():
+        fake = torch.ones(2)
+    with pytest.raises(NotComparable, match="FakeTensor"):
+        difference(fake, fake)
+
+
+def test_a_report_keeps_what_it_saw_when_the_buffer_is_written_again() -> None:
+    buffer, expected = torch.ones(2, 3, 4), torch.zeros(2, 3, 4)
+    found = report(buffer, expected)
+    before = str(found)
+    buffer.fill_(7.0)
+    expected.fill_(7.0)
+    assert (found.got, found.expected, str(found)) == (1.0, 0.0, before)
+    assert difference(buffer, expected) is None
+
+
+def test_a_view_follows_its_buffer_and_only_a_copy_or_a_digest_remembers() -> None:
+    buffer = latent()
+    view, copy, remembered = buffer[1:3], buffer[1:3].clone(), digest(buffer[1:3])
+    assert_identical(view, copy)
+    buffer[1, 2, 3] += 1
+    assert difference(view, buffer[1:3]) is None
+    assert report(view, copy).index == (0, 2, 3)
+    assert digest(view) != remembered
