@@ -51,7 +51,7 @@ def ask_host(curve: Curve, value: float) -> bool:
 
 def ask_tensor(curve: Curve, value: float) -> bool:
     """The plain twin of `ask_host`: reads the tensor, and on a GPU waits for it."""
-    return bool((curve.values == value).all())
+    return bool((curve.values.double() == value).all())
 
 
 def curve(

@@ -99,7 +99,8 @@ def _velocities(
             )
         # A copy wherever another run follows: the output may be a view of a buffer which that run overwrites, and
         # where it is float32 already a mere cast would be that view.
-        velocity = out.to(torch.float32, copy=number + 1 < len(plan.runs))
+        # Contiguous, because a norm over T of a transposed layout rounds otherwise: bits must not depend on it.
+        velocity = out.to(torch.float32, copy=number + 1 < len(plan.runs)).contiguous()
         for position, row in enumerate(rows):
             v = velocity[position : position + 1]
             (negatives if row.negative else positives)[row.index].append(v)

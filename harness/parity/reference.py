@@ -201,7 +201,7 @@ class _Loop:
             encoder_mask=functional.pad(attended, (0, missing), value=False),
             context_latents=self.request.context_latents,
         )
-        return self.executor.run(batch).to(torch.float32, copy=True)
+        return self.executor.run(batch).to(torch.float32, copy=True).contiguous()
 
     # The step.
 
