@@ -38,7 +38,7 @@ class Played:
 
     Attributes:
         finished: finished latents by request id.
-        ticks: digest of every slot's state after each tick.
+        ticks: digest, after each tick, of every slot's state and of what the tick finished.
     """
 
     finished: dict[str, Tensor]
@@ -77,10 +77,11 @@ class Player:
     def tick(self, count: int = 1) -> None:
         """Run `count` ticks."""
         for _ in range(count):
-            for finished in self.pipeline.tick():
-                self.finished[str(finished.id)] = finished.latent
+            handed_out = {str(finished.id): finished.latent for finished in self.pipeline.tick()}
+            self.finished.update(handed_out)
             slots = enumerate(self.pipeline.slots)
             state = {f"{i}/{n}": t for i, slot in slots if slot is not None for n, t in slot.state().items()}
+            state.update({f"finished/{id}": latent for id, latent in handed_out.items()})
             self.ticks.append(digest_tree(state))
 
     def drain(self) -> None:

@@ -7,14 +7,34 @@ from harness.parity.compare import assert_identical
 from harness.parity.platform import one_thread
 from harness.parity.scenarios import PLAIN, SCENARIOS, play
 
-SEED_DESIGN = (
-    "ode_plain ode_partial_denoise sde_plain sde_curve multi_cond_padded cfg_full rcfg_self x0_target_shared_curves"
-).split()  # noqa: SIM905 a list of quoted names is a screen long
-ADDED = (
-    "cfg_null rcfg_initialize cfg_curve_rescale latent_mask_inpaint x0_gated_curve dcw_double dcw_modes "
-    "noise_injection initial_noise_curve channel_gain mixed_ring odd_length depth_change length_change "
-    "ace_tiny_plain ace_tiny_cfg"
-).split()  # noqa: SIM905 as above
+SEED_DESIGN = [
+    "ode_plain",
+    "ode_partial_denoise",
+    "sde_plain",
+    "sde_curve",
+    "multi_cond_padded",
+    "cfg_full",
+    "rcfg_self",
+    "x0_target_shared_curves",
+]  # noqa: SIM905 a list of quoted names is a screen long
+ADDED = [
+    "cfg_null",
+    "rcfg_initialize",
+    "cfg_curve_rescale",
+    "latent_mask_inpaint",
+    "x0_gated_curve",
+    "dcw_double",
+    "dcw_modes",
+    "noise_injection",
+    "initial_noise_curve",
+    "channel_gain",
+    "mixed_ring",
+    "odd_length",
+    "depth_change",
+    "length_change",
+    "ace_tiny_plain",
+    "ace_tiny_cfg",
+]  # noqa: SIM905 as above
 
 
 def test_the_battery_has_every_scenario_it_promises() -> None:
