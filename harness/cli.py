@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -67,7 +67,7 @@ def check_command(
         Console(stderr=True).print_exception()
         sys.exit(COULD_NOT_RUN)
     if json_path is not None:
-        store.replace(json_path, (json.dumps(report.document(), indent=2, allow_nan=False) + "\n").encode())
+        _write_json(json_path, report.document())
     console.print(_table(report))
     click.echo(report.summary())
     sys.exit(0 if report.passes else DIFFERS)
@@ -75,10 +75,13 @@ def check_command(
 
 @main.command("bless")
 @click.option("--reason", default="", help="Why the captures may change; kept with them.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write what changed here too."
+)
 @_CAPTURES
 @_ONLY
 @click.pass_obj
-def bless_command(battery: Battery, reason: str, captures: Path, only: tuple[str, ...]) -> None:
+def bless_command(battery: Battery, reason: str, json_path: Path | None, captures: Path, only: tuple[str, ...]) -> None:
     """Make the engine's present results this platform's captures, and say what moved.
 
     Refuses with exit code 2 under CI, without a reason, with uncommitted captures, and where a scenario does not
@@ -89,6 +92,8 @@ def bless_command(battery: Battery, reason: str, captures: Path, only: tuple[str
     except (BlessRefused, ReplayFailed) as error:
         click.echo(f"refused: {error}", err=True)
         sys.exit(USAGE)
+    if json_path is not None:
+        _write_json(json_path, blessed.document())
     click.echo(blessed.summary())
 
 
@@ -114,6 +119,10 @@ def tensors_command(battery: Battery, folder: Path, names: tuple[str, ...]) -> N
     with platform.one_thread():
         for name, scenario in select(battery.scenarios, names).items():
             store.replace(folder / store.file_name(name), store.serialize(battery.play(scenario).finished))
+
+
+def _write_json(path: Path, document: Mapping[str, object]) -> None:
+    store.replace(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _chosen(battery: Battery, only: Sequence[str]) -> Sequence[str]:

@@ -119,3 +119,10 @@ def test_the_hidden_replay_prints_digests_as_json(invoke, fake):
 
 def test_version_prints_the_packages():
     assert harness.__version__ in CliRunner().invoke(main, ["--version"]).stdout
+
+
+def test_bless_writes_what_changed_as_json(invoke, tmp_path):
+    invoke("bless", "--reason", "first", "--json", str(tmp_path / "blessed.json"))
+    document = json.loads((tmp_path / "blessed.json").read_text())
+    assert {change["what"] for change in document["changes"]} == {"new"}
+    assert document["identical"] == 0

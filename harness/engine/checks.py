@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -39,7 +40,8 @@ def number(field: str, value: Any, low: float = -math.inf, high: float = math.in
         expected += f" and <= {high}" if low > -math.inf else f" <= {high}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidInput(field, describe(value), expected)
-    if not math.isfinite(value) or not low <= value <= high:
+    # Compared before it becomes a float: an integer can be too large for one.
+    if not -sys.float_info.max <= value <= sys.float_info.max or not low <= value <= high:
         raise InvalidInput(field, describe(value), expected)
     return float(value)
 

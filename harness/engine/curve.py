@@ -94,6 +94,8 @@ def _normal_form(field: str, value: Any) -> Curve:
     expected = "a number or a real tensor of shape [T], [1, T] or [1, T, 1]"
     if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
         raise InvalidInput(field, checks.describe(value), expected)
+    if not isinstance(value, Tensor):
+        value = checks.number(field, value)
     given = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float32)
     if given.is_complex() or given.numel() < 1 or not _is_per_frame(given):
         raise InvalidInput(field, checks.describe(value), expected)

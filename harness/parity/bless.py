@@ -13,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,6 +68,10 @@ class Blessed:
     folder: Path
     changes: tuple[Change, ...]
     identical: int
+
+    def document(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        return {"changes": [asdict(change) for change in self.changes], "identical": self.identical}
 
     def summary(self) -> str:
         """Every change, then the count of those without one, in one line."""

@@ -207,3 +207,8 @@ def test_a_curve_in_normal_form_broadcasts_frame_by_frame() -> None:
     scaled = latent * curve("f", torch.tensor(VALUES)).values
     assert_bits(scaled[:, 1], latent[:, 1] * 0.5)
     assert differ(scaled[:, 0], latent[:, 0])
+
+
+def test_a_number_too_large_for_a_float_is_refused_by_name() -> None:
+    with pytest.raises(InvalidInput, match="f: got 1000"):
+        curve("f", 10**400)

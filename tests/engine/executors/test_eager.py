@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from harness.engine import BatchTooLarge, InvalidInput, PipelineClosed
+from harness.engine.decoders import AceStepDecoder, AffineDecoder
+from harness.engine.executors import Batch, EagerExecutor
+from harness.engine.noise import Purpose, noise
+from harness.parity.compare import assert_identical
+from harness.parity.platform import one_thread
+
+
+def batch(rows: int) -> Batch:
+    def stacked(first: int, frames: int, width: int) -> Tensor:
+        return torch.cat([noise(first + row, Purpose.INITIAL, 0, (1, frames, width)) for row in range(rows)])
+
+    return Batch(
+        hidden_states=stacked(1, 10, 8),
+        timestep=torch.linspace(0.2, 0.9, 8)[:rows],
+        encoder_hidden_states=stacked(20, 6, 32),
+        encoder_mask=torch.ones(rows, 6, dtype=torch.bool),
+        context_latents=stacked(40, 10, 16),
+    )
+
+
+def test_with_pinned_rows_a_row_s_bits_do_not_depend_on_how_many_run_with_it() -> None:
+    with one_thread():
+        executor = EagerExecutor(AceStepDecoder.preset("tiny", 0), pin_rows=8)
+        alone = executor.run(batch(1)).clone()
+        for rows in range(2, 9):
+            assert_identical(executor.run(batch(rows))[:1], alone)
+
+
+def test_pinned_rows_bound_the_rows_of_a_run() -> None:
+    assert EagerExecutor(AffineDecoder(), max_rows=8, pin_rows=4).max_rows == 4
+
+
+def test_more_rows_than_allowed_are_refused() -> None:
+    with pytest.raises(BatchTooLarge, match="3 rows"):
+        EagerExecutor(AffineDecoder(), max_rows=2).run(batch(3))
+
+
+def test_a_decoder_without_a_mask_is_called_without_it() -> None:
+    def decoder(**inputs: Tensor) -> Tensor:
+        assert "encoder_mask" not in inputs
+        return inputs["hidden_states"]
+
+    decoder.takes_mask = False
+    assert not EagerExecutor(decoder).takes_mask
+    assert_identical(EagerExecutor(decoder).run(batch(2)), batch(2).hidden_states)
+
+
+def test_a_closed_executor_says_so() -> None:
+    executor = EagerExecutor(AffineDecoder())
+    executor.close()
+    with pytest.raises(PipelineClosed):
+        executor.run(batch(1))
+
+
+@pytest.mark.parametrize("fields", [{"max_rows": 0}, {"pin_rows": 0}, {"max_rows": True}])
+def test_row_counts_are_checked(fields: dict[str, int]) -> None:
+    with pytest.raises(InvalidInput):
+        EagerExecutor(AffineDecoder(), **fields)
