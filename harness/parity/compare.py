@@ -298,10 +298,10 @@ def _alike_parts(actual: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _parts(tensor: Tensor, name: str) -> Tensor:
-    """The elements on the CPU in row-major order; `[*shape, 2]` real and imaginary parts of a complex tensor."""
+    """The elements on the CPU, whatever their strides; `[*shape, 2]` real and imaginary parts if complex."""
     _refuse_unreadable(tensor, name)
     # Conjugation and negation can be pending flags on a view: the bytes are right only once they are applied.
-    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu()
     return torch.view_as_real(plain) if plain.is_complex() else plain
 
 

@@ -63,6 +63,11 @@ def test_a_negative_zero_in_an_imaginary_part_is_reported() -> None:
     assert (found.index, found.count, found.total, found.zero_signs) == ((1,), 1, 2, 1)
 
 
+def test_a_complex_element_that_moved_in_both_parts_is_one_element() -> None:
+    found = report(torch.tensor([1 + 2j, 3 + 4j]), torch.tensor([1 + 2j, 5 + 7j]))
+    assert (found.count, found.total, found.got, found.max_abs) == (1, 2, 3 + 4j, 3.0)
+
+
 def test_a_negated_nan_is_another_payload() -> None:
     assert report(bits(0x7FC00000), bits(0xFFC00000 - (1 << 32))).nan_payloads == 1
 
@@ -79,6 +84,10 @@ def test_empty_tensors_of_other_shapes_differ() -> None:
 def test_a_transposed_storage_with_the_bytes_of_the_expected_one_differs() -> None:
     square = torch.arange(9.0).reshape(3, 3)
     assert report(square.t(), square).index == (0, 1)
+
+
+def test_a_tensor_that_requires_grad_is_described_like_any_other() -> None:
+    assert report(torch.ones(2).requires_grad_(), torch.zeros(2)).max_abs == 1.0
 
 
 def test_a_pending_conjugation_is_part_of_the_value() -> None:

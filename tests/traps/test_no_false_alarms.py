@@ -26,6 +26,7 @@ SAME: dict[str, tuple[Tensor, Tensor]] = {
     "the result of a graph": (latent().requires_grad_() * 1, latent()),
     "a resolved conjugation": (torch.tensor([1 + 2j]).conj(), torch.tensor([1 - 2j])),
     "bool": (torch.tensor([True, False]), torch.tensor([True, False])),
+    "a transposed complex copy": (torch.tensor([[1j, 2], [3, 4]]).t(), torch.tensor([[1j, 3], [2, 4]])),
     "channels last": (torch.ones(2, 3, 4, 5).to(memory_format=torch.channels_last), torch.ones(2, 3, 4, 5)),
 }
 
