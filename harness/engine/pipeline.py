@@ -166,6 +166,7 @@ class StreamPipeline:
         geometry.check(request)
         controls = _placed(self._controls, geometry.device)
         _check_frames(controls, request.frames)
+        _check_gain_channels(controls, request.channels)
         name = request.id if request.id is not None else f"request-{self._stats.submitted}"
         ring, waiting, dropped = self._ring, [*self._queue, Queued(name, request)], []
         if self._frames not in (None, request.frames):
@@ -397,3 +398,10 @@ def _check_frames(controls: Controls, frames: int) -> None:
         if value.frames not in (None, frames):
             expected = f"{value.frames} frames, as the {name} in force has (set it to None first)"
             raise InvalidInput("context_latents", f"{frames} frames", expected)
+
+
+def _check_gain_channels(controls: Controls, channels: int) -> None:
+    gain = controls.channel_gain
+    if gain is not None and gain.values.shape[2] != channels:
+        expected = f"{gain.values.shape[2]} channels, as the channel gain in force has (set it to None first)"
+        raise InvalidInput("context_latents", f"{channels} latent channels", expected)

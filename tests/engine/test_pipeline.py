@@ -13,38 +13,12 @@ from harness.engine import (
     InvalidInput,
     LatentMask,
     PipelineClosed,
-    PipelineConfig,
-    Request,
     StreamPipeline,
 )
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import Batch, EagerExecutor
-from harness.engine.noise import Purpose, noise
 from harness.parity.compare import assert_identical, difference
-
-T, D, E = 6, 4, 8
-
-
-def fixed(seed: int, frames: int, width: int) -> Tensor:
-    return noise(seed, Purpose.INITIAL, 0, (1, frames, width))
-
-
-def request(seed: int = 1, frames: int = T, tokens: int = 5, **fields: Any) -> Request:
-    return Request(
-        **{
-            "conditions": [Condition(fixed(seed, tokens, E))],
-            "context_latents": fixed(7, frames, 2 * D),
-            "seed": seed,
-            "id": f"r{seed}",
-            **fields,
-        }
-    )
-
-
-def pipeline(depth: int = 2, steps: int = 3, executor: Any = None, **fields: Any) -> StreamPipeline:
-    return StreamPipeline(
-        executor or EagerExecutor(AffineDecoder()), PipelineConfig(depth=depth, steps=steps, **fields)
-    )
+from tests.engine.builders import D, E, T, condition, fixed, pipeline, request
 
 
 def held(p: StreamPipeline) -> Any:
@@ -211,5 +185,127 @@ def test_a_closed_pipeline_says_so() -> None:
     with pipeline() as p:
         p.submit(request())
     p.close()
-    with pytest.raises(PipelineClosed):
+    calls = [p.tick, p.drain, lambda: p.submit(request()), lambda: p.set_depth(1), lambda: p.set_dcw(None)]
+    calls += [lambda: p.set_channel_gain(None), lambda: p.set_shared_curve("momentum", None)]
+    for call in calls:
+        with pytest.raises(PipelineClosed):
+            call()
+    assert (p.stats().submitted, p.stats().queued) == (1, 0)
+
+
+def test_what_is_finished_names_its_request() -> None:
+    p = pipeline()
+    p.submit(request(4))
+    (finished,) = p.drain()
+    assert (finished.id, finished.seed, finished.steps, finished.denoise) == ("r4", 4, 3, 1.0)
+    assert (finished.ticks_in_flight, finished.latent.shape) == (3, (1, T, D))
+
+
+def test_stats_count_what_was_committed() -> None:
+    p = pipeline(depth=1)
+    for seed in (1, 2):
+        p.submit(request(seed, guidance=Guidance(2.0, [condition(9)])))
+    p.drain()
+    p.tick()
+    s = p.stats()
+    assert (s.ticks, s.submitted, s.admitted, s.finished, s.dropped) == (4, 2, 1, 1, 1)
+    assert (s.decoder_runs, s.decoder_rows, s.depth, s.in_flight, s.queued) == (3, 6, 1, 0, 0)
+    assert (s.conditioning.hits, s.conditioning.misses) == (2, 1)
+
+
+def test_a_larger_depth_admits_more_on_the_next_tick() -> None:
+    p = pipeline(depth=1)
+    p.submit(request(1))
+    p.tick()
+    p.set_depth(2)
+    for seed in (2, 3):
+        p.submit(request(seed))
+    p.tick()
+    assert [slot.id for slot in p.slots] == ["r1", "r2"]
+    assert p.stats().queued == 1
+
+
+def test_a_smaller_depth_admits_nothing_beyond_it() -> None:
+    p = pipeline(depth=2, steps=2)
+    for seed in (1, 2):
+        p.submit(request(seed))
+    p.tick()
+    p.set_depth(1)
+    p.submit(request(3))
+    p.tick()
+    p.tick()
+    assert [slot.id for slot in p.slots] == ["r3"]
+
+
+def test_the_encoder_length_stays_and_a_longer_condition_is_refused() -> None:
+    p = pipeline()
+    p.submit(request(1, tokens=5))
+    assert p.encoder_length == 64
+    with pytest.raises(InvalidInput, match="65 tokens, expected at most encoder_length = 64"):
+        p.submit(request(2, guidance=Guidance(2.0, [condition(2, 65)])))
+    p.submit(request(3, tokens=64))
+    assert p.encoder_length == 64
+
+
+def test_a_decoder_without_a_mask_refuses_a_caller_s_mask() -> None:
+    masked = request(conditions=[condition(tokens=3, encoder_mask=torch.tensor([[1, 0, 1]]))])
+    with pytest.raises(InvalidInput, match="encoder_mask.*takes no mask"):
+        pipeline(executor=EagerExecutor(Maskless())).submit(masked)
+
+
+class Reused(EagerExecutor):
+    """Returns a view of one buffer for each shape, poisoned before every run."""
+
+    def __init__(self, max_rows: int) -> None:
+        super().__init__(AffineDecoder(), max_rows)
+        self.buffers: dict[tuple[int, ...], Tensor] = {}
+
+    def run(self, batch: Batch) -> Tensor:
+        for buffer in self.buffers.values():
+            buffer.fill_(float("nan"))
+        out = super().run(batch)
+        return self.buffers.setdefault(tuple(out.shape), torch.empty_like(out)).copy_(out)[:]
+
+
+@pytest.mark.parametrize("mode", ["full", "initialize", "self"])
+@pytest.mark.parametrize("max_rows", [2, 8])
+def test_an_output_buffer_that_the_next_run_overwrites_gives_the_same_bytes(mode: str, max_rows: int) -> None:
+    latents = []
+    for executor in (EagerExecutor(AffineDecoder(), max_rows), Reused(max_rows)):
+        p = pipeline(executor=executor)
+        for seed in (1, 2):
+            p.submit(request(seed, guidance=Guidance(3.0, [condition(9)], mode)))
+        latents.append([f.latent for f in p.drain()])
+    assert_identical(latents[1], latents[0], "latents")
+
+
+def test_no_tick_writes_into_a_tensor_of_the_ring_or_of_a_request() -> None:
+    source = fixed(5)
+    p = pipeline(steps=4)
+    p.submit(request(1, guidance=Guidance(3.0, [condition(9)], "initialize"), noise_injection=0.2))
+    p.submit(request(2, source=source, denoise=0.7, latent_mask=LatentMask(0.5, source)))
+    while p.stats().queued or p.stats().in_flight:
+        seen = [tensor for slot in p.slots if slot for tensor in slot.state().values()]
+        seen += [source, *(slot.request.context_latents for slot in p.slots if slot)]
+        versions, copies = [t._version for t in seen], [t.clone() for t in seen]
         p.tick()
+        assert [t._version for t in seen] == versions
+        assert_identical(seen, copies)
+
+
+def test_a_shared_curve_of_another_length_is_refused_when_set_and_at_submit() -> None:
+    p = pipeline()
+    p.set_shared_curve("momentum", torch.zeros(T + 1))
+    with pytest.raises(InvalidInput, match="6 frames, expected 7 frames, as the shared control momentum"):
+        p.submit(request())
+    p.set_shared_curve("momentum", None)
+    p.submit(request())
+    with pytest.raises(InvalidInput, match="momentum: got a curve of 7 frames"):
+        p.set_shared_curve("momentum", torch.zeros(T + 1))
+
+
+def test_a_channel_gain_of_other_channels_is_refused_at_submit() -> None:
+    p = pipeline()
+    p.set_channel_gain(torch.ones(1, 1, D + 1) * 2)
+    with pytest.raises(InvalidInput, match="channel"):
+        p.submit(request())
