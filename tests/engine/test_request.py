@@ -1,24 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from harness.engine import DCW, Condition, Guidance, InvalidInput, LatentMask, PipelineConfig, Request, X0Target
-
-T, D, E = 6, 4, 8
-
-
-def condition(**fields: Any) -> Condition:
-    return Condition(torch.ones(1, 3, E), **fields)
-
-
-def request(**fields: Any) -> Request:
-    return Request(**{"conditions": [condition()], "context_latents": torch.ones(1, T, 2 * D), "seed": 1, **fields})
+from harness.engine import Condition, Guidance, InvalidInput, LatentMask, X0Target, checks
+from tests.engine.builders import D, E, T, condition, request
 
 
 def latent(frames: int = T) -> Tensor:
@@ -53,8 +44,8 @@ BAD: list[tuple[str, Callable[[], Any]]] = [
     ("conditions[1]", lambda: request(conditions=[condition(), Condition(torch.ones(1, 3, E + 1))])),
     ("context_latents", lambda: request(context_latents=torch.ones(1, T, 5))),
     ("context_latents", lambda: request(context_latents=torch.ones(T, 2 * D))),
-    ("seed", lambda: request(seed=-1)),
-    ("seed", lambda: request(seed=2**64)),
+    ("seed", lambda: replace(request(), seed=-1)),
+    ("seed", lambda: replace(request(), seed=2**64)),
     ("denoise", lambda: request(denoise=-0.1)),
     ("denoise", lambda: request(denoise=0.5)),
     ("denoise", lambda: request(denoise=float("nan"))),
@@ -64,14 +55,29 @@ BAD: list[tuple[str, Callable[[], Any]]] = [
     ("source", lambda: request(source=torch.ones(1, T, D + 1))),
     ("velocity_scale", lambda: request(velocity_scale=torch.ones(T - 1))),
     ("noise_injection", lambda: request(noise_injection=torch.full((T,), float("nan")))),
+    ("temporal_weight", lambda: condition(temporal_weight=-0.5)),
+    ("step_range", lambda: condition(step_range=(False, True))),
+    ("step_range", lambda: condition(step_range=(0.5, 0.5))),
+    ("guidance.momentum", lambda: Guidance(2.0, momentum=float("nan"))),
+    ("guidance.rescale", lambda: Guidance(2.0, rescale=torch.ones(2, T))),
+    ("guidance.eta", lambda: Guidance(2.0, eta=True)),
+    ("guidance.negatives[0]", lambda: Guidance(2.0, [torch.ones(1, 3, E)])),
+    ("guidance.negatives[0]", lambda: request(guidance=Guidance(2.0, [Condition(torch.ones(1, 3, E + 1))]))),
+    ("x0_target.curve", lambda: X0Target(latent(), curve=torch.ones(T + 1))),
+    ("x0_target", lambda: request(x0_target=latent())),
+    ("latent_mask.original", lambda: request(latent_mask=LatentMask(1.0, latent(T + 1)))),
+    ("latent_mask.mask", lambda: LatentMask(-0.5, latent())),
+    ("context_latents", lambda: request(context_latents=torch.full((1, T, 2 * D), float("inf")))),
+    ("context_latents", lambda: request(context_latents=torch.ones(1, T, 2 * D, dtype=torch.int64))),
+    ("conditions[1]", lambda: request(conditions=[condition(), Condition(torch.ones(1, 3, E).half())])),
+    ("source", lambda: request(source=torch.full((1, T, D), float("nan")))),
+    ("seed", lambda: replace(request(), seed=True)),
+    ("seed", lambda: replace(request(), seed=1.0)),
+    ("id", lambda: request(id=True)),
+    ("denoise", lambda: request(denoise=True)),
+    ("velocity_scale", lambda: request(velocity_scale=True)),
+    ("velocity_scale", lambda: request(velocity_scale=torch.ones(1, T, 2))),
     ("temporal_weight", lambda: request(conditions=[condition(temporal_weight=torch.ones(T + 1))])),
-    ("config.depth", lambda: PipelineConfig(depth=0)),
-    ("config.steps", lambda: PipelineConfig(steps=True)),
-    ("config.shift", lambda: PipelineConfig(shift=0.0)),
-    ("config.solver", lambda: PipelineConfig(solver="heun")),
-    ("dcw.mode", lambda: DCW("triple")),
-    ("dcw.wavelet", lambda: DCW(wavelet="dmey")),
-    ("dcw.wavelet", lambda: DCW(wavelet="morl")),
 ]
 
 
@@ -80,6 +86,25 @@ def test_bad_input_is_refused_by_name(field: str, make: Callable[[], Any]) -> No
     with pytest.raises(InvalidInput, match="expected") as refused:
         make()
     assert field in refused.value.field
+    assert str(refused.value).startswith(f"{refused.value.field}: got ")
+
+
+def test_a_refusal_shows_the_shape_it_got_and_the_one_it_wanted() -> None:
+    with pytest.raises(InvalidInput, match=r"shape \[1, 5, 4\] on cpu, expected .* shape \[1, 6, 4\]"):
+        request(source=latent(T - 1))
+
+
+def test_a_tensor_on_another_device_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="source: got a tensor on meta, expected cpu"):
+        checks.same_device("source", torch.ones(1, device="meta"), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (T,), (1, T), (1, T, 1)])
+def test_a_curve_is_taken_in_every_form(shape: tuple[int, ...]) -> None:
+    values = request(velocity_scale=torch.full(shape, 0.5)).velocity_scale.values
+    assert values.dtype == torch.float32
+    assert values.ndim == 3
+    assert values.unique().tolist() == [0.5]
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32, torch.bfloat16])
@@ -89,14 +114,46 @@ def test_masks_are_taken_in_bool_integer_and_float(dtype: torch.dtype) -> None:
     assert mask.values.flatten().tolist() == [1, 0, 1, 0, 1, 0]
 
 
-def test_a_curve_is_copied_and_a_source_is_not() -> None:
-    scale, source = torch.ones(T), latent()
-    made = request(velocity_scale=scale, source=source)
-    scale.fill_(3.0)
-    assert made.velocity_scale.values.unique().tolist() == [1.0]
+def test_curves_masks_and_weights_are_copied() -> None:
+    curve, mask, weight = torch.ones(T), torch.ones(1, 3), torch.ones(T)
+    held = condition(encoder_mask=mask, temporal_weight=weight)
+    made = request(
+        conditions=[held],
+        velocity_scale=curve,
+        guidance=Guidance(curve, mode="self"),
+        x0_target=X0Target(latent(), strength=curve),
+        latent_mask=LatentMask(curve, latent()),
+    )
+    for given in (curve, mask, weight):
+        given.fill_(0.0)
+    kept = [made.velocity_scale, made.guidance.scale, made.x0_target.strength, made.latent_mask.mask]
+    assert all(c.values.unique().tolist() == [1.0] for c in [*kept, held.temporal_weight])
+    assert held.encoder_mask.all()
+
+
+def test_states_context_and_source_are_not_copied() -> None:
+    states, context, source = torch.ones(1, 3, E), torch.ones(1, T, 2 * D), latent()
+    made = request(conditions=[Condition(states)], context_latents=context, source=source)
+    assert made.conditions[0].encoder_hidden_states is states
+    assert made.context_latents is context
     assert made.source is source
 
 
-def test_records_are_frozen() -> None:
+@pytest.mark.parametrize(("step", "expected"), [(0, False), (2, True), (5, True), (6, False)])
+def test_a_condition_is_active_from_its_start_up_to_its_end(step: int, expected: bool) -> None:
+    assert condition(step_range=(0.25, 0.75)).is_active(step, 8) is expected
+
+
+RECORDS = [
+    (condition(), "encoder_mask"),
+    (Guidance(2.0), "scale"),
+    (X0Target(latent()), "gate"),
+    (LatentMask(1.0, latent()), "mask"),
+    (request(), "seed"),
+]
+
+
+@pytest.mark.parametrize(("record", "field"), RECORDS, ids=[type(r).__name__ for r, _ in RECORDS])
+def test_records_are_frozen(record: Any, field: str) -> None:
     with pytest.raises(FrozenInstanceError):
-        request().seed = 2
+        setattr(record, field, None)

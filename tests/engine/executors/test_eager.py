@@ -63,3 +63,39 @@ def test_a_closed_executor_says_so() -> None:
 def test_row_counts_are_checked(fields: dict[str, int]) -> None:
     with pytest.raises(InvalidInput):
         EagerExecutor(AffineDecoder(), **fields)
+
+
+def test_with_pinned_rows_a_row_s_bits_do_not_depend_on_what_runs_with_it() -> None:
+    with one_thread():
+        executor = EagerExecutor(AceStepDecoder.preset("tiny", 0), pin_rows=4)
+        alone = executor.run(batch(1)).clone()
+        three = {name: tensor[[0, 3, 2]] for name, tensor in batch(4).tensors().items()}
+        assert_identical(executor.run(Batch(**three))[:1], alone)
+
+
+def test_pinned_runs_have_as_many_rows_as_they_say() -> None:
+    seen = []
+
+    def decoder(**inputs: Tensor) -> Tensor:
+        seen.append(inputs["hidden_states"].shape[0])
+        return inputs["hidden_states"]
+
+    executor = EagerExecutor(decoder, pin_rows=4)
+    assert [executor.run(batch(rows)).shape[0] for rows in (1, 3, 4)] == [1, 3, 4]
+    assert seen == [4, 4, 4]
+    with pytest.raises(BatchTooLarge, match="5 rows"):
+        executor.run(batch(5))
+
+
+@pytest.mark.parametrize("pin_rows", [None, 4])
+def test_inputs_are_never_written_to(pin_rows: int | None) -> None:
+    given = batch(3)
+    copies = {name: tensor.clone() for name, tensor in given.tensors().items()}
+    EagerExecutor(AceStepDecoder.preset("tiny", 0), pin_rows=pin_rows).run(given)
+    assert_identical(given.tensors(), copies)
+
+
+def test_closing_twice_is_fine() -> None:
+    executor = EagerExecutor(AffineDecoder())
+    executor.close()
+    executor.close()

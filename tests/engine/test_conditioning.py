@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness.engine.conditioning import CacheCounts, ConditioningCache, build, pad_mask
+from harness.parity.compare import assert_identical, difference
+from tests.engine.builders import D, E, T, condition, fixed
+
+
+def contexts(rows: int) -> list[torch.Tensor]:
+    return [fixed(20 + row, T, 2 * D) for row in range(rows)]
+
+
+def test_conditions_are_padded_with_zeros_that_the_mask_hides() -> None:
+    short, long = condition(1, 2), condition(2, 4)
+    made = build([short, long], contexts(2), 6)
+    assert made.encoder_mask.tolist() == [[True] * 2 + [False] * 4, [True] * 4 + [False] * 2]
+    assert_identical(made.encoder_hidden_states[:1, :2], short.encoder_hidden_states)
+    assert_identical(made.encoder_hidden_states[:1, 2:], torch.zeros(1, 4, E))
+    assert_identical(made.context_latents, torch.cat(contexts(2)))
+
+
+def test_a_caller_s_mask_is_kept_and_padded() -> None:
+    masked = condition(tokens=3, encoder_mask=torch.tensor([[1, 0, 1]]))
+    assert pad_mask(masked, 5).tolist() == [[True, False, True, False, False]]
+
+
+def test_a_hit_returns_what_was_built() -> None:
+    cache, rows, given = ConditioningCache(), [condition(1), condition(2)], contexts(2)
+    first = cache(rows, given, 6)
+    assert cache(rows, given, 6) is first
+    assert cache.counts == CacheCounts(hits=1, misses=1)
+    assert_identical(vars(first), vars(build(rows, given, 6)))
+
+
+@pytest.mark.parametrize("which", ["states", "mask", "context"])
+def test_a_source_that_was_written_to_is_built_again(which: str) -> None:
+    row, latents = condition(tokens=3, encoder_mask=torch.tensor([[1, 1, 1]])), fixed(20, T, 2 * D)
+    cache = ConditioningCache()
+    before = cache([row], [latents], 4)
+    {"states": row.encoder_hidden_states, "mask": row.encoder_mask, "context": latents}[which][0, 0] = 0
+    after = cache([row], [latents], 4)
+    assert_identical(vars(after), vars(build([row], [latents], 4)))
+    assert any(difference(vars(after)[name], old) for name, old in vars(before).items())
+
+
+def test_rows_length_and_order_are_part_of_the_key() -> None:
+    a, b, given, cache = condition(1), condition(2), contexts(2), ConditioningCache()
+    for rows, latents, length in (([a, b], given, 6), ([b, a], given, 6), ([a, b], given[::-1], 6), ([a, b], given, 7)):
+        assert_identical(vars(cache(rows, latents, length)), vars(build(rows, latents, length)))
+    assert cache.counts == CacheCounts(misses=4)
+
+
+def test_the_least_recently_used_entry_goes_first() -> None:
+    cache, given, (a, b, c) = ConditioningCache(capacity=2), contexts(1), (condition(s) for s in (1, 2, 3))
+    for row in (a, b, a, c, a, b):
+        cache([row], given, 4)
+    assert cache.counts == CacheCounts(hits=2, misses=4, evictions=2)
+    assert len(cache) == 2
+    cache.clear()
+    assert len(cache) == 0

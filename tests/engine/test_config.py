@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+import torch
+
+from harness.engine import DCW, Integrator, InvalidInput, Padding, PipelineConfig, Solver, Switches
+
+BAD: list[tuple[str, Callable[[], Any]]] = [
+    ("config.depth", lambda: PipelineConfig(depth=0)),
+    ("config.depth", lambda: PipelineConfig(depth=2.0)),
+    ("config.steps", lambda: PipelineConfig(steps=0)),
+    ("config.steps", lambda: PipelineConfig(steps=True)),
+    ("config.shift", lambda: PipelineConfig(shift=0.0)),
+    ("config.shift", lambda: PipelineConfig(shift=-1.0)),
+    ("config.shift", lambda: PipelineConfig(shift=float("nan"))),
+    ("config.solver", lambda: PipelineConfig(solver="heun")),
+    ("config.padding", lambda: PipelineConfig(padding="repeat")),
+    ("config.encoder_length", lambda: PipelineConfig(encoder_length=0)),
+    ("config.dcw", lambda: PipelineConfig(dcw="double")),
+    ("config.switches", lambda: PipelineConfig(switches=None)),
+    ("switches.fused_cfg", lambda: Switches(fused_cfg=1)),
+    ("switches.integrator", lambda: Switches(integrator="batched")),
+    ("dcw.mode", lambda: DCW("triple")),
+    ("dcw.a", lambda: DCW(a=float("inf"))),
+    ("dcw.b", lambda: DCW(b=True)),
+    ("dcw.wavelet", lambda: DCW(wavelet="nothing")),
+    ("dcw.wavelet", lambda: DCW(wavelet="dmey")),
+    ("dcw.wavelet", lambda: DCW(wavelet="morl")),
+    ("dcw.wavelet", lambda: DCW(wavelet=1)),
+]
+
+
+@pytest.mark.parametrize(("field", "make"), BAD, ids=[f"{n}-{field}" for n, (field, _) in enumerate(BAD)])
+def test_bad_configuration_is_refused_by_name(field: str, make: Callable[[], Any]) -> None:
+    with pytest.raises(InvalidInput, match=f"^{field}: got .*, expected ") as refused:
+        make()
+    assert refused.value.field == field
+
+
+def test_strings_become_members() -> None:
+    made = PipelineConfig(solver="sde", padding="zeros", switches=Switches(integrator="per_slot"))
+    assert (made.solver, made.padding, made.switches.integrator) == (Solver.SDE, Padding.ZEROS, Integrator.PER_SLOT)
+
+
+def test_scalers_are_copied() -> None:
+    scaler = torch.ones(5)
+    made = DCW(a=scaler)
+    scaler.fill_(0.0)
+    assert made.scalers[0].is_everywhere(1.0)
+    assert made.scalers[0].values.unique().tolist() == [1.0]
+
+
+@pytest.mark.parametrize(("record", "field"), [(PipelineConfig(), "depth"), (Switches(), "fused_cfg"), (DCW(), "a")])
+def test_configuration_is_frozen(record: Any, field: str) -> None:
+    with pytest.raises(FrozenInstanceError):
+        setattr(record, field, None)
