@@ -33,8 +33,9 @@ class AffineDecoder:
     all four coefficients, so their difference is neither constant over `[T, D]` nor parallel to either of them. The
     coefficient of `h` stays in (-1/2, 3/2): a loop over any number of steps is bounded.
 
-    A row is pure by construction: it is computed alone, from elementwise operations of one rounding each. Sums are
-    pairwise folds, because `sum` is free to pick its order by batch size, thread count and CPU capability.
+    A row is pure by construction: nothing but elementwise operations of one rounding each, and none of them meets two
+    rows. Sums are pairwise folds, because `sum` is free to pick its order by batch size, thread count and CPU
+    capability.
 
     Attributes:
         takes_mask: True.
@@ -81,23 +82,17 @@ class AffineDecoder:
         if context_latents.shape[1:] != (frames, 2 * channels):
             expected = f"a tensor of shape [N, {frames}, {2 * channels}]"
             raise InvalidInput("context_latents", checks.describe(context_latents), expected)
-        inputs = (
-            hidden_states.float(),
-            timestep.float().view(-1, 1, 1),
-            encoder_hidden_states.float(),
-            encoder_mask.bool(),
-            context_latents.float(),
-        )
-        rows = range(hidden_states.shape[0])
-        return torch.cat([_velocity(*(value[row : row + 1] for value in inputs)) for row in rows])
+        h, t, context = hidden_states.float(), timestep.float().view(-1, 1, 1), context_latents.float()
+        src, chunk = context[..., :channels], context[..., channels:]
+        attended, everything = _summaries(encoder_hidden_states.float(), encoder_mask.bool())
+        ramp = _ramp(frames, h.device).unsqueeze(1) - _ramp(channels, h.device)
+        return _velocity(h, t, src, chunk, ramp, attended.view(-1, 1, 1), everything.view(-1, 1, 1))
 
 
-def _velocity(h: Tensor, t: Tensor, encoder: Tensor, mask: Tensor, context: Tensor) -> Tensor:
-    """The velocity of one row; arguments as `AffineDecoder.__call__` has them, with N = 1 and `t` `[1, 1, 1]`."""
-    frames, channels = h.shape[1:]
-    src, chunk = context[..., :channels], context[..., channels:]
-    attended, everything = (value.view(1, 1, 1) for value in _summaries(encoder, mask))
-    ramp = _ramp(frames, h.device).unsqueeze(1) - _ramp(channels, h.device)
+def _velocity(
+    h: Tensor, t: Tensor, src: Tensor, chunk: Tensor, ramp: Tensor, attended: Tensor, everything: Tensor
+) -> Tensor:
+    """The last formula of the class; `attended` is `P`, `everything` is `Q`, `ramp` is `r`."""
     return (
         (0.5 + t * 0.25 + attended * 0.25 + everything * 0.5) * h
         + (0.375 - t * 0.25 + attended * 0.5) * src
@@ -107,7 +102,7 @@ def _velocity(h: Tensor, t: Tensor, encoder: Tensor, mask: Tensor, context: Tens
 
 
 def _summaries(encoder: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """`P` and `Q` of the class, `[1]` each, from one row's encoder states `[1, L, E]` and mask `[1, L]`."""
+    """`P` and `Q` of the class, `[N]` each, from encoder states `[N, L, E]` and mask `[N, L]`."""
     length, width = encoder.shape[1:]
     token = _fold(encoder * _decay(width, 16, encoder.device)) * (1 / math.sqrt(width))
     weighted = (token + 0.125) * _decay(length, length, encoder.device)
