@@ -23,6 +23,10 @@ class Combined:
     average: Tensor | None
     kept_negative: Tensor | None
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that are there, by name."""
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+
 
 def mask_in_force(plan: SlotPlan) -> Tensor | None:
     """The latent mask times its strength at this step, `[1, T, 1]` or `[1, 1, 1]`; None where no mask acts."""

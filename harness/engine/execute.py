@@ -44,6 +44,7 @@ class Machinery:
         conditioner: builds the conditioning of a run.
         encoder_length: tokens L that conditions are padded to.
         integrator: how plain Euler slots are integrated.
+        join: called between a run and the first use of what it returned; see `executors.stream`.
         observe: told of every tensor of every stage, or None.
     """
 
@@ -51,6 +52,7 @@ class Machinery:
     conditioner: Conditioner
     encoder_length: int
     integrator: Integrator
+    join: Callable[[], None]
     observe: Observer | None = None
 
     def saw(self, stage: Stage, index: int, name: str, tensor: Tensor) -> None:
@@ -71,7 +73,8 @@ def execute(plan: TickPlan, slots: Mapping[int, Slot], machinery: Machinery) -> 
     positives, negatives = _velocities(plan, states, machinery)
     combined = {p.index: advance.combine(p, slots[p.index], positives[p.index], negatives[p.index]) for p in plan.slots}
     for index, c in combined.items():
-        machinery.saw(Stage.COMBINE, index, "velocity", c.velocity)
+        for name, tensor in c.tensors().items():
+            machinery.saw(Stage.COMBINE, index, name, tensor)
     velocities = {index: c.velocity for index, c in combined.items()}
     stepped = _step(plan, slots, states, velocities, machinery)
     moved = {}
@@ -93,6 +96,7 @@ def _velocities(
     for number, rows in enumerate(plan.runs):
         batch = _gather(rows, requests, inputs, machinery)
         out = machinery.executor.run(batch)
+        machinery.join()
         if out.shape != batch.hidden_states.shape:
             raise ExecutorError(
                 f"the executor returned {list(out.shape)} for rows of {list(batch.hidden_states.shape)}"
@@ -104,7 +108,7 @@ def _velocities(
         for position, row in enumerate(rows):
             v = velocity[position : position + 1]
             (negatives if row.negative else positives)[row.index].append(v)
-            machinery.saw(Stage.DECODER, row.index, "negative" if row.negative else "positive", v)
+            machinery.saw(Stage.DECODER, row.index, row.name, v)
     return positives, negatives
 
 
@@ -129,7 +133,7 @@ def _gather(
     if machinery.observe is not None:
         for position, row in enumerate(rows):
             for name, tensor in batch.tensors().items():
-                machinery.saw(Stage.GATHER, row.index, name, tensor[position : position + 1])
+                machinery.saw(Stage.GATHER, row.index, f"{row.name}.{name}", tensor[position : position + 1])
     return batch
 
 

@@ -17,9 +17,11 @@ from harness.engine.curve import Curve, CurveLike, curve
 from harness.engine.errors import InvalidInput, PipelineClosed
 from harness.engine.execute import Machinery, Observer, Stage, execute
 from harness.engine.executors.base import Executor
+from harness.engine.executors.stream import joiner
 from harness.engine.geometry import Geometry, fix
 from harness.engine.plan import Controls, Queued, SharedControl, TickPlan, plan_tick
 from harness.engine.request import Request
+from harness.engine.schedule import timesteps
 from harness.engine.slot import Slot, admit
 
 
@@ -168,7 +170,8 @@ class StreamPipeline:
         _check_frames(controls, request.frames)
         _check_gain_channels(controls, request.channels)
         name = request.id if request.id is not None else f"request-{self._stats.submitted}"
-        ring, waiting, dropped = self._ring, [*self._queue, Queued(name, request)], []
+        times = timesteps(self.config.steps, request.denoise, self.config.shift)
+        ring, waiting, dropped = self._ring, [*self._queue, Queued(name, request, times)], []
         if self._frames not in (None, request.frames):
             held = [slot.id for slot in ring if slot is not None] + [q.id for q in self._queue]
             dropped = [Dropped(id, DropReason.LENGTH_CHANGED) for id in held]
@@ -194,7 +197,7 @@ class StreamPipeline:
             plan = self._plan()
             slots = {index: slot for index, slot in enumerate(self._ring) if slot is not None}
             for a in plan.admissions:
-                slots[a.index] = admit(a.queued.id, a.queued.request, a.times, plan.tick)
+                slots[a.index] = admit(a.queued.id, a.queued.request, a.queued.times, plan.tick)
             moved = execute(plan, slots, self._machinery()) if plan.slots else {}
             return self._commit(plan, moved)
 
@@ -299,6 +302,7 @@ class StreamPipeline:
             conditioner=self._cache if switches.cached_conditioning else build,
             encoder_length=self._geometry.encoder_length,
             integrator=Integrator(switches.integrator),
+            join=joiner(self.executor, joined=switches.joined_stream),
             observe=self._observe,
         )
 

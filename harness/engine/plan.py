@@ -15,7 +15,6 @@ from harness.engine.config import DCW, PipelineConfig, Solver
 from harness.engine.curve import Curve, ask_host, ask_tensor
 from harness.engine.noise import Purpose
 from harness.engine.request import Condition, GuidanceMode, LatentMask, Request, X0Target, normal, required
-from harness.engine.schedule import timesteps
 from harness.engine.slot import Slot
 from harness.engine.wavelet import DCWMode
 
@@ -61,10 +60,11 @@ class Path(StrEnum):
 
 @dataclass(frozen=True)
 class Queued:
-    """A submitted request that waits for a slot."""
+    """A submitted request that waits for a slot, with its schedule: `total + 1` times."""
 
     id: str | int
     request: Request
+    times: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,6 @@ class Admission:
 
     index: int
     queued: Queued
-    times: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,12 +153,18 @@ class SlotPlan:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a decoder run: a condition of the slot at place `index`, at time `t`."""
+    """One row of a decoder run: the `number`-th active condition of its sign of the slot at place `index`, at `t`."""
 
     index: int
+    number: int
     condition: Condition
     negative: bool
     t: float
+
+    @property
+    def name(self) -> str:
+        """What it is called in its slot: `positive[0]`."""
+        return f"{'negative' if self.negative else 'positive'}[{self.number}]"
 
 
 @dataclass(frozen=True)
@@ -206,17 +211,17 @@ def plan_tick(
         max_rows: the executor's ceiling for one run.
     """
     gate = ask_host if config.switches.host_gates else ask_tensor
-    admissions = _admissions(ring, queue, depth, config)
-    entering = {a.index: a for a in admissions}
+    admissions = _admissions(ring, queue, depth)
+    entering = {a.index: a.queued for a in admissions}
     slots: list[SlotPlan] = []
     for index, slot in enumerate(ring):
         if slot is not None:
             slots.append(_plan_slot(index, slot.request, slot.step, slot.times, controls, config.solver, gate))
         elif index in entering:
-            admission = entering[index]
-            slots.append(_plan_slot(index, admission.queued.request, 0, admission.times, controls, config.solver, gate))
-    positives = [Row(p.index, c, False, p.t) for p in slots for c in p.positives]
-    negatives = [Row(p.index, c, True, p.t) for p in slots for c in p.negatives]
+            queued = entering[index]
+            slots.append(_plan_slot(index, queued.request, 0, queued.times, controls, config.solver, gate))
+    positives = [Row(p.index, n, c, False, p.t) for p in slots for n, c in enumerate(p.positives)]
+    negatives = [Row(p.index, n, c, True, p.t) for p in slots for n, c in enumerate(p.negatives)]
     gain = controls.channel_gain
     return TickPlan(
         tick=tick,
@@ -263,14 +268,9 @@ def active(conditions: Sequence[Condition], step: int, total: int) -> tuple[Cond
     return found or tuple(conditions[:1])
 
 
-def _admissions(
-    ring: Sequence[Slot | None], queue: Sequence[Queued], depth: int, config: PipelineConfig
-) -> tuple[Admission, ...]:
+def _admissions(ring: Sequence[Slot | None], queue: Sequence[Queued], depth: int) -> tuple[Admission, ...]:
     free = [index for index in range(depth) if ring[index] is None]
-    return tuple(
-        Admission(index, queued, timesteps(config.steps, queued.request.denoise, config.shift))
-        for index, queued in zip(free, queue, strict=False)
-    )
+    return tuple(Admission(index, queued) for index, queued in zip(free, queue, strict=False))
 
 
 def _plan_slot(

@@ -19,6 +19,7 @@ from harness.engine.config import DCW, PipelineConfig
 from harness.engine.curve import Curve, CurveLike, curve
 from harness.engine.errors import InvalidInput
 from harness.engine.executors.base import Batch, Executor
+from harness.engine.executors.stream import run_to_end
 from harness.engine.noise import Purpose, noise
 from harness.engine.request import Condition, Guidance, Request, normal, required
 from harness.engine.schedule import timesteps
@@ -201,7 +202,7 @@ class _Loop:
             encoder_mask=functional.pad(attended, (0, missing), value=False),
             context_latents=self.request.context_latents,
         )
-        return self.executor.run(batch).to(torch.float32, copy=True).contiguous()
+        return run_to_end(self.executor, batch).to(torch.float32, copy=True).contiguous()
 
     # The step.
 

@@ -1,3 +1,5 @@
+"""What reaches guidance: the velocities of the rows, each its own, whatever layout and buffer they come in."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -6,49 +8,59 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine import Condition, Guidance, PipelineConfig, Request, StreamPipeline
+from harness.engine import Condition, Guidance, PipelineConfig, Request, StreamPipeline, Switches
 from harness.engine.decoders import AffineDecoder
-from harness.engine.executors import Batch, EagerExecutor
+from harness.engine.executors import Batch, EagerExecutor, StaticExecutor
 from harness.engine.noise import Purpose, noise
-from harness.parity.compare import assert_identical
+from harness.engine.slot import Slot
+from harness.parity.compare import assert_identical, difference
 
 T, D, E = 40, 4, 8
+TWO_PASSES = Switches(fused_cfg=False)
 
 
 def fixed(seed: int, frames: int, width: int) -> Tensor:
     return noise(seed, Purpose.INITIAL, 0, (1, frames, width))
 
 
+def guided(seed: int, mode: str = "full") -> Request:
+    guidance = Guidance(3.0, (Condition(fixed(9, 3, E)),), mode)
+    return Request((Condition(fixed(seed, 5, E)),), fixed(7, T, 2 * D), seed, id=str(seed), guidance=guidance)
+
+
 def finished(executor: Any, mode: str, **fields: Any) -> dict[str, Tensor]:
-    config = PipelineConfig(depth=2, steps=4, **fields)
-    with StreamPipeline(executor, config) as pipeline:
+    with StreamPipeline(executor, PipelineConfig(depth=2, steps=4, **fields)) as pipeline:
         for seed in (1, 2):
-            guidance = Guidance(3.0, (Condition(fixed(9, 3, E)),), mode)
-            pipeline.submit(Request((Condition(fixed(seed, 5, E)),), fixed(7, T, 2 * D), seed, guidance=guidance))
+            pipeline.submit(guided(seed, mode))
         return {str(f.id): f.latent for f in pipeline.drain()}
+
+
+def after_one_tick(executor: Any) -> Slot:
+    """A guided slot that was moved one step by two passes of one row each: both use the same buffers."""
+    with StreamPipeline(executor, PipelineConfig(steps=4, switches=TWO_PASSES)) as pipeline:
+        pipeline.submit(guided(1))
+        pipeline.tick()
+        slot = pipeline.slots[0]
+    assert slot is not None
+    return slot
 
 
 def transposed(**inputs: Tensor) -> Tensor:
     return AffineDecoder()(**inputs).transpose(1, 2).contiguous().transpose(1, 2)
 
 
-class OneBuffer:
-    """Returns a view of one buffer, poisoned before each run, as a captured graph does."""
+def in_bfloat16(**inputs: Tensor) -> Tensor:
+    return AffineDecoder()(**inputs).to(torch.bfloat16)
 
-    takes_mask = True
 
-    def __init__(self, max_rows: int) -> None:
-        self.max_rows = max_rows
-        self.eager = EagerExecutor(AffineDecoder(), max_rows)
-        self.buffer = torch.empty(max_rows, T, D)
+def two_rows() -> tuple[Batch, Batch]:
+    """A positive and a negative row with nothing in common but the latent."""
 
-    def run(self, batch: Batch) -> Tensor:
-        self.buffer.fill_(float("nan"))
-        self.buffer[: batch.rows] = self.eager.run(batch)
-        return self.buffer[: batch.rows]
+    def row(seed: int) -> Batch:
+        mask, time = torch.ones(1, 5, dtype=torch.bool), torch.tensor([0.5])
+        return Batch(fixed(1, T, D), time, fixed(seed, 5, E), mask, fixed(7, T, 2 * D))
 
-    def close(self) -> None:
-        self.eager.close()
+    return row(2), row(9)
 
 
 @pytest.mark.parametrize("mode", ["full", "initialize", "self"])
@@ -58,8 +70,36 @@ def test_bits_do_not_depend_on_the_layout_a_decoder_returns(mode: str) -> None:
     )
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("max_rows", [2, 3, 8])
-@pytest.mark.parametrize("mode", ["full", "initialize"])
-def test_a_buffer_that_every_run_overwrites_gives_the_same_bits(mode: str, max_rows: int) -> None:
+@pytest.mark.parametrize("mode", ["full", "initialize", "self"])
+def test_a_buffer_that_every_run_overwrites_gives_the_same_bits(mode: str, max_rows: int, fused: bool) -> None:
     expected = finished(EagerExecutor(AffineDecoder(), 8), mode)
-    assert_identical(finished(OneBuffer(max_rows), mode), expected, "latents")
+    made = finished(StaticExecutor(AffineDecoder(), max_rows), mode, switches=Switches(fused_cfg=fused))
+    assert_identical(made, expected, "latents")
+
+
+def test_a_cast_that_is_a_view_loses_the_positive_velocity_to_the_negative_pass() -> None:
+    """The defect itself: `.to(float32)` is no copy where the executor's output is float32 already."""
+    positive, negative = two_rows()
+    executor = StaticExecutor(AffineDecoder())
+    v_pos = executor.run(positive).to(torch.float32)
+    v_neg = executor.run(negative).to(torch.float32)
+    assert_identical(v_pos, v_neg)
+    assert v_pos.data_ptr() == v_neg.data_ptr()
+
+
+def test_an_output_of_another_dtype_hides_the_defect() -> None:
+    positive, negative = two_rows()
+    executor = StaticExecutor(in_bfloat16)
+    v_pos = executor.run(positive).to(torch.float32)
+    v_neg = executor.run(negative).to(torch.float32)
+    assert difference(v_pos, v_neg) is not None
+
+
+def test_two_passes_over_one_output_buffer_guide_with_two_velocities() -> None:
+    slot = after_one_tick(StaticExecutor(AffineDecoder()))
+    assert slot.average is not None
+    # The first step's average is the difference of the two velocities.
+    assert slot.average.any(), "guidance was computed from equal velocities: the request runs unguided"
+    assert_identical(slot.state(), after_one_tick(EagerExecutor(AffineDecoder())).state())

@@ -69,7 +69,7 @@ def test_an_empty_ring_runs_nothing() -> None:
 
 
 def test_free_places_are_taken_oldest_first_and_only_within_the_depth() -> None:
-    queue = tuple(Queued(seed, request(seed)) for seed in (1, 2, 3))
+    queue = tuple(Queued(seed, request(seed), timesteps(STEPS)) for seed in (1, 2, 3))
     plan = planned(None, at(1, request(9)), None, None, queue=queue, depth=3)
     assert [(a.index, a.queued.id) for a in plan.admissions] == [(0, 1), (2, 2)]
     assert [(p.index, p.step) for p in plan.slots] == [(0, 0), (1, 1), (2, 0)]

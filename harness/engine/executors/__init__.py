@@ -2,5 +2,7 @@
 
 from harness.engine.executors.base import Batch, Executor
 from harness.engine.executors.eager import EagerExecutor
+from harness.engine.executors.static import StaticExecutor
+from harness.engine.executors.stream import CudaStream, ExecutorStream, Streamed
 
-__all__ = ["Batch", "EagerExecutor", "Executor"]
+__all__ = ["Batch", "CudaStream", "EagerExecutor", "Executor", "ExecutorStream", "StaticExecutor", "Streamed"]

@@ -55,7 +55,7 @@ class Executor(Protocol):
         """The velocity `[N, T, D]` of every row, in any floating dtype.
 
         The returned tensor **may be a view of a buffer that the next `run` overwrites**: whoever needs it longer
-        copies it.
+        copies it. An executor with a stream of its own (`Streamed`) returns before it is computed.
 
         Raises:
             BatchTooLarge: more than `max_rows` rows.

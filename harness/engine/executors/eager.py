@@ -34,15 +34,19 @@ class EagerExecutor:
 
     def run(self, batch: Batch) -> Tensor:
         """The velocity `[N, T, D]`; see `Executor.run`."""
-        if self._closed:
-            raise PipelineClosed("the executor is closed")
-        check_rows(batch, self.max_rows)
+        self.check(batch)
         pinned = batch if self.pin_rows is None else pin(batch, self.pin_rows)
         inputs = pinned.tensors()
         if not self.takes_mask:
             del inputs["encoder_mask"]
         with torch.no_grad():
             return self.decoder(**inputs)[: batch.rows]
+
+    def check(self, batch: Batch) -> None:
+        """Raise `PipelineClosed` after `close`, and `BatchTooLarge` where `batch` has more than `max_rows` rows."""
+        if self._closed:
+            raise PipelineClosed("the executor is closed")
+        check_rows(batch, self.max_rows)
 
     def close(self) -> None:
         """Refuse further runs; the decoder stays the caller's."""

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from harness.engine import BatchTooLarge, InvalidInput, PipelineClosed
+from harness.engine.decoders import AceStepDecoder, AffineDecoder
+from harness.engine.executors import Batch, EagerExecutor, Executor, StaticExecutor
+from harness.parity.compare import assert_identical
+from harness.parity.platform import one_thread
+from tests.engine.executors.test_eager import batch
+from tests.fakes import DeferredStream
+
+
+def decoders() -> list[AffineDecoder | AceStepDecoder]:
+    return [AffineDecoder(), AceStepDecoder.preset("tiny", 0)]
+
+
+def longer(rows: int) -> Batch:
+    tensors = batch(rows).tensors()
+    for name in ("hidden_states", "context_latents"):
+        tensors[name] = torch.cat([tensors[name], tensors[name]], dim=1)
+    return Batch(**tensors)
+
+
+@pytest.mark.parametrize("decoder", decoders(), ids=["affine", "tiny"])
+@pytest.mark.parametrize("pin_rows", [None, 8])
+def test_it_has_the_bits_of_the_eager_executor(decoder: AffineDecoder | AceStepDecoder, pin_rows: int | None) -> None:
+    with one_thread():
+        eager, static = (kind(decoder, 8, pin_rows) for kind in (EagerExecutor, StaticExecutor))
+        for rows in (3, 8, 1, 3):
+            assert_identical(static.run(batch(rows)), eager.run(batch(rows)))
+
+
+def test_it_is_an_executor() -> None:
+    assert isinstance(StaticExecutor(AffineDecoder()), Executor)
+
+
+def test_a_velocity_that_was_not_copied_is_overwritten_by_the_next_run_of_its_shape() -> None:
+    static = StaticExecutor(AffineDecoder())
+    first = static.run(batch(2))
+    second = static.run(Batch(**{name: tensor.flip(0) for name, tensor in batch(2).tensors().items()}))
+    assert first.data_ptr() == second.data_ptr()
+    assert_identical(first, second)
+
+
+def test_a_velocity_that_was_not_copied_is_poisoned_by_the_next_run_of_another_shape() -> None:
+    static = StaticExecutor(AffineDecoder())
+    first = static.run(batch(2))
+    static.run(batch(3))
+    assert first.isnan().all()
+
+
+def test_an_output_is_poisoned_before_each_run() -> None:
+    seen: list[Tensor] = []
+
+    def decoder(**inputs: Tensor) -> Tensor:
+        seen.extend(each.output.clone() for each in static._buffers.values())
+        return inputs["hidden_states"]
+
+    static = StaticExecutor(decoder)
+    for _ in range(2):
+        static.run(batch(2))
+    assert [bool(output.isnan().all()) for output in seen] == [True, True]
+
+
+def test_the_decoder_always_reads_the_same_memory() -> None:
+    pointers = set()
+
+    def decoder(**inputs: Tensor) -> Tensor:
+        pointers.add(tuple(tensor.data_ptr() for tensor in inputs.values()))
+        return inputs["hidden_states"]
+
+    static = StaticExecutor(decoder)
+    static.run(batch(2))
+    pointers.clear()
+    for _ in range(3):
+        static.run(batch(2))
+    assert len(pointers) == 1
+
+
+def test_inputs_are_never_written_to_and_never_kept() -> None:
+    given = batch(3)
+    copies = {name: tensor.clone() for name, tensor in given.tensors().items()}
+    static = StaticExecutor(AffineDecoder())
+    out = static.run(given).clone()
+    assert_identical(given.tensors(), copies)
+    for tensor in given.tensors().values():
+        tensor.zero_()
+    assert_identical(static.run(Batch(**copies)), out)
+
+
+def test_the_shape_used_longest_ago_loses_its_buffers() -> None:
+    static = StaticExecutor(AffineDecoder(), max_shapes=2)
+    kept = static.run(batch(1)).data_ptr()
+    static.run(batch(2))
+    static.run(batch(1))
+    static.run(batch(3))
+    assert static.shapes == 2
+    assert static.run(batch(1)).data_ptr() == kept
+
+
+def test_length_and_dtype_are_part_of_the_shape() -> None:
+    static = StaticExecutor(AffineDecoder())
+    half = Batch(**{**batch(2).tensors(), "context_latents": batch(2).context_latents.half()})
+    for each in (batch(2), longer(2), half):
+        assert_identical(static.run(each), EagerExecutor(AffineDecoder()).run(each))
+    assert static.shapes == 3
+
+
+@pytest.mark.parametrize("change", ["new shape", "eviction", "close"])
+def test_buffers_are_made_and_freed_only_when_no_run_uses_them(change: str) -> None:
+    stream = DeferredStream()
+    static = StaticExecutor(AffineDecoder(), max_shapes=1 if change == "eviction" else 8, stream=stream)
+    first = static.run(batch(2))
+    assert stream.pending
+    if change == "close":
+        static.close()
+    else:
+        static.run(batch(3))
+    assert "wait" in stream.log[1:]
+    assert_identical(first, EagerExecutor(AffineDecoder()).run(batch(2)))
+
+
+def test_a_run_on_a_stream_of_its_own_is_there_once_it_is_joined() -> None:
+    stream = DeferredStream()
+    static = StaticExecutor(AffineDecoder(), stream=stream)
+    static.run(batch(2))
+    stream.join()
+    out = static.run(longer(2))
+    stream.join()
+    assert_identical(out, EagerExecutor(AffineDecoder()).run(longer(2)))
+
+
+def test_more_rows_than_allowed_and_a_closed_executor_are_refused() -> None:
+    static = StaticExecutor(AffineDecoder(), max_rows=2)
+    with pytest.raises(BatchTooLarge, match="3 rows"):
+        static.run(batch(3))
+    static.close()
+    static.close()
+    with pytest.raises(PipelineClosed):
+        static.run(batch(1))
+
+
+def test_pinned_rows_bound_the_rows_of_a_run_and_shapes_are_counted() -> None:
+    assert StaticExecutor(AffineDecoder(), pin_rows=4).max_rows == 4
+    with pytest.raises(InvalidInput, match="max_shapes"):
+        StaticExecutor(AffineDecoder(), max_shapes=0)
+
+
+def test_a_decoder_without_a_mask_is_called_without_it() -> None:
+    def decoder(**inputs: Tensor) -> Tensor:
+        assert "encoder_mask" not in inputs
+        return inputs["hidden_states"]
+
+    decoder.takes_mask = False
+    assert not StaticExecutor(decoder).takes_mask
+    assert_identical(StaticExecutor(decoder).run(batch(2)), batch(2).hidden_states)
