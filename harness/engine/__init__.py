@@ -1,6 +1,6 @@
 """The streaming engine: requests, configuration, pipeline and session."""
 
-from harness.engine.config import DCW, Integrator, Padding, PipelineConfig, Solver, Switches
+from harness.engine.config import DCW, PLAIN_PATH, Integrator, Padding, PipelineConfig, Solver, Switches
 from harness.engine.curve import Curve
 from harness.engine.errors import BatchTooLarge, ExecutorError, InvalidInput, PipelineClosed
 from harness.engine.pipeline import Dropped, DropReason, Finished, Stats, StreamPipeline, Submission
@@ -9,6 +9,7 @@ from harness.engine.session import Session, Stream
 
 __all__ = [
     "DCW",
+    "PLAIN_PATH",
     "BatchTooLarge",
     "Condition",
     "Curve",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from harness.engine import checks
@@ -61,6 +61,24 @@ class Switches:
         for name in ("fused_cfg", "cached_conditioning", "host_gates", "joined_stream"):
             checks.flag(f"switches.{name}", getattr(self, name))
         object.__setattr__(self, "integrator", checks.member("switches.integrator", self.integrator, Integrator))
+
+    def turned_on(self, name: str) -> Switches:
+        """These, with the switch `name` on."""
+        return replace(self, **{name: getattr(Switches(), name)})
+
+    def turned_off(self, name: str) -> Switches:
+        """These, with the switch `name` off."""
+        return replace(self, **{name: getattr(PLAIN_PATH, name)})
+
+
+PLAIN_PATH = Switches(
+    fused_cfg=False,
+    cached_conditioning=False,
+    integrator=Integrator.PER_SLOT,
+    host_gates=False,
+    joined_stream=False,
+)
+"""Every switch off: the plain path."""
 
 
 @dataclass(frozen=True, eq=False)

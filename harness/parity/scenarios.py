@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.engine.config import DCW, PipelineConfig, Solver, Switches
-from harness.engine.decoders import AceStepDecoder, AffineDecoder, Decoder
+from harness.engine.config import DCW, PLAIN_PATH, PipelineConfig, Solver, Switches
+from harness.engine.decoders import Decoder
 from harness.engine.executors import EagerExecutor, Executor
 from harness.engine.noise import Purpose, noise
 from harness.engine.pipeline import StreamPipeline, Submission
 from harness.engine.request import Condition, Guidance, LatentMask, Request, X0Target
+from harness.parity import catalog
 from harness.parity.compare import digest_tree
 
 
@@ -99,7 +99,7 @@ class Scenario:
         summary: what it covers, in a line.
         script: drives the player.
         config: the pipeline's configuration, as keyword arguments.
-        decoder: `"affine"` or `"ace_tiny"`.
+        decoder: `"affine"` or `"tiny"`; see `catalog.decoder`.
         switches: the ones it is blessed with.
     """
 
@@ -113,18 +113,17 @@ class Scenario:
     @property
     def sizes(self) -> Sizes:
         """The sizes of its tensors."""
-        return ACE_TINY if self.decoder == "ace_tiny" else AFFINE
+        return ACE_TINY if self.decoder == "tiny" else AFFINE
 
 
-@lru_cache(maxsize=2)
-def decoder(name: str) -> Decoder:
-    """The decoder that scenarios name, made once."""
-    return AceStepDecoder.preset("tiny", 0) if name == "ace_tiny" else AffineDecoder(AFFINE.encoder_dim)
+def decoder(scenario: Scenario) -> Decoder:
+    """The decoder of a scenario."""
+    return catalog.decoder(scenario.decoder, encoder_dim=scenario.sizes.encoder_dim)
 
 
 def executor(scenario: Scenario) -> Executor:
     """The executor a capture is blessed on: eager, with rows pinned for the real architecture."""
-    return EagerExecutor(decoder(scenario.decoder), pin_rows=8 if scenario.decoder == "ace_tiny" else None)
+    return EagerExecutor(decoder(scenario), pin_rows=8 if scenario.decoder == "tiny" else None)
 
 
 def play(scenario: Scenario, *, switches: Switches | None = None, on: Executor | None = None) -> Played:
@@ -334,11 +333,6 @@ def _ace_cfg(p: Player) -> None:
 _SDE = {"solver": Solver.SDE}
 _MIXED = {"depth": 4, "steps": 6}
 
-PLAIN = Switches(
-    fused_cfg=False, cached_conditioning=False, integrator="per_slot", host_gates=False, joined_stream=False
-)
-"""Every optimization off."""
-
 _BATTERY = (
     Scenario("ode_plain", "Euler steps, a late arrival", _plain),
     Scenario("ode_partial_denoise", "starts from a source, down to a denoise of 0", _partial_denoise),
@@ -360,14 +354,14 @@ _BATTERY = (
     Scenario("initial_noise_curve", "noise and source mixed by a curve at the start", _initial_noise),
     Scenario("channel_gain", "gain on the decoder's input alone, changed live", _channel_gain),
     Scenario("mixed_ring", "every feature in flight at once", _mixed_ring, _MIXED),
-    Scenario("plain_path", "the mixed ring with every switch off", _mixed_ring, _MIXED, switches=PLAIN),
+    Scenario("plain_path", "the mixed ring with every switch off", _mixed_ring, _MIXED, switches=PLAIN_PATH),
     Scenario(
         "odd_length", "an odd number of frames, with wavelet correction", _odd_length, {"dcw": DCW(wavelet="db3")}
     ),
     Scenario("depth_change", "the ring shrinks and grows", _depth_change),
     Scenario("length_change", "another length displaces what is in flight", _length_change),
-    Scenario("ace_tiny_plain", "the ACE-Step architecture, plain", _plain, decoder="ace_tiny"),
-    Scenario("ace_tiny_cfg", "the ACE-Step architecture, guided", _ace_cfg, decoder="ace_tiny"),
+    Scenario("ace_tiny_plain", "the ACE-Step architecture, plain", _plain, decoder="tiny"),
+    Scenario("ace_tiny_cfg", "the ACE-Step architecture, guided", _ace_cfg, decoder="tiny"),
 )
 
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _BATTERY}

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from harness.engine import Switches
+from harness.engine import PLAIN_PATH, Switches
 from harness.parity.compare import assert_identical
 from harness.parity.platform import one_thread
-from harness.parity.scenarios import PLAIN, SCENARIOS, play
+from harness.parity.scenarios import SCENARIOS, play
 
 SEED_DESIGN = [
     "ode_plain",
@@ -44,7 +44,7 @@ def test_the_battery_has_every_scenario_it_promises() -> None:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_the_plain_path_makes_the_same_bits_at_every_tick(name: str) -> None:
     with one_thread():
-        fast, plain = play(SCENARIOS[name], switches=Switches()), play(SCENARIOS[name], switches=PLAIN)
+        fast, plain = play(SCENARIOS[name], switches=Switches()), play(SCENARIOS[name], switches=PLAIN_PATH)
     assert_identical(fast.finished, plain.finished, name)
     assert fast.ticks == plain.ticks
 
