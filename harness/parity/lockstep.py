@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from enum import StrEnum
 from types import TracebackType
 from typing import TypeAlias, TypeVar, cast
 
@@ -75,16 +76,18 @@ def run(
     decoder: str = catalog.AFFINE,
     executor: catalog.Kind | str = catalog.Kind.EAGER,
     *,
+    others: Switches | None = None,
     max_rows: int = 8,
     pin_rows: int | None = None,
-) -> list[Finished]:
-    """Play a script on two pipelines one switch apart; what finished.
+) -> Lockstep:
+    """Play a script on two pipelines one switch apart, and close them; what is left can still be asked for its stats.
 
     Args:
         script: what happens.
         switch: the one that is on in the first pipeline and off in the second.
         decoder: the name of the model that both use; see `catalog.decoder`.
         executor: the kind that each of them gets one of.
+        others: how the other switches stand in both; None is all on.
         max_rows: of the executors.
         pin_rows: of the executors.
 
@@ -92,13 +95,19 @@ def run(
         Parted: they are not the same at some tick.
         InvalidInput: no such switch, or what the script asks for is refused, by both alike.
     """
-    on, off = one_apart(script.config(), switch)
+    others = others or Switches()
+    on, off = one_apart(script.config(others), switch)
     model = catalog.decoder(decoder, encoder_dim=script.encoder_dim)
     first, second = (catalog.executor(executor, model, max_rows, pin_rows) for _ in range(2))
-    options = f"{switch!r}, {decoder!r}, {str(executor)!r}, max_rows={max_rows}, pin_rows={pin_rows}"
-    repro = f"from harness.parity.lockstep import run\nfrom harness.parity.script import *\nrun({script!r}, {options})"
+    options = f"others=Switches({_arguments(others)}), {max_rows=}, {pin_rows=}"
+    repro = (
+        "from harness.engine import Switches\nfrom harness.parity.lockstep import run\n"
+        "from harness.parity.script import *\n"
+        f"run({script!r}, {switch!r}, {decoder!r}, {str(executor)!r}, {options})"
+    )
     with Lockstep((first, on), (second, off), (f"{switch} on", "off"), repro) as lockstep:
-        return script.play(lockstep)
+        script.play(lockstep)
+    return lockstep
 
 
 class Lockstep:
@@ -109,6 +118,11 @@ class Lockstep:
         second: of the second.
         names: what the two are called in a report.
         repro: what to run to see a difference again.
+
+    Attributes:
+        first: the first pipeline.
+        second: the second.
+        finished: all that finished.
     """
 
     def __init__(
@@ -125,6 +139,7 @@ class Lockstep:
             for (executor, config), seen in zip((first, second), self._seen, strict=True)
         )
         self._ticking = 0
+        self.finished: list[Finished] = []
         self._who = " and ".join(names)
         self._repro = repro
 
@@ -155,6 +170,7 @@ class Lockstep:
         differences = compare_trees(made, expected) if any(made.values()) else []
         if differences:
             raise self._parted(differences)
+        self.finished += first
         return first
 
     def drain(self) -> list[Finished]:
@@ -257,6 +273,11 @@ def _tensors(pipeline: StreamPipeline, finished: Sequence[Finished]) -> dict[str
     """Everything that a tick left behind."""
     slots = {f"slot {index}": slot.state() for index, slot in enumerate(pipeline.slots) if slot is not None}
     return {**slots, "finished": {str(f.id): f.latent for f in finished}}
+
+
+def _arguments(switches: Switches) -> str:
+    held = asdict(switches)
+    return ", ".join(f"{name}={(str(v) if isinstance(v, StrEnum) else v)!r}" for name, v in held.items())
 
 
 def _listed(differences: Sequence[Difference]) -> str:

@@ -55,9 +55,9 @@ def parted(script: Script, switch: str, **options: Any) -> Parted:
 @pytest.mark.parametrize("executor", ["eager", "static", "deferred"])
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_what_is_the_same_passes_and_is_handed_out(switch: str, executor: str) -> None:
-    finished = run(BUSY, switch, executor=executor)
+    finished = run(BUSY, switch, executor=executor).finished
     assert sorted(f.seed for f in finished) == [1, 2, 3]
-    assert_identical([f.latent for f in finished], [f.latent for f in run(BUSY, SWITCHES[0])])
+    assert_identical([f.latent for f in finished], [f.latent for f in run(BUSY, SWITCHES[0]).finished])
 
 
 def test_one_apart_changes_one_switch() -> None:
@@ -206,8 +206,8 @@ def test_equal_texts_are_one_condition_and_a_rewrite_reaches_it() -> None:
 
 def test_a_rewrite_in_flight_is_seen_by_cached_and_rebuilt_conditions_alike() -> None:
     script = Script((Submit(1, (Text(4),)), Tick(), Rewrite(Text(4), 8), Tick(), Rewrite(Text(4), 9), Drain()))
-    changed = run(script, "cached_conditioning")
-    (kept,) = run(Script((Submit(1, (Text(4),)), Drain())), "cached_conditioning")
+    changed = run(script, "cached_conditioning").finished
+    (kept,) = run(Script((Submit(1, (Text(4),)), Drain())), "cached_conditioning").finished
     with pytest.raises(AssertionError):
         assert_identical(changed[0].latent, kept.latent)
 
