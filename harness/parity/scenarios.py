@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.engine.config import DCW, PLAIN_PATH, PipelineConfig, Solver, Switches
 from harness.engine.decoders import Decoder
-from harness.engine.executors import EagerExecutor, Executor
+from harness.engine.executors import Executor
 from harness.engine.noise import Purpose, noise
 from harness.engine.pipeline import StreamPipeline, Submission
 from harness.engine.request import Condition, Guidance, LatentMask, Request, X0Target
@@ -121,9 +121,9 @@ def decoder(scenario: Scenario) -> Decoder:
     return catalog.decoder(scenario.decoder, encoder_dim=scenario.sizes.encoder_dim)
 
 
-def executor(scenario: Scenario) -> Executor:
-    """The executor a capture is blessed on: eager, with rows pinned for the real architecture."""
-    return EagerExecutor(decoder(scenario), pin_rows=8 if scenario.decoder == "tiny" else None)
+def executor(scenario: Scenario, kind: catalog.Kind | str = catalog.Kind.EAGER) -> Executor:
+    """An executor for a scenario, its rows pinned for the real architecture; captures are blessed on the eager one."""
+    return catalog.executor(kind, decoder(scenario), pin_rows=None if scenario.decoder == catalog.AFFINE else 8)
 
 
 def play(scenario: Scenario, *, switches: Switches | None = None, on: Executor | None = None) -> Played:

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 
 from harness.engine import PLAIN_PATH, Switches
+from harness.parity.catalog import Kind
 from harness.parity.compare import assert_identical
 from harness.parity.platform import one_thread
-from harness.parity.scenarios import SCENARIOS, play
+from harness.parity.scenarios import SCENARIOS, executor, play
 
 SEED_DESIGN = [
     "ode_plain",
@@ -41,10 +42,12 @@ def test_the_battery_has_every_scenario_it_promises() -> None:
     assert set(SEED_DESIGN + ADDED) <= set(SCENARIOS)
 
 
+@pytest.mark.parametrize("kind", Kind)
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_plain_path_makes_the_same_bits_at_every_tick(name: str) -> None:
+def test_the_plain_path_makes_the_same_bits_at_every_tick(name: str, kind: str) -> None:
     with one_thread():
-        fast, plain = play(SCENARIOS[name], switches=Switches()), play(SCENARIOS[name], switches=PLAIN_PATH)
+        fast = play(SCENARIOS[name], switches=Switches(), on=executor(SCENARIOS[name], kind))
+        plain = play(SCENARIOS[name], switches=PLAIN_PATH)
     assert_identical(fast.finished, plain.finished, name)
     assert fast.ticks == plain.ticks
 
