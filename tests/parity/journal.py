@@ -45,10 +45,11 @@ class JournaledPipeline(StreamPipeline):
         super().set_dcw(dcw)
         self.now = replace(self.now, dcw=dcw)
 
-    def assert_oracle_agrees(self, executor: Executor) -> None:
-        """Every finished latent has exactly the bits of its request run alone."""
-        assert self.finished
-        for finished, ended in self.finished:
+    def assert_oracle_agrees(self, executor: Executor, which: list[tuple[Finished, int]] | None = None) -> None:
+        """Every finished latent, or those of `which`, has exactly the bits of its request run alone."""
+        judged = self.finished if which is None else which
+        assert judged
+        for finished, ended in judged:
             controls = self.journal[ended - finished.ticks_in_flight : ended]
             alone = reference.run(executor, self.requests[finished.id], self.config, self.encoder_length or 0, controls)
             assert_identical(finished.latent, alone, f"request {finished.id}")

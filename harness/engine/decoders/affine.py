@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -85,7 +86,7 @@ class AffineDecoder:
         h, t, context = hidden_states.float(), timestep.float().view(-1, 1, 1), context_latents.float()
         src, chunk = context[..., :channels], context[..., channels:]
         attended, everything = _summaries(encoder_hidden_states.float(), encoder_mask.bool())
-        ramp = _ramp(frames, h.device).unsqueeze(1) - _ramp(channels, h.device)
+        ramp = _ramp(frames, channels, h.device)
         return _velocity(h, t, src, chunk, ramp, attended.view(-1, 1, 1), everything.view(-1, 1, 1))
 
 
@@ -123,15 +124,21 @@ def _soft(z: Tensor) -> Tensor:
     return z / (1 + z.abs())
 
 
+@lru_cache(maxsize=64)
 def _decay(size: int, period: int, device: torch.device) -> Tensor:
     """`8 / (8 + i % period)` for i below `size`."""
     index = torch.arange(size, device=device) % period
     return torch.full((size,), 8.0, device=device) / (8.0 + index.float())
 
 
-def _ramp(size: int, device: torch.device) -> Tensor:
-    """`1/size, 2/size, ... 1`, as products with one reciprocal."""
-    return torch.arange(1, size + 1, device=device).float() * (1 / size)
+@lru_cache(maxsize=64)
+def _ramp(frames: int, channels: int, device: torch.device) -> Tensor:
+    """`r` of the class: products with one reciprocal a side."""
+
+    def rising(size: int) -> Tensor:
+        return torch.arange(1, size + 1, device=device).float() * (1 / size)
+
+    return rising(frames).unsqueeze(1) - rising(channels)
 
 
 def _null_embedding(width: int) -> Tensor:
