@@ -56,5 +56,5 @@ def noise(
 def to_device(host: Tensor, device: torch.device) -> Tensor:
     """Move a CPU tensor to `device` without the host waiting for work that is queued there."""
     if device.type != "cuda":
-        return host.to(device)
+        return host if device == host.device else host.to(device)
     return host.pin_memory().to(device, non_blocking=True)

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import lru_cache
+from typing import cast
 
 import ptwt
 import pywt
 import torch
+from ptwt.constants import Wavelet, WaveletTensorTuple
 from torch import Tensor
 from torch.nn import functional
 
@@ -37,15 +39,16 @@ Gains = tuple[Callable[[int], Tensor] | None, Callable[[int], Tensor] | None]
 def dwt(x: Tensor, wavelet: str) -> tuple[Tensor, Tensor]:
     """Low and high band of `[1, T, D]` along T, each `[1, (T + filter - 1)//2, D]`."""
     with _ieee_convolutions(x.device):
-        low, high = ptwt.wavedec(x, wavelet, mode="zero", level=1, axis=1)
-    return low, high
+        low, high = ptwt.wavedec(x.transpose(1, 2), _filters(wavelet, x.device), mode="zero", level=1)
+    return low.transpose(1, 2), high.transpose(1, 2)
 
 
 def idwt(low: Tensor, high: Tensor, wavelet: str, frames: int) -> Tensor:
     """The inverse of `dwt`, trimmed back to `frames`."""
     with _ieee_convolutions(low.device):
-        restored: Tensor = ptwt.waverec([low, high], wavelet, axis=1)
-    return restored[:, :frames].contiguous()
+        bands = [low.transpose(1, 2), high.transpose(1, 2)]
+        restored: Tensor = ptwt.waverec(bands, _filters(wavelet, low.device))
+    return restored.transpose(1, 2)[:, :frames].contiguous()
 
 
 def resample(scaler: Tensor, length: int) -> Tensor:
@@ -112,6 +115,14 @@ def reconstruction_error(wavelet: str) -> float:
         restored = idwt(*dwt(signal, wavelet), wavelet, frames)
         worst = max(worst, float((restored - signal).abs().max()))
     return worst
+
+
+@lru_cache(maxsize=64)
+def _filters(wavelet: str, device: torch.device) -> Wavelet:
+    """The wavelet's filter bank on `device`: a transform by name would copy it there each time, and wait for that."""
+    with torch.inference_mode(False):
+        bank = [torch.tensor(each, dtype=torch.float32, device=device) for each in pywt.Wavelet(wavelet).filter_bank]
+    return cast(Wavelet, WaveletTensorTuple(*bank))
 
 
 @contextmanager

@@ -127,18 +127,18 @@ def _soft(z: Tensor) -> Tensor:
 @lru_cache(maxsize=64)
 def _decay(size: int, period: int, device: torch.device) -> Tensor:
     """`8 / (8 + i % period)` for i below `size`."""
-    index = torch.arange(size, device=device) % period
-    return torch.full((size,), 8.0, device=device) / (8.0 + index.float())
+    with torch.inference_mode(False):  # it outlives the call
+        index = torch.arange(size, device=device) % period
+        return torch.full((size,), 8.0, device=device) / (8.0 + index.float())
 
 
 @lru_cache(maxsize=64)
 def _ramp(frames: int, channels: int, device: torch.device) -> Tensor:
     """`r` of the class: products with one reciprocal a side."""
 
-    def rising(size: int) -> Tensor:
-        return torch.arange(1, size + 1, device=device).float() * (1 / size)
-
-    return rising(frames).unsqueeze(1) - rising(channels)
+    with torch.inference_mode(False):  # it outlives the call
+        rows, columns = (torch.arange(1, size + 1, device=device).float() * (1 / size) for size in (frames, channels))
+        return rows.unsqueeze(1) - columns
 
 
 def _null_embedding(width: int) -> Tensor:
