@@ -1,4 +1,4 @@
-"""Set-up shared by every test: the hypothesis profiles.
+"""Set-up shared by every test: the hypothesis profiles, and one thread for torch's operators.
 
 `ci`, the default, draws the same examples at every run, so that a red test stays red until its cause is mended.
 `nightly` draws new ones, thousands of them. HARNESS_HYPOTHESIS_PROFILE or pytest's --hypothesis-profile chooses.
@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A time limit would make the verdict depend on how busy the machine is.
@@ -16,3 +18,12 @@ UNTIMED = settings(deadline=None, print_blob=True, suppress_health_check=[Health
 settings.register_profile("ci", UNTIMED, max_examples=100, derandomize=True)
 settings.register_profile("nightly", UNTIMED, max_examples=5000, derandomize=False)
 settings.load_profile(os.environ.get("HARNESS_HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Captures are made with one thread, and tensors this small are faster so; a test that wants two says it."""
+    from harness.parity import platform  # noqa: PLC0415 - coverage starts after this file is imported
+
+    with platform.one_thread():
+        yield

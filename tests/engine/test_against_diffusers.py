@@ -19,7 +19,6 @@ from torch.nn import functional
 from harness.engine import DCW, Condition, Guidance, PipelineConfig, Request, StreamPipeline
 from harness.engine.decoders import AceStepDecoder
 from harness.engine.executors import EagerExecutor
-from harness.parity.platform import one_thread
 
 STEPS, D, E = 8, 8, 32
 BOUND = 2e-5
@@ -94,7 +93,7 @@ def draw(seed: int, length: int, width: int) -> Tensor:
 
 @pytest.fixture(autouse=True, name="decoder")
 def _decoder() -> Iterator[AceStepDecoder]:
-    with one_thread(), torch.no_grad():
+    with torch.no_grad():
         yield AceStepDecoder.preset("tiny", 0)
 
 

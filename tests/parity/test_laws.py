@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.engine import PLAIN_PATH, StreamPipeline, Switches
 from harness.engine.decoders import AffineDecoder
-from harness.parity import catalog, platform
+from harness.parity import catalog
 from harness.parity.compare import assert_identical, difference
 from harness.parity.script import (
     Control,
@@ -48,12 +48,6 @@ SCRIPTS = st.builds(
 KINDS = st.sampled_from(["eager", "static"])
 # Of the profile in force: these laws are asked of many values each.
 FEWER = settings(max_examples=max(1, settings().max_examples * 3 // 10))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with platform.one_thread():
-        yield
 
 
 def pipeline(script: Script, kind: str, switches: Switches | None = None) -> StreamPipeline:

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import EagerExecutor
-from harness.parity import catalog, platform
+from harness.parity import catalog
 from harness.parity.script import Control, Correct, Depth, Drain, Event, Gain, Props, Script, Submit, Tick, Wavelets
 from tests.parity.journal import JournaledPipeline
 from tests.parity.strategies import CONTROLS, LEVELS, SCALARS, WAVELETS, changes, submissions, texts
@@ -124,9 +124,8 @@ class Anything(RuleBasedStateMachine):
 def run(machine: type[Anything], kind: str, **options: Any) -> Counter[str]:
     """What happened, and in how many examples."""
     happened: Counter[str] = Counter()
-    with platform.one_thread():
-        ran = type(machine.__name__, (machine,), {"kind": kind, "happened": happened})
-        run_state_machine_as_test(ran, settings=settings(stateful_step_count=25, **options))
+    ran = type(machine.__name__, (machine,), {"kind": kind, "happened": happened})
+    run_state_machine_as_test(ran, settings=settings(stateful_step_count=25, **options))
     return happened
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given
@@ -10,18 +8,12 @@ from hypothesis import strategies as st
 from harness.engine import Condition, InvalidInput, PipelineConfig, Request
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import EagerExecutor
-from harness.parity import catalog, platform, reference
+from harness.parity import catalog, reference
 from harness.parity.compare import ParityError
 from harness.parity.scenarios import SCENARIOS, Player, executor
 from harness.parity.script import Script
 from tests.parity.journal import JournaledPipeline
 from tests.parity.strategies import scripts
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with platform.one_thread():
-        yield
 
 
 def journaled(name: str, kind: str = "eager") -> JournaledPipeline:

@@ -5,7 +5,6 @@ import pytest
 from harness.engine import PLAIN_PATH, Switches
 from harness.parity.catalog import Kind
 from harness.parity.compare import assert_identical
-from harness.parity.platform import one_thread
 from harness.parity.scenarios import SCENARIOS, executor, play
 
 SEED_DESIGN = [
@@ -45,14 +44,12 @@ def test_the_battery_has_every_scenario_it_promises() -> None:
 @pytest.mark.parametrize("kind", Kind)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_the_plain_path_makes_the_same_bits_at_every_tick(name: str, kind: str) -> None:
-    with one_thread():
-        fast = play(SCENARIOS[name], switches=Switches(), on=executor(SCENARIOS[name], kind))
-        plain = play(SCENARIOS[name], switches=PLAIN_PATH)
+    fast = play(SCENARIOS[name], switches=Switches(), on=executor(SCENARIOS[name], kind))
+    plain = play(SCENARIOS[name], switches=PLAIN_PATH)
     assert_identical(fast.finished, plain.finished, name)
     assert fast.ticks == plain.ticks
 
 
 def test_the_mixed_ring_really_mixes() -> None:
-    with one_thread():
-        played = play(SCENARIOS["mixed_ring"])
+    played = play(SCENARIOS["mixed_ring"])
     assert set(played.finished) == {"full", "plain", "self", "masked", "init", "gated"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +11,6 @@ from hypothesis import given
 
 from harness.engine import execute, plan
 from harness.engine.conditioning import CacheCounts
-from harness.parity import platform
 from harness.parity.catalog import DeferredStream
 from harness.parity.lockstep import SWITCHES, Lockstep, run
 from tests.parity.strategies import Case, cases
@@ -32,12 +31,6 @@ ACTED: dict[str, Callable[[Lockstep], bool]] = {
     "host_gates": lambda done: CALLS["host"] > 0 and CALLS["tensor"] > 0,
     "joined_stream": lambda done: CALLS["join"] > 0 and CALLS["wait"] > 0,
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with platform.one_thread():
-        yield
 
 
 def count(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, as_name: str) -> None:

@@ -9,7 +9,6 @@ from harness.engine.decoders import AceStepDecoder, AffineDecoder
 from harness.engine.executors import Batch, EagerExecutor
 from harness.engine.noise import Purpose, noise
 from harness.parity.compare import assert_identical
-from harness.parity.platform import one_thread
 
 
 def batch(rows: int) -> Batch:
@@ -26,11 +25,10 @@ def batch(rows: int) -> Batch:
 
 
 def test_with_pinned_rows_a_row_s_bits_do_not_depend_on_how_many_run_with_it() -> None:
-    with one_thread():
-        executor = EagerExecutor(AceStepDecoder.preset("tiny", 0), pin_rows=8)
-        alone = executor.run(batch(1)).clone()
-        for rows in range(2, 9):
-            assert_identical(executor.run(batch(rows))[:1], alone)
+    executor = EagerExecutor(AceStepDecoder.preset("tiny", 0), pin_rows=8)
+    alone = executor.run(batch(1)).clone()
+    for rows in range(2, 9):
+        assert_identical(executor.run(batch(rows))[:1], alone)
 
 
 def test_pinned_rows_bound_the_rows_of_a_run() -> None:
@@ -66,11 +64,10 @@ def test_row_counts_are_checked(fields: dict[str, int]) -> None:
 
 
 def test_with_pinned_rows_a_row_s_bits_do_not_depend_on_what_runs_with_it() -> None:
-    with one_thread():
-        executor = EagerExecutor(AceStepDecoder.preset("tiny", 0), pin_rows=4)
-        alone = executor.run(batch(1)).clone()
-        three = {name: tensor[[0, 3, 2]] for name, tensor in batch(4).tensors().items()}
-        assert_identical(executor.run(Batch(**three))[:1], alone)
+    executor = EagerExecutor(AceStepDecoder.preset("tiny", 0), pin_rows=4)
+    alone = executor.run(batch(1)).clone()
+    three = {name: tensor[[0, 3, 2]] for name, tensor in batch(4).tensors().items()}
+    assert_identical(executor.run(Batch(**three))[:1], alone)
 
 
 def test_pinned_runs_have_as_many_rows_as_they_say() -> None:

@@ -8,7 +8,6 @@ from harness.engine import BatchTooLarge, InvalidInput, PipelineClosed
 from harness.engine.decoders import AceStepDecoder, AffineDecoder
 from harness.engine.executors import Batch, EagerExecutor, Executor, StaticExecutor
 from harness.parity.compare import assert_identical
-from harness.parity.platform import one_thread
 from tests.engine.executors.test_eager import batch
 from tests.fakes import DeferredStream
 
@@ -27,10 +26,9 @@ def longer(rows: int) -> Batch:
 @pytest.mark.parametrize("decoder", decoders(), ids=["affine", "tiny"])
 @pytest.mark.parametrize("pin_rows", [None, 8])
 def test_it_has_the_bits_of_the_eager_executor(decoder: AffineDecoder | AceStepDecoder, pin_rows: int | None) -> None:
-    with one_thread():
-        eager, static = (kind(decoder, 8, pin_rows) for kind in (EagerExecutor, StaticExecutor))
-        for rows in (3, 8, 1, 3):
-            assert_identical(static.run(batch(rows)), eager.run(batch(rows)))
+    eager, static = (kind(decoder, 8, pin_rows) for kind in (EagerExecutor, StaticExecutor))
+    for rows in (3, 8, 1, 3):
+        assert_identical(static.run(batch(rows)), eager.run(batch(rows)))
 
 
 def test_it_is_an_executor() -> None:
