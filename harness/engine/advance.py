@@ -39,8 +39,10 @@ def mask_in_force(plan: SlotPlan) -> Tensor | None:
 def blended_state(plan: SlotPlan, slot: Slot) -> Tensor:
     """The slot's state with the frames outside the latent mask set to the original at the slot's time."""
     mask, latent_mask = mask_in_force(plan), plan.request.latent_mask
-    if mask is None or latent_mask is None or slot.mask_noise is None:
+    if mask is None or latent_mask is None:
         return slot.x
+    if slot.mask_noise is None:
+        raise TypeError("a latent mask acts on a slot that was admitted without mask noise")
     return blend.mask_state(slot.x, mask, latent_mask.original.float(), slot.mask_noise, plan.t)
 
 

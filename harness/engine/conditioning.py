@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from harness.engine import checks
 from harness.engine.request import Condition
 
 
@@ -78,17 +79,21 @@ class ConditioningCache:
     """`build` behind a small LRU: a hit returns the very tensors that a rebuild would equal.
 
     Entries are keyed on the identity and the version counter of every source tensor, so writing into a condition in
-    place makes a rebuild. Two writers move no counter and are not seen: `tensor.data` and NumPy memory that a tensor
-    shares. Inference tensors have no counter and go by identity alone. An entry holds its sources, so no identity is
-    reused while it is a key.
+    place makes a rebuild. Writers that move no counter are not seen: `tensor.data`, memory shared with NumPy or DLPack,
+    a storage written to directly, and a CUDA graph or engine that writes into the tensor when it is replayed (clone
+    such a text encoder's output). Inference tensors have no counter and go by identity alone. An entry holds its
+    sources, so no identity is reused while it is a key.
 
     Args:
-        capacity: how many runs' conditionings are kept.
+        capacity: how many runs' conditionings are kept, at least 1; a request's tensors stay in memory as long.
+
+    Raises:
+        InvalidInput: a capacity below 1.
     """
 
     def __init__(self, capacity: int = 8) -> None:
         """An empty cache."""
-        self.capacity = capacity
+        self.capacity = checks.integer("capacity", capacity, 1)
         self.counts = CacheCounts()
         self._entries: OrderedDict[Key, tuple[tuple[Tensor, ...], Conditioning]] = OrderedDict()
 

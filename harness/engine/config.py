@@ -40,6 +40,9 @@ class Integrator(StrEnum):
 class Switches:
     """The tick's optimizations. Each is on by default, off is the plain path, and both give the same bits.
 
+    For `fused_cfg` that holds on an executor whose rows do not depend on how many run with them; pinning the rows makes
+    one of any other.
+
     Attributes:
         fused_cfg: positive and negative rows in one decoder run where they fit `max_rows`; off: two passes.
         cached_conditioning: padded and stacked conditions kept between ticks; off: rebuilt every tick.

@@ -19,7 +19,7 @@ from harness.engine.execute import Machinery, Observer, Stage, execute
 from harness.engine.executors.base import Executor
 from harness.engine.executors.stream import joiner
 from harness.engine.geometry import Geometry, fix
-from harness.engine.plan import Controls, Queued, SharedControl, TickPlan, plan_tick
+from harness.engine.plan import Controls, Path, Queued, SharedControl, TickPlan, plan_tick
 from harness.engine.request import Request
 from harness.engine.schedule import timesteps
 from harness.engine.slot import Slot, admit
@@ -81,10 +81,13 @@ class Stats:
         dropped: requests displaced.
         decoder_runs: executor runs of committed ticks.
         decoder_rows: rows of those runs.
+        joins: runs on a stream of the executor's own, which the current stream, or the host, waited for.
+        euler_steps: steps of slots on the plain Euler path.
+        gates: questions whether a curve is neutral.
         depth: places that take new requests.
         in_flight: occupied places.
         queued: waiting requests.
-        conditioning: hits, misses and evictions of the conditioning cache.
+        conditioning: hits, misses and evictions of the conditioning cache, those of ticks that failed too.
     """
 
     ticks: int = 0
@@ -94,6 +97,9 @@ class Stats:
     dropped: int = 0
     decoder_runs: int = 0
     decoder_rows: int = 0
+    joins: int = 0
+    euler_steps: int = 0
+    gates: int = 0
     depth: int = 0
     in_flight: int = 0
     queued: int = 0
@@ -112,11 +118,12 @@ class StreamPipeline:
         observe: told of every tensor of every stage, for comparisons; None in production.
 
     Raises:
-        InvalidInput: a depth above the executor's `max_rows`.
+        InvalidInput: a depth above the executor's `max_rows`, or something that is no executor.
     """
 
     def __init__(self, executor: Executor, config: PipelineConfig | None = None, *, observe: Observer | None = None):
         """See the class."""
+        checks.instance("executor", executor, Executor, "an Executor: max_rows, takes_mask, stream, run and close")
         self.config = config or PipelineConfig()
         self.executor = executor
         self._observe = observe
@@ -197,7 +204,7 @@ class StreamPipeline:
             plan = self._plan()
             slots = {index: slot for index, slot in enumerate(self._ring) if slot is not None}
             for a in plan.admissions:
-                slots[a.index] = admit(a.queued.id, a.queued.request, a.queued.times, plan.tick)
+                slots[a.index] = admit(a.queued.id, a.queued.request, a.queued.times, plan.tick, masked=a.masked)
             moved = execute(plan, slots, self._machinery()) if plan.slots else {}
             return self._commit(plan, moved)
 
@@ -317,6 +324,9 @@ class StreamPipeline:
             finished=self._stats.finished + len(finished),
             decoder_runs=self._stats.decoder_runs + len(plan.runs),
             decoder_rows=self._stats.decoder_rows + sum(len(rows) for rows in plan.runs),
+            joins=self._stats.joins + (0 if self.executor.stream is None else len(plan.runs)),
+            euler_steps=self._stats.euler_steps + sum(p.path is Path.EULER for p in plan.slots),
+            gates=self._stats.gates + plan.gates,
             conditioning=self._cache.counts,
         )
         if self._observe is not None:

@@ -22,6 +22,20 @@ Gate = Callable[[Curve, float], bool]
 """`(curve, neutral value)` to whether the curve is neutral."""
 
 
+class CountedGate:
+    """A gate that counts how often it was asked."""
+
+    def __init__(self, gate: Gate) -> None:
+        """Count the questions to `gate`."""
+        self._gate = gate
+        self.asked = 0
+
+    def __call__(self, curve: Curve, neutral: float) -> bool:
+        """What the gate says."""
+        self.asked += 1
+        return self._gate(curve, neutral)
+
+
 class SharedControl(StrEnum):
     """A control that overrides a value on every slot that has what it acts on."""
 
@@ -69,10 +83,11 @@ class Queued:
 
 @dataclass(frozen=True)
 class Admission:
-    """A queued request that enters the ring this tick at place `index`."""
+    """A queued request that enters the ring this tick at place `index`; `masked` if its latent mask will ever act."""
 
     index: int
     queued: Queued
+    masked: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +194,7 @@ class TickPlan:
             negatives in slot order.
         dcw: the correction after the step, or None.
         channel_gain: factor of the decoder's input, or None.
+        gates: how often it was asked whether a curve is neutral.
     """
 
     tick: int
@@ -187,6 +203,7 @@ class TickPlan:
     runs: tuple[tuple[Row, ...], ...]
     dcw: DCWPlan | None
     channel_gain: Curve | None
+    gates: int
 
 
 def plan_tick(
@@ -210,8 +227,8 @@ def plan_tick(
         depth: how many places take new requests; places beyond it finish what they hold.
         max_rows: the executor's ceiling for one run.
     """
-    gate = ask_host if config.switches.host_gates else ask_tensor
-    admissions = _admissions(ring, queue, depth)
+    gate = CountedGate(ask_host if config.switches.host_gates else ask_tensor)
+    admissions = _admissions(ring, queue, depth, gate)
     entering = {a.index: a.queued for a in admissions}
     slots: list[SlotPlan] = []
     for index, slot in enumerate(ring):
@@ -230,6 +247,7 @@ def plan_tick(
         runs=split_runs(positives, negatives, max_rows, fused=config.switches.fused_cfg),
         dcw=plan_dcw(controls.dcw, gate),
         channel_gain=None if gain is None or gate(gain, 1.0) else gain,
+        gates=gate.asked,
     )
 
 
@@ -268,9 +286,19 @@ def active(conditions: Sequence[Condition], step: int, total: int) -> tuple[Cond
     return found or tuple(conditions[:1])
 
 
-def _admissions(ring: Sequence[Slot | None], queue: Sequence[Queued], depth: int) -> tuple[Admission, ...]:
+def _admissions(ring: Sequence[Slot | None], queue: Sequence[Queued], depth: int, gate: Gate) -> tuple[Admission, ...]:
     free = [index for index in range(depth) if ring[index] is None]
-    return tuple(Admission(index, queued) for index, queued in zip(free, queue, strict=False))
+    return tuple(
+        Admission(index, queued, _acts(queued.request.latent_mask, gate))
+        for index, queued in zip(free, queue, strict=False)
+    )
+
+
+def _acts(latent_mask: LatentMask | None, gate: Gate) -> bool:
+    """Whether a latent mask acts at any step: one with a strength of its own always may."""
+    if latent_mask is None:
+        return False
+    return latent_mask.strength_at is not None or not gate(required(latent_mask.mask), 1.0)
 
 
 def _plan_slot(
@@ -339,11 +367,9 @@ def _plan_guidance(request: Request, shared: Mapping[SharedControl, Curve], gate
 
 
 def _mask_strength(latent_mask: LatentMask | None, step: int, total: int, gate: Gate) -> float | None:
-    if latent_mask is None:
+    if latent_mask is None or not _acts(latent_mask, gate):
         return None
-    if latent_mask.strength_at is not None:
-        return latent_mask.strength_in_force(step, total)
-    return None if gate(required(latent_mask.mask), 1.0) else 1.0
+    return latent_mask.strength_in_force(step, total)
 
 
 def _plan_target(

@@ -153,7 +153,8 @@ class LatentMask:
 
     Attributes:
         mask: a number or per-frame values in [0, 1], bool, integer or float. Copied.
-        original: `[1, T, D]`, the latent that is kept; it also stands in for a missing source. Not copied.
+        original: `[1, T, D]`, the latent that is kept; it also stands in for a missing source, even where the mask is 1
+            everywhere and keeps nothing. Not copied.
         strength_at: factor of the mask at each step; None is 1. A pure function.
     """
 
@@ -171,11 +172,6 @@ class LatentMask:
         object.__setattr__(self, "mask", made)
         if self.strength_at is not None and not callable(self.strength_at):
             raise InvalidInput("latent_mask.strength_at", checks.describe(self.strength_at), "a callable or None")
-
-    @property
-    def is_neutral(self) -> bool:
-        """Whether every frame is generated at every step: a host fact. The original still stands in for a source."""
-        return self.strength_at is None and required(self.mask).is_everywhere(1.0)
 
     def strength_in_force(self, step: int, total: int) -> float:
         """What `strength_at` says at `step` of `total`; 1 without one.

@@ -51,12 +51,14 @@ class Slot:
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
-def admit(id: str | int, request: Request, times: tuple[float, ...], tick: int) -> Slot:
-    """The slot of a request that enters the ring at `tick`, its noise drawn and its initial state made."""
+def admit(id: str | int, request: Request, times: tuple[float, ...], tick: int, *, masked: bool) -> Slot:
+    """The slot of a request that enters the ring at `tick`, its noise drawn and its initial state made.
+
+    `masked` says whether its latent mask will ever act; one that never does draws no noise.
+    """
     shape = (1, request.frames, request.channels)
     drawn = noise(request.seed, Purpose.INITIAL, 0, shape, request.device)
     guidance = request.guidance
-    masked = request.latent_mask is not None and not request.latent_mask.is_neutral
     return Slot(
         id=id,
         request=request,

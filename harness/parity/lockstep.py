@@ -1,19 +1,22 @@
 """Two pipelines fed the same events and compared byte for byte at every tick.
 
-What is compared: every slot's state (latent, guidance average, kept negative velocity), what a tick finished, and the
-host facts around them (who is where, at which step, what a submission displaced). Where they part, every tensor that
-was made in that tick is compared stage by stage, so that the first stage which differs is named and not just its
-consequences.
+What is compared: every tensor that a tick makes, stage by stage; every slot's state (latent, guidance average, kept
+negative velocity); what the tick finished; and the host facts around them (who is where, at which step, what a
+submission displaced). Latents that were handed out are compared again after every later tick. Where the two part, the
+first tick, slot and stage that differ are named, and not just the consequences.
+
+State that is not finite is refused: NaN is the same as NaN, whatever made it. So is a run that compared nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from enum import StrEnum
 from types import TracebackType
 from typing import TypeAlias, TypeVar, cast
 
+import torch
 from torch import Tensor
 
 from harness.engine.config import DCW, PipelineConfig, Switches
@@ -24,8 +27,8 @@ from harness.engine.executors import Executor
 from harness.engine.pipeline import Finished, Stats, StreamPipeline, Submission
 from harness.engine.request import Request
 from harness.engine.slot import Slot
-from harness.parity import catalog
-from harness.parity.compare import Difference, compare_trees
+from harness.parity import catalog, platform
+from harness.parity.compare import NothingCompared, compare_trees, identical
 from harness.parity.script import Script
 
 T = TypeVar("T")
@@ -33,11 +36,19 @@ T = TypeVar("T")
 SWITCHES = tuple(field.name for field in fields(Switches))
 """The names of the tick's optimizations."""
 
-PLAN = "plan"
-"""The stage before any tensor was made: a host fact differs."""
+HOST = "host"
+"""In place of a stage: what differs is no tensor of a tick."""
 
 Seen: TypeAlias = "dict[Stage, dict[int, dict[str, Tensor]]]"
 """Copies of what a tick made: by stage, place in the ring, name."""
+
+_ACTED: dict[str, Callable[[Stats, Stats], bool]] = {
+    "fused_cfg": lambda on, off: on.decoder_runs < off.decoder_runs,
+    "cached_conditioning": lambda on, off: on.conditioning.hits > off.conditioning.hits,
+    "integrator": lambda on, _off: on.euler_steps > 0,
+    "host_gates": lambda on, _off: on.gates > 0,
+    "joined_stream": lambda on, _off: on.joins > 0,
+}
 
 
 class Parted(AssertionError):
@@ -46,7 +57,7 @@ class Parted(AssertionError):
     Attributes:
         tick: the first tick that differs, from 0; a submission counts to the tick that would follow it.
         slot: the first place in the ring where it differs; None for what belongs to no slot.
-        stage: the first stage of it that differs, or `PLAN`.
+        stage: the first stage of it that differs, or `HOST`.
         detail: what differs there.
         repro: what to run to see it again.
     """
@@ -70,6 +81,11 @@ def one_apart(config: PipelineConfig, switch: str) -> tuple[PipelineConfig, Pipe
     return replace(config, switches=held.turned_on(switch)), replace(config, switches=held.turned_off(switch))
 
 
+def acted(switch: str, on: Stats, off: Stats) -> bool:
+    """Whether a switch made the two pipelines do anything in another way, so that their equality says something."""
+    return _ACTED[switch](on, off)
+
+
 def run(
     script: Script,
     switch: str,
@@ -79,8 +95,11 @@ def run(
     others: Switches | None = None,
     max_rows: int = 8,
     pin_rows: int | None = None,
+    device: str = "cpu",
 ) -> Lockstep:
     """Play a script on two pipelines one switch apart, and close them; what is left can still be asked for its stats.
+
+    On the CPU it runs with one thread.
 
     Args:
         script: what happens.
@@ -90,23 +109,28 @@ def run(
         others: how the other switches stand in both; None is all on.
         max_rows: of the executors.
         pin_rows: of the executors.
+        device: where everything is.
 
     Raises:
         Parted: they are not the same at some tick.
+        NothingCompared: no tick made a tensor.
         InvalidInput: no such switch, or what the script asks for is refused, by both alike.
     """
     others = others or Switches()
     on, off = one_apart(script.config(others), switch)
-    model = catalog.decoder(decoder, encoder_dim=script.encoder_dim)
-    first, second = (catalog.executor(executor, model, max_rows, pin_rows) for _ in range(2))
-    options = f"others=Switches({_arguments(others)}), {max_rows=}, {pin_rows=}"
+    model = catalog.decoder(decoder, encoder_dim=script.encoder_dim, device=device)
+    first, second = (catalog.executor(executor, model, max_rows, pin_rows, device) for _ in range(2))
+    options = f"others=Switches({_arguments(others)}), {max_rows=}, {pin_rows=}, {device=}"
     repro = (
         "from harness.engine import Switches\nfrom harness.parity.lockstep import run\n"
         "from harness.parity.script import *\n"
         f"run({script!r}, {switch!r}, {decoder!r}, {str(executor)!r}, {options})"
     )
-    with Lockstep((first, on), (second, off), (f"{switch} on", "off"), repro) as lockstep:
-        script.play(lockstep)
+    names = (f"{switch} on", "off")
+    with platform.one_thread(), Lockstep((first, on), (second, off), names, repro) as lockstep:
+        script.play(lockstep, device)
+    if not lockstep.compared:
+        raise NothingCompared(f"no tick of the script made a tensor: {script!r}")
     return lockstep
 
 
@@ -123,6 +147,7 @@ class Lockstep:
         first: the first pipeline.
         second: the second.
         finished: all that finished.
+        compared: how many tensors were compared.
     """
 
     def __init__(
@@ -130,7 +155,7 @@ class Lockstep:
         first: tuple[Executor, PipelineConfig],
         second: tuple[Executor, PipelineConfig],
         names: tuple[str, str] = ("first", "second"),
-        repro: str = "the events before",
+        repro: str = "feed two pipelines the same events again",
     ) -> None:
         """See the class."""
         self._seen: tuple[Seen, Seen] = ({}, {})
@@ -138,8 +163,11 @@ class Lockstep:
             StreamPipeline(executor, config, observe=_recorder(seen))
             for (executor, config), seen in zip((first, second), self._seen, strict=True)
         )
-        self._ticking = 0
         self.finished: list[Finished] = []
+        self.compared = 0
+        self._handed_out: list[tuple[int, Tensor, Tensor]] = []
+        self._inputs: dict[str, Tensor] = {}
+        self._ticking = 0
         self._who = " and ".join(names)
         self._repro = repro
 
@@ -156,8 +184,10 @@ class Lockstep:
 
     def submit(self, request: Request) -> Submission:
         """Submit to both."""
+        self._inputs.update(_inputs(f"request {self.stats().submitted}", request))
         first, second = self._both(lambda pipeline: pipeline.submit(request))
-        self._agree(vars(first), vars(second))
+        self._agree({(None, name): fact for name, fact in vars(first).items()},
+                    {(None, name): fact for name, fact in vars(second).items()})  # fmt: skip
         return first
 
     def tick(self) -> list[Finished]:
@@ -166,10 +196,9 @@ class Lockstep:
             seen.clear()
         first, second = self._both(lambda pipeline: pipeline.tick())
         self._agree(_facts(self.first, first), _facts(self.second, second))
-        made, expected = _tensors(self.first, first), _tensors(self.second, second)
-        differences = compare_trees(made, expected) if any(made.values()) else []
-        if differences:
-            raise self._parted(differences)
+        self._compare_stages()
+        self._compare_what_is_left(first, second)
+        self._compare_what_was_handed_out(first)
         self.finished += first
         return first
 
@@ -217,29 +246,69 @@ class Lockstep:
     def _both(self, act: Callable[[StreamPipeline], T]) -> tuple[T, T]:
         """What `act` gives of both. What both refuse in the same words is refused; what one refuses parts them."""
         self._ticking = self.first.stats().ticks
-        (first, refusal), (second, other) = (_outcome(act, pipeline) for pipeline in (self.first, self.second))
-        self._agree({"refusal": str(refusal)}, {"refusal": str(other)})
-        if refusal is not None:
-            raise refusal
+        versions = self._versions()
+        first, error = _outcome(act, self.first)
+        self._agree(versions, self._versions())
+        second, other = _outcome(act, self.second)
+        self._agree(versions, self._versions())
+        self._agree({(None, "error"): _words(error)}, {(None, "error"): _words(other)})
+        if error is not None:
+            raise error
         return cast(T, first), cast(T, second)
 
-    def _agree(self, first: Mapping[str, object], second: Mapping[str, object]) -> None:
-        """Raise `Parted` at the first host fact that differs."""
-        for name in {**first, **second}:
-            if first.get(name) != second.get(name):
-                detail = f"{name}: {first.get(name)} and {second.get(name)}"
-                raise Parted(self._who, self._ticking, None, PLAN, detail, self._repro)
+    def _versions(self) -> dict[tuple[int | None, str], object]:
+        """How often each input was written to: one side must not read what the other has changed."""
+        counted = {name: tensor for name, tensor in self._inputs.items() if not tensor.is_inference()}
+        return {(None, f"writes to {name}"): t._version for name, t in counted.items()}  # noqa: SLF001 no public counter
 
-    def _parted(self, differences: Sequence[Difference]) -> Parted:
-        """The first stage, and in it the first slot, where what the tick made differs."""
+    def _agree(
+        self, first: Mapping[tuple[int | None, str], object], second: Mapping[tuple[int | None, str], object]
+    ) -> None:
+        """Raise `Parted` at the first host fact that differs; a fact is known by its slot and its name."""
+        for slot, name in {**first, **second}:
+            a, b = first.get((slot, name)), second.get((slot, name))
+            if a != b:
+                raise self._parted(slot, HOST, f"{name}: {a} and {b}")
+
+    def _compare_stages(self) -> None:
         first, second = self._seen
         for stage in Stage:
             a, b = first.get(stage, {}), second.get(stage, {})
             for slot in sorted(a.keys() | b.keys()):
-                found = compare_trees(a.get(slot, {}), b.get(slot, {}))
-                if found:
-                    return Parted(self._who, self._ticking, slot, stage, _listed(found), self._repro)
-        return Parted(self._who, self._ticking, None, Stage.COMMIT, _listed(differences), self._repro)
+                self._compare(slot, stage, a.get(slot, {}), b.get(slot, {}))
+
+    def _compare_what_is_left(self, first: Sequence[Finished], second: Sequence[Finished]) -> None:
+        for index, (a, b) in enumerate(zip(self.first.slots, self.second.slots, strict=True)):
+            if a is not None and b is not None:
+                self._compare(index, Stage.COMMIT, a.state(), b.state())
+                self._refuse_not_finite(index, a.state())
+        for number, (done, other) in enumerate(zip(first, second, strict=True)):
+            self._compare(
+                None, Stage.COMMIT, {f"finished[{number}]": done.latent}, {f"finished[{number}]": other.latent}
+            )
+            self._refuse_not_finite(None, {f"finished[{number}]": done.latent})
+
+    def _compare_what_was_handed_out(self, new: Sequence[Finished]) -> None:
+        for number, latent, copy in self._handed_out:
+            name = f"latent {number}, handed out before"
+            self._compare(None, Stage.COMMIT, {name: latent}, {name: copy})
+        count = len(self._handed_out)
+        self._handed_out += [(count + number, f.latent, f.latent.clone()) for number, f in enumerate(new)]
+
+    def _compare(self, slot: int | None, stage: str, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
+        """Raise `Parted` unless both hold the same names with the same bytes."""
+        self.compared += len(first)
+        if first.keys() == second.keys() and all(identical(first[name], second[name]) for name in first):
+            return
+        raise self._parted(slot, stage, "\n  ".join(map(str, compare_trees(first, second))))
+
+    def _refuse_not_finite(self, slot: int | None, tensors: Mapping[str, Tensor]) -> None:
+        for name, tensor in tensors.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise self._parted(slot, Stage.COMMIT, f"{name} is not finite in both: their equality says nothing")
+
+    def _parted(self, slot: int | None, stage: str, detail: str) -> Parted:
+        return Parted(self._who, self._ticking, slot, stage, detail, self._repro)
 
 
 def _recorder(seen: Seen) -> Observer:
@@ -251,34 +320,42 @@ def _recorder(seen: Seen) -> Observer:
     return observe
 
 
-def _outcome(act: Callable[[StreamPipeline], T], pipeline: StreamPipeline) -> tuple[T | None, InvalidInput | None]:
+def _outcome(act: Callable[[StreamPipeline], T], pipeline: StreamPipeline) -> tuple[T | None, Exception | None]:
     try:
         return act(pipeline), None
-    except InvalidInput as refusal:
-        return None, refusal
+    except Exception as error:  # noqa: BLE001 - whatever it is: raised by one side alone it is a difference
+        return None, error
 
 
-def _facts(pipeline: StreamPipeline, finished: Sequence[Finished]) -> dict[str, object]:
+def _words(error: Exception | None) -> str:
+    return "none" if error is None else f"{type(error).__name__}: {error}"
+
+
+def _facts(pipeline: StreamPipeline, finished: Sequence[Finished]) -> dict[tuple[int | None, str], object]:
     """Everything about a pipeline after a tick that is no tensor and that no switch may change."""
-    stats = asdict(pipeline.stats())
-    # Runs and cached conditionings are what the switches are for; how many rows run is not.
-    facts: dict[str, object] = {name: stats[name] for name in stats if name not in ("decoder_runs", "conditioning")}
+    facts: dict[tuple[int | None, str], object] = {(None, "places"): len(pipeline.slots)}
     for index, slot in enumerate(pipeline.slots):
-        facts[f"slot {index}"] = slot and (slot.id, slot.admitted_at, slot.times, slot.step)
-    facts["finished"] = [(f.id, f.seed, f.steps, f.denoise, f.ticks_in_flight) for f in finished]
-    return facts
+        facts[index, "slot"] = None if slot is None else (slot.id, slot.admitted_at, slot.times, slot.step)
+    facts[None, "finished"] = [(f.id, f.seed, f.steps, f.denoise, f.ticks_in_flight) for f in finished]
+    stats = asdict(pipeline.stats())
+    # These are what the switches are for; how many rows run is not.
+    different = ("decoder_runs", "conditioning", "joins")
+    return {**facts, **{(None, name): stats[name] for name in stats if name not in different}}
 
 
-def _tensors(pipeline: StreamPipeline, finished: Sequence[Finished]) -> dict[str, dict[str, Tensor]]:
-    """Everything that a tick left behind."""
-    slots = {f"slot {index}": slot.state() for index, slot in enumerate(pipeline.slots) if slot is not None}
-    return {**slots, "finished": {str(f.id): f.latent for f in finished}}
+def _inputs(name: str, request: Request) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor that a caller gave with a request and that is not copied, by name."""
+    yield f"{name}'s context_latents", request.context_latents
+    for number, condition in enumerate((*request.conditions, *request.negatives)):
+        yield f"{name}'s condition {number}", condition.encoder_hidden_states
+    if request.source is not None:
+        yield f"{name}'s source", request.source
+    if request.x0_target is not None:
+        yield f"{name}'s x0_target", request.x0_target.latent
+    if request.latent_mask is not None:
+        yield f"{name}'s latent_mask", request.latent_mask.original
 
 
 def _arguments(switches: Switches) -> str:
     held = asdict(switches)
     return ", ".join(f"{name}={(str(v) if isinstance(v, StrEnum) else v)!r}" for name, v in held.items())
-
-
-def _listed(differences: Sequence[Difference]) -> str:
-    return "\n  ".join(map(str, differences))

@@ -7,7 +7,7 @@ and two scripts that are equal feed a pipeline the same bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,6 +17,24 @@ from harness.engine.curve import CurveLike
 from harness.engine.noise import Purpose, noise
 from harness.engine.pipeline import Finished, Submission
 from harness.engine.request import Condition, Guidance, LatentMask, Request, X0Target
+
+__all__ = [
+    "Control",
+    "Correct",
+    "Depth",
+    "Drain",
+    "Gain",
+    "Guided",
+    "Masked",
+    "Props",
+    "Rewrite",
+    "Script",
+    "Submit",
+    "Text",
+    "Tick",
+    "Toward",
+    "Wavelets",
+]
 
 Level: TypeAlias = "float | tuple[float, float]"
 """A number at every frame, or a line from the first frame's value to the last one's."""
@@ -47,7 +65,7 @@ class Guided:
 
     scale: Level = 2.5
     negatives: tuple[Text, ...] = (Text(90, 3),)
-    mode: str = "full"
+    mode: Literal["full", "initialize", "self"] = "full"
     momentum: Level = -0.75
     rescale: Level | None = None
     threshold: float | None = 2.5
@@ -85,7 +103,7 @@ class Masked:
 class Wavelets:
     """A `DCW`, its scalers as levels over the frames."""
 
-    mode: str = "double"
+    mode: Literal["low", "high", "double", "pix"] = "double"
     a: Level = 0.05
     b: Level = 0.02
     wavelet: str = "haar"
@@ -266,7 +284,7 @@ class Script:
     depth: int = 3
     steps: int = 4
     shift: float = 3.0
-    solver: str = "ode"
+    solver: Literal["ode", "sde"] = "ode"
     encoder_length: int | None = None
     dcw: Wavelets | None = None
     frames: int = 12
@@ -382,7 +400,7 @@ class Props:
 
     def request(self, submit: Submit) -> Request:
         """The request."""
-        frames = submit.frames or self.script.frames
+        frames = self.script.frames if submit.frames is None else submit.frames
         curves = ("velocity_scale", "noise_injection", "sde_curve", "initial_noise")
         return Request(
             conditions=[self.condition(text, frames) for text in submit.texts],

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 
-from harness.engine.conditioning import CacheCounts, ConditioningCache, build, pad_mask
+from harness.engine import Condition, InvalidInput
+from harness.engine.conditioning import CacheCounts, Conditioner, ConditioningCache, build, pad_mask
 from harness.parity.compare import assert_identical, difference
 from tests.engine.builders import D, E, T, condition, fixed
 
@@ -60,3 +64,46 @@ def test_the_least_recently_used_entry_goes_first() -> None:
     assert len(cache) == 2
     cache.clear()
     assert len(cache) == 0
+
+
+def test_sources_live_as_long_as_their_entry_so_that_no_identity_is_used_again() -> None:
+    cache = ConditioningCache(capacity=1)
+    row, latents = condition(tokens=3, encoder_mask=torch.tensor([[1, 1, 0]])), fixed(20, T, 2 * D)
+    alive = [weakref.ref(t) for t in (row.encoder_hidden_states, row.encoder_mask, latents)]
+    cache([row], [latents], 4)
+    del row, latents
+    gc.collect()
+    assert all(ref() is not None for ref in alive)
+    cache([condition(2)], contexts(1), 4)
+    gc.collect()
+    assert [ref() for ref in alive] == [None] * 3
+
+
+def test_a_recycled_identity_would_be_a_stale_batch() -> None:
+    cache = ConditioningCache()
+    for seed in range(50):  # each condition dies before the next one is made, which then often has its address
+        row = condition(seed)
+        assert_identical(vars(cache([row], contexts(1), 4)), vars(build([row], contexts(1), 4)))
+
+
+def test_an_inference_tensor_goes_by_its_identity() -> None:
+    with torch.inference_mode():
+        states = fixed(1, 3, E).clone()
+    row, given, cache = Condition(states), contexts(1), ConditioningCache()
+    assert cache([row], given, 4) is cache([row], given, 4)
+    assert cache([Condition(fixed(1, 3, E))], given, 4) is not cache([row], given, 4)
+
+
+@pytest.mark.parametrize("make", [build, ConditioningCache()])
+def test_the_caller_s_lists_and_tensors_are_left_as_they_are(make: Conditioner) -> None:
+    rows, given = [condition(1, 2), condition(2, 4)], contexts(2)
+    held, versions = ([*rows], [*given]), [t._version for t in given]
+    for _ in range(2):
+        make(rows, given, 6)
+    assert all(a is b for a, b in zip([*rows, *given], [*held[0], *held[1]], strict=True))
+    assert [t._version for t in given] == versions
+
+
+def test_a_capacity_below_one_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="capacity"):
+        ConditioningCache(0)

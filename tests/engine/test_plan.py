@@ -17,7 +17,7 @@ STEPS = 8
 
 
 def at(step: int, made: Request) -> Slot:
-    first = admit(made.id, made, timesteps(STEPS, made.denoise), 0)
+    first = admit(made.id, made, timesteps(STEPS, made.denoise), 0, masked=made.latent_mask is not None)
     return Slot(**{**vars(first), "step": step})
 
 
@@ -47,6 +47,30 @@ def guided(seed: int, mode: str = "full", negatives: int = 1) -> Request:
 
 def sizes(plan: TickPlan) -> list[list[tuple[int, bool]]]:
     return [[(row.index, row.negative) for row in rows] for rows in plan.runs]
+
+
+@pytest.mark.parametrize("gates", [True, False])
+@pytest.mark.parametrize(
+    ("mask", "masked"),
+    [
+        (None, False),
+        (LatentMask(1.0, fixed(5)), False),
+        (LatentMask(0.5, fixed(5)), True),
+        (LatentMask(1.0, fixed(5), lambda step, total: 1.0), True),
+    ],
+    ids=["none", "neutral", "half", "with a strength"],
+)
+def test_an_admission_says_whether_the_latent_mask_will_ever_act(
+    gates: bool, mask: LatentMask | None, masked: bool
+) -> None:
+    queue = (Queued(1, request(1, latent_mask=mask), timesteps(STEPS)),)
+    (admission,) = planned(None, queue=queue, gates=gates).admissions
+    assert admission.masked is masked
+
+
+def test_a_plan_counts_the_questions_that_its_gates_were_asked() -> None:
+    assert planned(at(0, request())).gates == 0
+    assert planned(at(0, request(velocity_scale=1.0, noise_injection=0.5))).gates == 2
 
 
 def test_positives_come_in_slot_order_before_the_negatives() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Decoder(Protocol):
-    """Any callable with this signature, called by keyword.
+    """Any callable with this signature, called by keyword. It never writes to what it is given: inputs are cached.
 
     A decoder that cannot take `encoder_mask` has the attribute `takes_mask = False` and is called without it.
     """

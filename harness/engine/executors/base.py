@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
 
@@ -38,6 +39,24 @@ class Batch:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
+class ExecutorStream(Protocol):
+    """Work that runs in the order it was launched, beside torch's current stream; see `executors.stream`."""
+
+    def launch(self, work: Callable[[], None]) -> None:
+        """Queue `work` after everything launched so far, after what the current stream holds at this moment, and after
+        what every stream that waited for an earlier launch holds.
+        """
+        ...
+
+    def join(self) -> None:
+        """Make the current stream wait for everything launched so far. The host goes on at once."""
+        ...
+
+    def wait(self) -> None:
+        """Make the host wait for everything launched so far, and for what that waited for."""
+        ...
+
+
 @runtime_checkable
 class Executor(Protocol):
     """Runs a decoder on a batch.
@@ -46,16 +65,20 @@ class Executor(Protocol):
         max_rows: the most rows one `run` takes; also the ring's largest depth.
         takes_mask: whether `encoder_mask` reaches the decoder. Where it does not, padding would be attended, and the
             pipeline refuses conditions of unequal lengths.
+        stream: the executor's own stream; None where it runs on torch's current one. With a stream of its own, what
+            `run` returns is not computed yet: `stream.join()` or `stream.wait()` comes before it is read, and the
+            batch is kept until then.
     """
 
     max_rows: int
     takes_mask: bool
+    stream: ExecutorStream | None
 
     def run(self, batch: Batch) -> Tensor:
         """The velocity `[N, T, D]` of every row, in any floating dtype.
 
         The returned tensor **may be a view of a buffer that the next `run` overwrites**: whoever needs it longer
-        copies it. An executor with a stream of its own (`Streamed`) returns before it is computed.
+        copies it.
 
         Raises:
             BatchTooLarge: more than `max_rows` rows.

@@ -8,7 +8,7 @@ from torch import Tensor
 from harness.engine import checks
 from harness.engine.decoders.base import Decoder
 from harness.engine.errors import PipelineClosed
-from harness.engine.executors.base import Batch, check_rows
+from harness.engine.executors.base import Batch, ExecutorStream, check_rows
 
 
 class EagerExecutor:
@@ -30,23 +30,32 @@ class EagerExecutor:
         self.max_rows = max_rows
         self.pin_rows = pin_rows
         self.takes_mask = bool(getattr(decoder, "takes_mask", True))
+        self.stream: ExecutorStream | None = None
         self._closed = False
 
     def run(self, batch: Batch) -> Tensor:
         """The velocity `[N, T, D]`; see `Executor.run`."""
-        self.check(batch)
-        pinned = batch if self.pin_rows is None else pin(batch, self.pin_rows)
-        inputs = pinned.tensors()
-        if not self.takes_mask:
-            del inputs["encoder_mask"]
-        with torch.no_grad():
-            return self.decoder(**inputs)[: batch.rows]
+        return self.decode(self.prepared(batch))[: batch.rows]
 
-    def check(self, batch: Batch) -> None:
-        """Raise `PipelineClosed` after `close`, and `BatchTooLarge` where `batch` has more than `max_rows` rows."""
+    def prepared(self, batch: Batch) -> Batch:
+        """The batch as the decoder gets it: with its rows pinned.
+
+        Raises:
+            PipelineClosed: after `close`.
+            BatchTooLarge: more than `max_rows` rows.
+        """
         if self._closed:
             raise PipelineClosed("the executor is closed")
         check_rows(batch, self.max_rows)
+        return batch if self.pin_rows is None else pin(batch, self.pin_rows)
+
+    def decode(self, prepared: Batch) -> Tensor:
+        """The decoder's velocity of every row."""
+        inputs = prepared.tensors()
+        if not self.takes_mask:
+            del inputs["encoder_mask"]
+        with torch.no_grad():
+            return self.decoder(**inputs)
 
     def close(self) -> None:
         """Refuse further runs; the decoder stays the caller's."""

@@ -3,8 +3,8 @@
 An executor that runs on a stream of its own (a captured graph, a TensorRT engine) has three orders to keep, and none of
 them may rest on the legacy default stream, which orders itself with some streams and not with others:
 
-- inputs: its stream starts a run only after what the current stream has made for it, and after the current stream has
-  read the buffers that the run overwrites (`launch`);
+- inputs: its stream starts a run only after what the current stream has made for it, and after every stream that read
+  the last run's output is done with it (`launch`);
 - outputs: nobody reads a velocity before the run that makes it is done (`join`, or `wait` as its plain twin);
 - buffers: none is allocated or freed while a run may still be using its memory (`wait`, before either).
 """
@@ -12,7 +12,6 @@ them may rest on the legacy default stream, which orders itself with some stream
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,37 +19,8 @@ from torch import Tensor
 from harness.engine.executors.base import Batch, Executor
 
 
-class ExecutorStream(Protocol):
-    """Work that runs in the order it was launched, beside torch's current stream."""
-
-    def launch(self, work: Callable[[], None]) -> None:
-        """Queue `work` after everything launched so far, and after what the current stream holds at this moment."""
-        ...
-
-    def join(self) -> None:
-        """Make the current stream wait for everything launched so far. The host goes on at once."""
-        ...
-
-    def wait(self) -> None:
-        """Make the host wait for everything launched so far, and for what that waited for."""
-        ...
-
-
-@runtime_checkable
-class Streamed(Protocol):
-    """An executor that may have a stream of its own.
-
-    What its `run` returns is not computed yet when `run` returns: `stream.join()` or `stream.wait()` comes first.
-
-    Attributes:
-        stream: its stream; None where it runs on torch's current one.
-    """
-
-    stream: ExecutorStream | None
-
-
 class CudaStream:
-    """A CUDA stream as an `ExecutorStream`.
+    """A CUDA stream as an `ExecutorStream`; for one host thread.
 
     Args:
         device: the GPU, None for torch's current one.
@@ -60,21 +30,30 @@ class CudaStream:
         """See the class."""
         self._own = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        # Streams that were told of a run's end: they may be reading its output, which the next run overwrites.
+        self._readers: list[torch.cuda.Stream] = []
 
     def launch(self, work: Callable[[], None]) -> None:
         """See `ExecutorStream.launch`."""
-        self._own.wait_stream(torch.cuda.current_stream(self._own.device))
+        for stream in (self._current(), *self._readers):
+            self._own.wait_stream(stream)
+        self._readers.clear()
         with torch.cuda.stream(self._own):
             work()
 
     def join(self) -> None:
         """See `ExecutorStream.join`."""
         self._done.record(self._own)
-        torch.cuda.current_stream(self._own.device).wait_event(self._done)
+        self._current().wait_event(self._done)
+        self._readers.append(self._current())
 
     def wait(self) -> None:
         """See `ExecutorStream.wait`."""
         self._own.synchronize()
+        self._readers.append(self._current())
+
+    def _current(self) -> torch.cuda.Stream:
+        return torch.cuda.current_stream(self._own.device)
 
 
 def joiner(executor: Executor, *, joined: bool) -> Callable[[], None]:
@@ -84,10 +63,9 @@ def joiner(executor: Executor, *, joined: bool) -> Callable[[], None]:
         executor: one without a stream of its own needs nothing.
         joined: the current stream waits, by an event. False is the plain twin: the host waits.
     """
-    stream = executor.stream if isinstance(executor, Streamed) else None
-    if stream is None:
+    if executor.stream is None:
         return _nothing
-    return stream.join if joined else stream.wait
+    return executor.stream.join if joined else executor.stream.wait
 
 
 def run_to_end(executor: Executor, batch: Batch) -> Tensor:

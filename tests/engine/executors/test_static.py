@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine import BatchTooLarge, InvalidInput, PipelineClosed
+from harness.engine import BatchTooLarge, ExecutorError, InvalidInput, PipelineClosed
 from harness.engine.decoders import AceStepDecoder, AffineDecoder
 from harness.engine.executors import Batch, EagerExecutor, Executor, StaticExecutor
 from harness.parity.compare import assert_identical
 from tests.engine.executors.test_eager import batch
-from tests.fakes import DeferredStream
+from tests.fakes import LoggedStream
 
 
 def decoders() -> list[AffineDecoder | AceStepDecoder]:
@@ -63,19 +63,78 @@ def test_an_output_is_poisoned_before_each_run() -> None:
     assert [bool(output.isnan().all()) for output in seen] == [True, True]
 
 
-def test_the_decoder_always_reads_the_same_memory() -> None:
+@pytest.mark.parametrize("pin_rows", [None, 4])
+def test_the_decoder_always_reads_the_same_memory(pin_rows: int | None) -> None:
     pointers = set()
 
     def decoder(**inputs: Tensor) -> Tensor:
         pointers.add(tuple(tensor.data_ptr() for tensor in inputs.values()))
         return inputs["hidden_states"]
 
-    static = StaticExecutor(decoder)
+    static = StaticExecutor(decoder, pin_rows=pin_rows)
     static.run(batch(2))
     pointers.clear()
-    for _ in range(3):
-        static.run(batch(2))
+    kept = [batch(2) for _ in range(3)]
+    for each in kept:
+        static.run(each)
     assert len(pointers) == 1
+
+
+def test_with_pinned_rows_every_number_of_rows_is_one_shape() -> None:
+    static = StaticExecutor(AffineDecoder(), pin_rows=4)
+    for rows in (1, 2, 3, 4):
+        assert_identical(static.run(batch(rows)), EagerExecutor(AffineDecoder()).run(batch(rows)))
+    assert static.shapes == 1
+
+
+def test_a_velocity_is_poisoned_when_its_buffer_is_evicted() -> None:
+    static = StaticExecutor(AffineDecoder(), max_shapes=1)
+    first = static.run(batch(2))
+    static.run(batch(3))
+    assert first.isnan().all()
+
+
+@pytest.mark.parametrize("change", ["dtype", "rows"])
+def test_an_output_unlike_the_first_is_refused(change: str) -> None:
+    calls = []
+
+    def decoder(**inputs: Tensor) -> Tensor:
+        calls.append(1)
+        out = inputs["hidden_states"] * 1
+        if len(calls) < 3:
+            return out
+        return out.half() if change == "dtype" else out[:1]
+
+    static = StaticExecutor(decoder)
+    static.run(batch(2))
+    with pytest.raises(ExecutorError, match="the decoder returned a torch.float"):
+        static.run(batch(2))
+
+
+def test_buffers_made_in_inference_mode_serve_outside_it() -> None:
+    static = StaticExecutor(AffineDecoder())
+    with torch.inference_mode():
+        static.run(batch(2))
+    assert_identical(static.run(batch(2)), EagerExecutor(AffineDecoder()).run(batch(2)))
+
+
+def test_a_close_that_fails_still_closes() -> None:
+    class Failing(LoggedStream):
+        def wait(self) -> None:
+            if self.failing:
+                raise MemoryError("out of memory")
+            super().wait()
+
+    stream = Failing()
+    stream.failing = False
+    static = StaticExecutor(AffineDecoder(), stream=stream)
+    static.run(batch(2))
+    stream.failing = True
+    with pytest.raises(MemoryError):
+        static.close()
+    assert static.shapes == 0
+    with pytest.raises(PipelineClosed):
+        static.run(batch(2))
 
 
 def test_inputs_are_never_written_to_and_never_kept() -> None:
@@ -109,7 +168,7 @@ def test_length_and_dtype_are_part_of_the_shape() -> None:
 
 @pytest.mark.parametrize("change", ["new shape", "eviction", "close"])
 def test_buffers_are_made_and_freed_only_when_no_run_uses_them(change: str) -> None:
-    stream = DeferredStream()
+    stream = LoggedStream()
     static = StaticExecutor(AffineDecoder(), max_shapes=1 if change == "eviction" else 8, stream=stream)
     first = static.run(batch(2))
     assert stream.pending
@@ -118,11 +177,12 @@ def test_buffers_are_made_and_freed_only_when_no_run_uses_them(change: str) -> N
     else:
         static.run(batch(3))
     assert "wait" in stream.log[1:]
-    assert_identical(first, EagerExecutor(AffineDecoder()).run(batch(2)))
+    if change != "eviction":
+        assert_identical(first, EagerExecutor(AffineDecoder()).run(batch(2)))
 
 
 def test_a_run_on_a_stream_of_its_own_is_there_once_it_is_joined() -> None:
-    stream = DeferredStream()
+    stream = LoggedStream()
     static = StaticExecutor(AffineDecoder(), stream=stream)
     static.run(batch(2))
     stream.join()

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from harness.engine import Guidance, PipelineConfig, StreamPipeline, Switches
+from harness.engine import Guidance, InvalidInput, PipelineConfig, StreamPipeline, Switches
 from harness.engine.decoders import AffineDecoder
-from harness.engine.executors import CudaStream, EagerExecutor, StaticExecutor, Streamed
+from harness.engine.executors import Batch, CudaStream, EagerExecutor, Executor, StaticExecutor
 from harness.engine.executors.stream import joiner, run_to_end
 from harness.parity.compare import assert_identical
 from tests.engine.builders import condition, request
 from tests.engine.executors.test_eager import batch
-from tests.fakes import DeferredStream
+from tests.fakes import LoggedStream
 
 
 class FakeCuda:
@@ -22,6 +22,7 @@ class FakeCuda:
 
     def __init__(self) -> None:
         self.log: list[str] = []
+        self.current = "current"
 
     def Stream(self, device: Any = None) -> FakeStream:  # noqa: N802 torch's name
         return FakeStream(self.log, "own", device)
@@ -30,7 +31,7 @@ class FakeCuda:
         return FakeEvent(self.log)
 
     def current_stream(self, device: Any = None) -> FakeStream:
-        return FakeStream(self.log, "current", device)
+        return FakeStream(self.log, self.current, device)
 
     @contextmanager
     def stream(self, stream: FakeStream) -> Iterator[None]:
@@ -83,9 +84,22 @@ def test_waiting_makes_the_host_wait(cuda: FakeCuda) -> None:
     assert cuda.log == ["the host waits for own"]
 
 
+@pytest.mark.parametrize("how", ["join", "wait"])
+def test_a_run_starts_after_whoever_read_the_last_one_even_on_another_stream(cuda: FakeCuda, how: str) -> None:
+    stream = CudaStream()
+    cuda.current = "reader"
+    getattr(stream, how)()
+    cuda.current = "current"
+    cuda.log.clear()
+    for _ in range(2):
+        stream.launch(lambda: None)
+    once = ["own waits for current", "own waits for reader", "enter own", "leave own"]
+    assert cuda.log == [*once, *(line for line in once if "reader" not in line)]
+
+
 @pytest.mark.parametrize(("joined", "expected"), [(True, "join"), (False, "wait")])
 def test_a_pipeline_joins_or_waits_as_its_switch_says_after_every_run(joined: bool, expected: str) -> None:
-    stream = DeferredStream()
+    stream = LoggedStream()
     config = PipelineConfig(depth=2, steps=3, switches=Switches(joined_stream=joined, fused_cfg=False))
     with StreamPipeline(StaticExecutor(AffineDecoder(), stream=stream), config) as pipeline:
         pipeline.submit(request(guidance=Guidance(2.0, [condition(9)])))
@@ -95,12 +109,29 @@ def test_a_pipeline_joins_or_waits_as_its_switch_says_after_every_run(joined: bo
     assert stream.log == ["launch", expected] * 2
 
 
+class Wrapper:
+    """Forgets the stream of what it wraps."""
+
+    def __init__(self, inner: Executor) -> None:
+        self.inner, self.max_rows, self.takes_mask = inner, inner.max_rows, inner.takes_mask
+
+    def run(self, batch: Batch) -> torch.Tensor:
+        return self.inner.run(batch)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def test_a_wrapper_that_forgets_the_stream_is_no_executor() -> None:
+    with pytest.raises(InvalidInput, match="executor.*stream"):
+        StreamPipeline(Wrapper(StaticExecutor(AffineDecoder(), stream=LoggedStream())))
+
+
 def test_an_executor_without_a_stream_of_its_own_needs_no_joining() -> None:
-    assert not isinstance(EagerExecutor(AffineDecoder()), Streamed)
-    assert StaticExecutor(AffineDecoder()).stream is None
+    assert EagerExecutor(AffineDecoder()).stream is StaticExecutor(AffineDecoder()).stream is None
     assert joiner(EagerExecutor(AffineDecoder()), joined=True) is joiner(StaticExecutor(AffineDecoder()), joined=False)
 
 
 def test_a_run_to_the_end_is_computed() -> None:
     expected = EagerExecutor(AffineDecoder()).run(batch(3))
-    assert_identical(run_to_end(StaticExecutor(AffineDecoder(), stream=DeferredStream()), batch(3)), expected)
+    assert_identical(run_to_end(StaticExecutor(AffineDecoder(), stream=LoggedStream()), batch(3)), expected)
