@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -19,6 +20,10 @@ from harness.engine.errors import InvalidInput
 from harness.parity import platform, store
 from harness.parity.bless import BATTERY, Battery, BlessRefused, ReplayFailed, bless, digests
 from harness.parity.captures import CAPTURES, Report, Verdict, check, select
+from harness.parity.catalog import Kind
+from harness.parity.checked import Checked
+from harness.parity.lockstep import SWITCHES
+from harness.parity.switches import DECODERS, EVERY, Pair, SwitchResult, check_switches, pairs
 
 DIFFERS = 1
 USAGE = 2
@@ -32,6 +37,10 @@ _CAPTURES = click.option(
 _ONLY = click.option("--only", multiple=True, metavar="NAME", help="Only this scenario; may be given several times.")
 
 
+def _choice(name: str, values: Sequence[str], words: str) -> Callable[[Any], Any]:
+    return click.option(name, multiple=True, type=click.Choice([str(value) for value in values]), help=words)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="harness")
 @click.pass_context
@@ -41,36 +50,54 @@ def main(context: click.Context) -> None:
 
 
 @main.command("check")
+@click.option("--switches", is_flag=True, help="Compare every switch on and off in lockstep, instead of the captures.")
+@click.option("--all", "everything", is_flag=True, help="Captures and switches.")
+@_choice("--switch", SWITCHES, "Of --switches, only this one; may be given several times.")
+@_choice("--executor", list(Kind), "Of --switches, only on this kind of executor.")
+@_choice("--decoder", DECODERS, "Of --switches, only with this decoder.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the report here too.")
 @_CAPTURES
 @_ONLY
 @click.argument("names", nargs=-1)
 @click.pass_obj
-def check_command(
-    battery: Battery, json_path: Path | None, captures: Path, only: tuple[str, ...], names: tuple[str, ...]
-) -> None:
+def check_command(battery: Battery, /, **options: Any) -> None:
     """Replay the battery, or NAMES of it, and compare it with its captures.
+
+    With --switches it is played on two pipelines instead, one with a switch on and one with it off, and these are
+    compared after every tick: scenario by scenario, switch by switch, on static and on eager executors, with the
+    affine and the tiny ACE-Step decoder.
 
     Exits with 0 where every verdict is exact or tolerance, with 1 on any other, with 2 on a wrong command line, and
     with 125 where it could not run: no captures at all for this platform, or an engine that fails before it can be
     compared. So it can be given to `git bisect run`.
     """
-    chosen = _chosen(battery, only + names)
+    chosen = _chosen(battery, options["only"] + options["names"])
+    with_switches = options["switches"] or options["everything"]
+    if not with_switches and (options["switch"] or options["executor"] or options["decoder"]):
+        raise click.UsageError("--switch, --executor and --decoder go with --switches or --all")
+    compared = _pairs(battery, chosen, options) if with_switches else []
+    scenarios = len(chosen or battery.scenarios) if options["everything"] or not with_switches else 0
     console = Console()
     try:
-        with _progress(console, len(chosen or battery.scenarios)) as advance:
-            report = check(battery.scenarios, battery.play, captures, chosen, advance)
+        with _progress(console, scenarios + len(compared)) as advance:
+            captures = (
+                check(battery.scenarios, battery.play, options["captures"], chosen, advance) if scenarios else None
+            )
+            switches = check_switches(compared, battery.scenarios, advance, whole=not chosen)
+            checked = Checked(captures, tuple(switches))
     except (store.NoCaptures, platform.NoReferencePlatform) as error:
         click.echo(f"cannot check: {error}", err=True)
         sys.exit(COULD_NOT_RUN)
     except Exception:  # noqa: BLE001 - a crash is no verdict, and Python's own exit code 1 would read as a difference
         Console(stderr=True).print_exception()
         sys.exit(COULD_NOT_RUN)
-    if json_path is not None:
-        _write_json(json_path, report.document())
-    console.print(_table(report))
-    click.echo(report.summary())
-    sys.exit(0 if report.passes else DIFFERS)
+    if options["json_path"] is not None:
+        _write_json(options["json_path"], checked.document())
+    for table in _tables(checked):
+        console.print(table)
+    for line in checked.summary():
+        click.echo(line)
+    sys.exit(0 if checked.passes else DIFFERS)
 
 
 @main.command("bless")
@@ -139,6 +166,42 @@ def _progress(console: Console, total: int) -> Iterator[Callable[[str], None]]:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("check", total=total)
         yield lambda name: progress.update(task, advance=1, description=name)
+
+
+def _pairs(battery: Battery, chosen: Sequence[str], options: Mapping[str, Any]) -> list[Pair]:
+    """What `--switches` compares.
+
+    Raises:
+        UsageError: nothing at all, such as `joined_stream` on an executor without a stream of its own.
+    """
+    named = {"switches": options["switch"], "executors": options["executor"], "decoders": options["decoder"]}
+    found = pairs(select(battery.scenarios, chosen), **named)
+    if not found:
+        raise click.UsageError(f"{', '.join(named['switches'])} does not act on {', '.join(named['executors'])}")
+    return found
+
+
+def _tables(checked: Checked) -> Iterator[Table]:
+    if checked.switches:
+        yield _switch_table(checked.switches)
+    if checked.captures is not None:
+        yield _table(checked.captures)
+
+
+def _switch_table(results: Sequence[SwitchResult]) -> Table:
+    """A row for each switch, executor and decoder, then one for each comparison that did not pass."""
+    table = Table("switch", "executor", "decoder", "scenarios", "acted in", "verdict")
+    groups: dict[tuple[str, str, str], list[SwitchResult]] = {}
+    for result in results:
+        groups.setdefault((result.switch, result.executor, result.decoder), []).append(result)
+    for key, group in groups.items():
+        wrong = [result for result in group if not result.verdict.passes]
+        verdict = Text(str(wrong[0].verdict), style="red") if wrong else Text("exact", style="green")
+        acted = sum(result.acted for result in group)
+        table.add_row(*key, str(sum(r.scenario != EVERY for r in group)), str(acted), verdict)
+        for result in wrong:
+            table.add_row("", "", "", Text(result.scenario), "", Text(result.detail, overflow="fold"))
+    return table
 
 
 def _table(report: Report) -> Table:

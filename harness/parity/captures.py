@@ -92,10 +92,8 @@ class Report:
 
     def document(self) -> dict[str, Any]:
         """The report as plain JSON values."""
-        counts = Counter(str(result.verdict) for result in self.results)
         return {
             "scenarios": [asdict(result) for result in self.results],
-            "switches": [],
             "costs": [],
             "platform": {
                 "name": self.platform,
@@ -104,7 +102,6 @@ class Report:
                 "differs": list(self.differs),
                 "fingerprint": dict(self.fingerprint),
             },
-            "summary": {"passes": self.passes, "verdicts": dict(counts), "text": self.summary()},
         }
 
     def _where(self) -> str:

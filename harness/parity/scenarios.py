@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from harness.engine.pipeline import StreamPipeline, Submission
 from harness.engine.request import Condition, Guidance, LatentMask, Request, X0Target
 from harness.parity import catalog
 from harness.parity.compare import digest_tree
+from harness.parity.script import Driven
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class Played:
 
 
 class Player:
-    """Drives one pipeline through a script and keeps what it made."""
+    """Drives one pipeline, or two in lockstep, through a script and keeps what it made."""
 
-    def __init__(self, pipeline: StreamPipeline, sizes: Sizes) -> None:
+    def __init__(self, pipeline: Driven, sizes: Sizes) -> None:
         """A player of `pipeline` whose requests have `sizes`."""
         self.pipeline = pipeline
         self.sizes = sizes
@@ -126,6 +127,11 @@ def executor(scenario: Scenario, kind: catalog.Kind | str = catalog.Kind.EAGER) 
     return catalog.executor(kind, decoder(scenario), pin_rows=None if scenario.decoder == catalog.AFFINE else 8)
 
 
+def configuration(scenario: Scenario) -> PipelineConfig:
+    """A scenario's configuration, with the switches that its capture is blessed with."""
+    return PipelineConfig(**{"depth": 3, "steps": 4, **scenario.config}, switches=scenario.switches)
+
+
 def play(scenario: Scenario, *, switches: Switches | None = None, on: Executor | None = None) -> Played:
     """Run a scenario from the start.
 
@@ -134,7 +140,7 @@ def play(scenario: Scenario, *, switches: Switches | None = None, on: Executor |
         switches: None is the scenario's own.
         on: another executor than the one captures are blessed on.
     """
-    config = PipelineConfig(**{"depth": 3, "steps": 4, **scenario.config}, switches=switches or scenario.switches)
+    config = replace(configuration(scenario), switches=switches or scenario.switches)
     with StreamPipeline(on or executor(scenario), config) as pipeline:
         player = Player(pipeline, scenario.sizes)
         scenario.script(player)

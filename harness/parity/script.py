@@ -15,8 +15,9 @@ from torch import Tensor
 from harness.engine.config import DCW, PipelineConfig, Switches
 from harness.engine.curve import CurveLike
 from harness.engine.noise import Purpose, noise
-from harness.engine.pipeline import Finished, Submission
+from harness.engine.pipeline import Finished, Stats, Submission
 from harness.engine.request import Condition, Guidance, LatentMask, Request, X0Target
+from harness.engine.slot import Slot
 
 __all__ = [
     "Control",
@@ -233,6 +234,15 @@ class Event(Protocol):
 
 class Driven(Protocol):
     """What a script drives: a `StreamPipeline`, or two of them in lockstep."""
+
+    @property
+    def slots(self) -> tuple[Slot | None, ...]:
+        """See `StreamPipeline.slots`."""
+        ...
+
+    def stats(self) -> Stats:
+        """See `StreamPipeline.stats`."""
+        ...
 
     def submit(self, request: Request) -> Submission:
         """See `StreamPipeline.submit`."""
