@@ -27,3 +27,16 @@ def _one_thread() -> Iterator[None]:
 
     with platform.one_thread():
         yield
+
+
+def pytest_report_header() -> list[str]:
+    """Which contracts this run can hold the engine to, and which it cannot."""
+    from harness.parity import contract, platform  # noqa: PLC0415 - coverage starts after this file is imported
+
+    with platform.one_thread():
+        known, here = contract.read(), contract.fingerprint()
+        differs = () if known is None else contract.differing(here, known.fingerprint)
+    state = "held to the letter" if known else "none is recorded: only what a ring relies on is tested"
+    if differs:
+        state = f"not gated, this machine differs in {', '.join(differs)}: only what a ring relies on is tested"
+    return [f"contract of {platform.name()}: {state}", "contracts of GPUs: not tested here, they need the GPU"]

@@ -12,12 +12,12 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from harness import __version__
 from harness.engine.errors import InvalidInput
-from harness.parity import platform, store
+from harness.parity import contract, platform, store
 from harness.parity.bless import BATTERY, Battery, BlessRefused, ReplayFailed, bless, digests
 from harness.parity.captures import CAPTURES, Report, Verdict, check, select
 from harness.parity.catalog import Kind
@@ -124,6 +124,54 @@ def bless_command(battery: Battery, reason: str, json_path: Path | None, capture
     click.echo(blessed.summary())
 
 
+@main.command("probe")
+@click.option("--decoder", "decoders", multiple=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
+@_choice("--executor", list(Kind), "Only this kind; may be given several times.")
+@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(["float32", "bfloat16", "float16"]), help="Of it.")
+@click.option("--frames", multiple=True, type=click.IntRange(min=1), help="Latent frames T; 25 are a second.")
+@click.option("--max-rows", default=8, type=click.IntRange(min=1), show_default=True, help="Of the executor.")
+@click.option("--device", default="cpu", show_default=True, help="Where the decoder is, such as cuda.")
+@click.option("--reason", default="", help="Record what is measured as this platform's contract, and why.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the findings here too."
+)
+@_CAPTURES
+def probe_command(**options: Any) -> None:
+    """Measure what executors guarantee about a row's bits, and compare it with this platform's contract.
+
+    Without options: the affine and the tiny decoder, eager and static, float32, 16 and 75 frames; with free rows and
+    with rows pinned to --max-rows. Nothing is written without --reason.
+
+    Exits with 0 where every recorded property holds, with 1 where one is lost, and with 125 where there is no contract
+    of this very machine to compare with.
+    """
+    chosen = {"decoders": options["decoders"], "executors": options["executor"], "dtypes": options["dtypes"]}
+    chosen = {name: values for name, values in {**chosen, "frames": options["frames"]}.items() if values}
+    subjects = contract.declared(**chosen, max_rows=options["max_rows"], device=options["device"])
+    console = Console()
+    try:
+        with _progress(console, len(subjects) * (2 if options["reason"] else 1)) as advance:
+            if options["reason"]:
+                found = contract.record(options["reason"], subjects, options["captures"], advance)
+            else:
+                found = contract.probe(subjects, options["captures"], advance)
+    except BlessRefused as error:
+        click.echo(f"refused: {error}", err=True)
+        sys.exit(USAGE)
+    except InvalidInput as error:
+        raise click.UsageError(str(error)) from error
+    except store.CapturesError as error:
+        click.echo(f"cannot probe: {error}", err=True)
+        sys.exit(COULD_NOT_RUN)
+    if options["json_path"] is not None:
+        _write_json(options["json_path"], found.document())
+    console.print(_probe_table(found))
+    click.echo(found.summary() + ("; recorded" if options["reason"] else ""))
+    sys.exit(
+        DIFFERS if found.lost and not options["reason"] else 0 if found.gated or options["reason"] else COULD_NOT_RUN
+    )
+
+
 @main.command("_digests", hidden=True)
 @click.argument("names", nargs=-1)
 @click.pass_obj
@@ -202,6 +250,26 @@ def _switch_table(results: Sequence[SwitchResult]) -> Table:
         for result in wrong:
             table.add_row("", "", "", Text(result.scenario), "", Text(result.detail, overflow="fold"))
     return table
+
+
+def _probe_table(found: contract.Findings) -> Table:
+    """A row for each subject: what does not hold, and at which numbers of rows."""
+    table = Table(Column("subject", no_wrap=True), "does not hold", Column("contract", no_wrap=True))
+    for finding in found.findings:
+        fails = [f"{name} at {_counts(rows)} rows" for name, rows in finding.fails.items() if rows]
+        style = {contract.Standing.KEPT: "green", contract.Standing.LOST: "red"}.get(finding.standing, "yellow")
+        words = "; ".join(fails) or "everything holds"
+        table.add_row(Text(finding.subject), Text(words), Text(finding.standing, style=style))
+        if finding.detail:
+            table.add_row("", Text(f"{finding.standing}: {finding.detail}", style=style, overflow="fold"), "")
+    return table
+
+
+def _counts(rows: Sequence[int]) -> str:
+    """Numbers, runs of them as ranges: `1-2, 4`."""
+    starts = [row for row in rows if row - 1 not in rows]
+    ends = [row for row in rows if row + 1 not in rows]
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
 
 
 def _table(report: Report) -> Table:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import platform as host
 import re
+import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -19,6 +21,12 @@ ROOT = Path(harness.__file__).resolve().parent.parent
 
 ENVIRONMENT = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 """Variables that make the math libraries choose other kernels; `ATEN_CPU_CAPABILITY` shows in `capability`."""
+
+GPU_ENVIRONMENT = (
+    "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG", "CUBLASLT_WORKSPACE_SIZE",
+    "TORCH_BLAS_PREFER_CUBLASLT",
+)  # fmt: skip
+"""The same on a GPU."""
 
 _CPU_FIELDS = {"vendor": "vendor_id", "family": "cpu family", "model": "model", "name": "model name"}
 
@@ -60,10 +68,34 @@ def fingerprint() -> dict[str, str]:
     }
 
 
-def name() -> str:
-    """The folder that this platform's captures are kept in, such as `cpu-x86_64-avx2`."""
-    capability = torch.backends.cpu.get_cpu_capability().lower()
-    return re.sub(r"[^a-z0-9_]+", "-", f"cpu-{host.machine().lower()}-{capability}")
+def gpu_fingerprint(device: torch.device | str) -> dict[str, str]:
+    """What decides the bits of a run on a CUDA device, whatever its executor and dtype, by name."""
+    capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
+    return {
+        "gpu": torch.cuda.get_device_name(device),
+        "capability": capability,
+        "driver": _driver(),
+        "torch": str(torch.__version__),
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
+        "triton": _version("triton"),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "tf32": str(torch.backends.cudnn.allow_tf32).lower(),
+        "reduced_precision": str(torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction).lower(),
+        "attention": " ".join(kind for kind, on in _attention().items() if on),
+        "deterministic": str(torch.are_deterministic_algorithms_enabled()).lower(),
+        "autocast": str(torch.is_autocast_enabled("cuda")).lower(),
+        "environment": " ".join(_chosen(GPU_ENVIRONMENT)),
+    }
+
+
+def name(device: torch.device | str = "cpu") -> str:
+    """The folder that this platform's captures are kept in, such as `cpu-x86_64-avx2` or `cuda-nvidia-h200`."""
+    if torch.device(device).type == "cuda":
+        words = f"cuda-{torch.cuda.get_device_name(device)}"
+    else:
+        words = f"cpu-{host.machine()}-{torch.backends.cpu.get_cpu_capability()}"
+    return re.sub(r"[^a-z0-9_]+", "-", words.lower())
 
 
 def reference_platform(root: Path = ROOT) -> str:
@@ -82,7 +114,6 @@ def reference_platform(root: Path = ROOT) -> str:
 
 
 def _flags() -> dict[str, str]:
-    chosen = [f"{variable}={os.environ[variable]}" for variable in ENVIRONMENT if os.environ.get(variable)]
     return {
         "threads": str(torch.get_num_threads()),
         "matmul_precision": torch.get_float32_matmul_precision(),
@@ -91,8 +122,40 @@ def _flags() -> dict[str, str]:
         "autocast": str(torch.is_autocast_enabled("cpu")).lower(),
         "default_dtype": str(torch.get_default_dtype()),
         "flush_denormal": str(float(torch.tensor(1e-39) * 1) == 0.0).lower(),
-        "environment": " ".join(chosen),
+        "environment": " ".join(_chosen(ENVIRONMENT)),
     }
+
+
+def _chosen(variables: Sequence[str]) -> list[str]:
+    return [f"{variable}={os.environ[variable]}" for variable in variables if os.environ.get(variable)]
+
+
+def _attention() -> dict[str, bool]:
+    """The kernels that attention may choose from."""
+    backends = torch.backends.cuda
+    return {
+        "flash": backends.flash_sdp_enabled(),  # type: ignore[no-untyped-call]
+        "mem_efficient": backends.mem_efficient_sdp_enabled(),  # type: ignore[no-untyped-call]
+        "math": backends.math_sdp_enabled(),  # type: ignore[no-untyped-call]
+        "cudnn": backends.cudnn_sdp_enabled(),  # type: ignore[no-untyped-call]
+    }
+
+
+def _driver() -> str:
+    """The driver's version, `unknown` where nobody says."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    except OSError:
+        return "unknown"
+    return said[0] if said else "unknown"
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "none"
 
 
 def _cpu(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:

@@ -155,6 +155,22 @@ def read_manifest(folder: Path) -> Manifest:
         ManifestAltered: it cannot be read, or was edited since it was written.
     """
     path = folder / MANIFEST
+    return _parsed(path, read_document(path))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Replace the folder's manifest."""
+    write_document(folder / MANIFEST, asdict(manifest))
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A JSON object that `write_document` wrote, without its format version and digest.
+
+    Raises:
+        ManifestMissing: it is not there.
+        ManifestFormat: it has another format version.
+        ManifestAltered: it cannot be read, or was edited since it was written.
+    """
     if not path.is_file():
         raise ManifestMissing(f"{path}: missing")
     try:
@@ -167,17 +183,17 @@ def read_manifest(folder: Path) -> Manifest:
         raise ManifestFormat(f"{path}: format version {document.get('format')}, this harness reads {FORMAT}")
     if document.pop(_SELF, None) != _digest(document):
         raise ManifestAltered(f"{path}: altered, it does not match its own digest")
-    return _parsed(path, document)
+    document.pop("format")
+    return document
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Replace the folder's manifest at once, so that no reader ever sees half of it."""
-    document: dict[str, Any] = {"format": FORMAT, **asdict(manifest)}
+def write_document(path: Path, document: Mapping[str, Any]) -> None:
+    """Replace a JSON object at once, so that no reader ever sees half of it, with a digest of what it says."""
     # Read back, because a tuple becomes a list in JSON and the digest is of what a reader will see.
-    document = json.loads(_canonical(document))
-    document[_SELF] = _digest(document)
-    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    replace(folder / MANIFEST, text.encode())
+    sealed = json.loads(_canonical({"format": FORMAT, **document}))
+    sealed[_SELF] = _digest(sealed)
+    text = json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    replace(path, text.encode())
 
 
 def replace(path: Path, data: bytes) -> None:
