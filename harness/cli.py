@@ -256,20 +256,13 @@ def _probe_table(found: contract.Findings) -> Table:
     """A row for each subject: what does not hold, and at which numbers of rows."""
     table = Table(Column("subject", no_wrap=True), "does not hold", Column("contract", no_wrap=True))
     for finding in found.findings:
-        fails = [f"{name} at {_counts(rows)} rows" for name, rows in finding.fails.items() if rows]
+        fails = [f"{name} at {contract.ranges(rows)} rows" for name, rows in finding.fails.items() if rows]
         style = {contract.Standing.KEPT: "green", contract.Standing.LOST: "red"}.get(finding.standing, "yellow")
         words = "; ".join(fails) or "everything holds"
         table.add_row(Text(finding.subject), Text(words), Text(finding.standing, style=style))
         if finding.detail:
             table.add_row("", Text(f"{finding.standing}: {finding.detail}", style=style, overflow="fold"), "")
     return table
-
-
-def _counts(rows: Sequence[int]) -> str:
-    """Numbers, runs of them as ranges: `1-2, 4`."""
-    starts = [row for row in rows if row - 1 not in rows]
-    ends = [row for row in rows if row + 1 not in rows]
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
 
 
 def _table(report: Report) -> Table:

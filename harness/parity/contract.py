@@ -194,7 +194,7 @@ def record(
             if _rows(measured(subject)) != (finding.holds, finding.fails):
                 raise BlessRefused(f"{subject.name} is not reproducible: measured again, other properties hold")
             kept[subject.name] = Entry(finding.holds, finding.fails, reason)
-    document = {"fingerprint": found.fingerprint, "subjects": {n: asdict(e) for n, e in sorted(kept.items())}}
+    document = {"fingerprint": found.fingerprint, "subjects": {n: _written(e) for n, e in sorted(kept.items())}}
     store.write_document(path(captures, device), document)
     return found
 
@@ -210,9 +210,9 @@ def read(captures: Path = CAPTURES, device: str = "cpu") -> Contract | None:
         return None
     document = store.read_document(file)
     try:
-        entries = {name: Entry(**raw) for name, raw in document["subjects"].items()}
+        entries = {name: _parsed(raw) for name, raw in document["subjects"].items()}
         return Contract(document["fingerprint"], entries)
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise store.ManifestAltered(f"{file}: altered, not a contract ({error!r})") from error
 
 
@@ -243,11 +243,41 @@ def compare(held: Held, expected: Entry) -> tuple[list[str], list[str]]:
     return list(_missing(expected.holds, holds)), list(_missing(expected.fails, fails))
 
 
+def ranges(rows: Sequence[int]) -> str:
+    """Numbers in ascending order, runs of them as ranges: `1-2, 4`; empty where there are none."""
+    starts = [row for row in rows if row - 1 not in rows]
+    ends = [row for row in rows if row + 1 not in rows]
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
+
+
+def numbers(text: str) -> list[int]:
+    """The numbers that `ranges` wrote.
+
+    Raises:
+        ValueError: it did not write this.
+    """
+    bounds = [[int(bound) for bound in part.split("-")] for part in text.split(",") if text.strip()]
+    return [row for bound in bounds for row in range(bound[0], bound[-1] + 1)]
+
+
+def _written(entry: Entry) -> dict[str, Any]:
+    split = {"holds": entry.holds, "fails": entry.fails}
+    return {
+        "reason": entry.reason,
+        **{name: {asked: ranges(rows) for asked, rows in part.items()} for name, part in split.items()},
+    }
+
+
+def _parsed(raw: Mapping[str, Any]) -> Entry:
+    holds, fails = ({asked: numbers(text) for asked, text in raw[name].items()} for name in ("holds", "fails"))
+    return Entry(holds, fails, raw["reason"])
+
+
 def _missing(recorded: Rows, now: Rows) -> Iterator[str]:
     for name, counts in recorded.items():
         gone = sorted(set(counts) - set(now.get(name, [])))
         if gone:
-            yield f"{name} at {', '.join(map(str, gone))} rows"
+            yield f"{name} at {ranges(gone)} rows"
 
 
 def _rows(held: Held) -> tuple[Rows, Rows]:

@@ -52,18 +52,24 @@ def probe(captures: Path, *more: str) -> Result:
 def test_what_was_recorded_is_kept(captures: Path) -> None:
     document = recorded(captures)
     entry = document["subjects"][SUBJECT.name]
-    assert entry["holds"]["rows_alone"] == [1, 2, 3]
-    assert entry["fails"]["padding"] == [1, 2, 3]
+    assert entry["holds"]["rows_alone"] == "1-3"
+    assert entry["fails"]["padding"] == "1-3"
     assert (found(captures).standing, found(captures).detail) == (Standing.KEPT, "")
     assert probe(captures).exit_code == 0
 
 
-def everything(rows: list[int]) -> dict[str, list[int]]:
+@pytest.mark.parametrize(("rows", "text"), [([], ""), ([1], "1"), ([1, 2, 3], "1-3"), ([1, 2, 4, 6, 7], "1-2, 4, 6-7")])
+def test_numbers_of_rows_are_written_as_ranges(rows: list[int], text: str) -> None:
+    assert contract.ranges(rows) == text
+    assert contract.numbers(text) == rows
+
+
+def everything(rows: str) -> dict[str, str]:
     return {asked.value: rows for asked in Property}
 
 
 def test_a_recorded_property_that_does_not_hold_is_lost(captures: Path, tmp_path: Path) -> None:
-    recorded(captures, holds=everything([1]), fails=everything([]))
+    recorded(captures, holds=everything("1"), fails=everything(""))
     assert (found(captures).standing, found(captures).detail) == (Standing.LOST, "padding at 1 rows")
     result = probe(captures, "--json", str(tmp_path / "r.json"))
     assert result.exit_code == 1
@@ -73,12 +79,12 @@ def test_a_recorded_property_that_does_not_hold_is_lost(captures: Path, tmp_path
 
 
 def test_a_recorded_number_of_rows_that_is_not_measured_is_lost(captures: Path) -> None:
-    recorded(captures, holds={"rerun": [1, 2, 3, 4]})
+    recorded(captures, holds={"rerun": "1-4"})
     assert found(captures).detail == "rerun at 4 rows"
 
 
 def test_a_property_gained_is_said_and_no_failure(captures: Path) -> None:
-    recorded(captures, fails={**everything([]), "rerun": [2]})
+    recorded(captures, fails={**everything(""), "rerun": "2"})
     assert (found(captures).standing, found(captures).detail) == (Standing.GAINED, "rerun at 2 rows")
     assert probe(captures).exit_code == 0
 
@@ -90,7 +96,7 @@ def test_without_a_contract_nothing_is_compared_and_nothing_written(captures: Pa
 
 
 def test_a_contract_of_another_machine_gates_nothing_and_says_in_what_it_differs(captures: Path) -> None:
-    document = recorded(captures, holds=everything([1]), fails=everything([]))
+    document = recorded(captures, holds=everything("1"), fails=everything(""))
     document["fingerprint"]["cpu_model"] = "another"
     contract.store.write_document(contract.path(captures), document)
     findings = contract.probe([SUBJECT], captures)
