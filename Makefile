@@ -10,7 +10,7 @@ STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test lint clean help
+.PHONY: run test lint sabotage mutants clean help
 
 run: $(STAMP)  ## check the engine against its blessed captures
 	$(BIN)/python -m harness check $(ARGS)
@@ -22,6 +22,12 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy --strict harness
+
+sabotage: $(STAMP)  ## plant every defect in a copy; each must turn its test red; JSON=path writes the verdicts
+	$(BIN)/python -m tests.sabotage $(if $(JSON),--json "$(JSON)") $(ARGS)
+
+mutants: $(STAMP)  ## mutate the pure numerics; the score and the survivors; JSON=path writes them
+	$(BIN)/python -m tests.sabotage.mutants $(if $(JSON),--json "$(JSON)") $(ARGS)
 
 # The stamp is touched last, so that a set-up that failed half-way is done again.
 $(STAMP): pyproject.toml constraints.txt

@@ -10,13 +10,16 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # A time limit would make the verdict depend on how busy the machine is.
 UNTIMED = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 
 settings.register_profile("ci", UNTIMED, max_examples=100, derandomize=True)
 settings.register_profile("nightly", UNTIMED, max_examples=5000, derandomize=False)
+# What sabotage runs its tests with: whether an example fails is asked there, and not how small one can be made.
+WITHOUT_SHRINKING = [Phase.explicit, Phase.generate]
+settings.register_profile("sabotage", UNTIMED, max_examples=100, derandomize=True, phases=WITHOUT_SHRINKING)
 settings.load_profile(os.environ.get("HARNESS_HYPOTHESIS_PROFILE", "ci"))
 
 

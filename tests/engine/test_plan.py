@@ -137,7 +137,7 @@ def test_a_slot_takes_the_path_of_what_acts_on_it(path: Path, fields: dict[str, 
 
 def test_neutral_values_are_planned_as_if_they_were_not_set() -> None:
     fields = {"velocity_scale": torch.ones(T), "noise_injection": 0.0, "latent_mask": OPEN}
-    p = slot(7, guidance=Guidance(1.0, mode="self", rescale=0.0), x0_target=X0Target(SOURCE, 0.0), **fields)
+    p = slot(5, guidance=Guidance(1.0, mode="self", rescale=0.0), x0_target=X0Target(SOURCE, 0.0), **fields)
     assert (p.velocity_scale, p.noise_injection, p.mask_strength, p.target, p.noise) == (None,) * 5
     assert p.guidance.rescale is None
     assert p.guidance.scale.is_everywhere(1.0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.parity.compare import assert_identical, difference, digest
+from harness.parity.compare import assert_identical, difference, digest, identical
 from tests.traps.defects import NAN_WITH_PAYLOAD, bits, latent
 
 EXPANDED = torch.arange(3.0).expand(4, 3)
@@ -37,6 +37,7 @@ def test_the_same_values_pass_whatever_holds_them(name: str) -> None:
     assert difference(actual, expected) is None
     assert difference(expected, actual) is None
     assert_identical(actual, expected)
+    assert identical(actual, expected)
     assert digest(actual) == digest(expected)
 
 

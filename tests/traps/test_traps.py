@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.parity.compare import Kind, ParityError, assert_identical, difference, digest
+from harness.parity.compare import Kind, ParityError, assert_identical, difference, digest, identical
 from tests.traps.defects import BY_NAME, ELEVEN, Defect
 
 
@@ -41,6 +41,13 @@ def test_the_defect_fails_the_assertion_inside_a_tree(defect: Defect) -> None:
     actual, expected = defect.make()
     with pytest.raises(ParityError, match="slots/0/x"):
         assert_identical({"slots": [{"x": actual}]}, {"slots": [{"x": expected}]})
+
+
+@parametrize()
+def test_the_quick_verdict_is_that_of_the_slow_one(defect: Defect) -> None:
+    actual, expected = defect.make()
+    assert not identical(actual, expected)
+    assert identical(actual, actual.clone())
 
 
 @parametrize()

@@ -166,19 +166,27 @@ def test_length_and_dtype_are_part_of_the_shape() -> None:
     assert static.shapes == 3
 
 
-@pytest.mark.parametrize("change", ["new shape", "eviction", "close"])
-def test_buffers_are_made_and_freed_only_when_no_run_uses_them(change: str) -> None:
+# A new shape: drained, its buffers made on the executor's own stream, drained again, and then the run itself.
+MAKES_BUFFERS = ["wait", "launch", "wait", "launch"]
+
+
+@pytest.mark.parametrize("max_shapes", [8, 1], ids=["new shape", "eviction"])
+def test_buffers_are_made_and_freed_only_when_no_run_uses_them(max_shapes: int) -> None:
     stream = LoggedStream()
-    static = StaticExecutor(AffineDecoder(), max_shapes=1 if change == "eviction" else 8, stream=stream)
-    first = static.run(batch(2))
-    assert stream.pending
-    if change == "close":
-        static.close()
-    else:
-        static.run(batch(3))
-    assert "wait" in stream.log[1:]
-    if change != "eviction":
-        assert_identical(first, EagerExecutor(AffineDecoder()).run(batch(2)))
+    static = StaticExecutor(AffineDecoder(), max_shapes=max_shapes, stream=stream)
+    for rows in (2, 3):
+        static.run(batch(rows))
+        assert stream.log == MAKES_BUFFERS
+        assert stream.pending == 1
+        stream.log.clear()
+
+
+def test_closing_waits_for_the_run_that_uses_the_buffers() -> None:
+    stream = LoggedStream()
+    static = StaticExecutor(AffineDecoder(), stream=stream)
+    out = static.run(batch(2))
+    static.close()
+    assert_identical(out, EagerExecutor(AffineDecoder()).run(batch(2)))
 
 
 def test_a_run_on_a_stream_of_its_own_is_there_once_it_is_joined() -> None:

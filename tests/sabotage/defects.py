@@ -1,0 +1,518 @@
+"""The defects, and for each the test that must notice it.
+
+Every optimization has at least three. Each name is a claim of its own: take the defect out of the list, and nothing
+shows any more that the test could fail.
+"""
+
+from __future__ import annotations
+
+from tests.sabotage.runner import Defect
+
+ENGINE, PARITY = "harness/engine", "harness/parity"
+EXECUTE, PLAN, PIPELINE = f"{ENGINE}/execute.py", f"{ENGINE}/plan.py", f"{ENGINE}/pipeline.py"
+ADVANCE, CONDITIONING, SLOT = f"{ENGINE}/advance.py", f"{ENGINE}/conditioning.py", f"{ENGINE}/slot.py"
+STREAM, STATIC, NOISE = f"{ENGINE}/executors/stream.py", f"{ENGINE}/executors/static.py", f"{ENGINE}/noise.py"
+LOCKSTEP, COMPARE = f"{PARITY}/lockstep.py", f"{PARITY}/compare.py"
+
+SWITCHES = "tests/parity/test_switches.py::test_off_equals_on_whatever_happens"
+LAWS, STEADY = "tests/parity/test_laws.py", "tests/engine/test_steady_tick.py"
+ORACLE = "tests/parity/test_reference.py::test_every_request_of_the_battery_ends_with_the_bits_it_has_alone"
+READS = f"{STEADY}::test_a_tick_reads_no_tensor_on_the_host"
+T_EXECUTE, T_PIPELINE, T_PLAN = (
+    "tests/engine/test_execute.py",
+    "tests/engine/test_pipeline.py",
+    "tests/engine/test_plan.py",
+)
+T_CACHE, T_NOISE = "tests/engine/test_conditioning.py", "tests/engine/test_noise.py"
+T_STREAM, T_STATIC = "tests/engine/executors/test_stream.py", "tests/engine/executors/test_static.py"
+T_LOCKSTEP = "tests/parity/test_lockstep.py"
+
+FUSED = [
+    Defect(
+        "the copy of a shared output buffer is dropped",
+        EXECUTE,
+        "out.to(torch.float32, copy=number + 1 < len(plan.runs)).contiguous()",
+        "out.to(torch.float32).contiguous()",
+        f"{T_EXECUTE}::test_two_passes_over_one_output_buffer_guide_with_two_velocities",
+        "fused_cfg",
+        "guidance was computed from equal velocities",
+    ),
+    Defect(
+        "the halves of the fused batch are swapped",
+        EXECUTE,
+        "            v = velocity[position : position + 1]\n",
+        "            place = (position + len(rows) // 2) % len(rows)\n            v = velocity[place : place + 1]\n",
+        f"{SWITCHES}[fused_cfg-eager]",
+        "fused_cfg",
+    ),
+    Defect(
+        "negative rows run at the time of the slot before",
+        PLAN,
+        "negatives = [Row(p.index, n, c, True, p.t) for p in slots for n, c in enumerate(p.negatives)]",
+        "negatives = [Row(p.index, n, c, True, q.t) for q, p in zip(slots[-1:] + slots, slots) "
+        "for n, c in enumerate(p.negatives)]",
+        f"{ORACLE}[cfg_full-eager]",
+        "fused_cfg",
+    ),
+    Defect(
+        "a run that just fits is split",
+        PLAN,
+        "len(positives) + len(negatives) <= max_rows:",
+        "len(positives) + len(negatives) < max_rows:",
+        f"{STEADY}::test_a_guided_tick_is_one_run_fused_and_two_in_passes",
+        "fused_cfg",
+    ),
+    Defect(
+        "a longer neighbour changes the padding",
+        EXECUTE,
+        "contexts, machinery.encoder_length)",
+        "contexts, max(row.condition.length for row in rows))",
+        f"{LAWS}::test_neighbours_change_no_bit_of_a_request",
+        "fused_cfg",
+    ),
+    Defect(
+        "the kept negative velocity is a view of the executor's buffer",
+        ADVANCE,
+        "v_neg.clone() if guided.mode is GuidanceMode.INITIALIZE else None",
+        "v_neg if guided.mode is GuidanceMode.INITIALIZE else None",
+        f"{T_EXECUTE}::test_a_buffer_that_every_run_overwrites_gives_the_same_bits",
+        "fused_cfg",
+    ),
+    Defect(
+        "fused rows beyond the executor's ceiling",
+        PLAN,
+        "if fused and len(positives) + len(negatives) <= max_rows:",
+        "if fused:",
+        f"{T_PLAN}::test_rows_are_split_where_they_do_not_fit",
+        "fused_cfg",
+    ),
+]
+
+CACHED = [
+    Defect(
+        "a stale cache entry is kept when a source was written to",
+        CONDITIONING,
+        "0 if tensor.is_inference() else tensor._version",
+        "0",
+        f"{T_CACHE}::test_a_source_that_was_written_to_is_built_again",
+        "cached_conditioning",
+    ),
+    Defect(
+        "a stale cache entry, as a stream meets it",
+        CONDITIONING,
+        "0 if tensor.is_inference() else tensor._version",
+        "0",
+        f"{SWITCHES}[cached_conditioning-eager]",
+        "cached_conditioning",
+    ),
+    Defect(
+        "an entry does not hold its sources",
+        CONDITIONING,
+        "self._entries[key] = (_sources(conditions, contexts), made)",
+        "self._entries[key] = ((), made)",
+        f"{T_CACHE}::test_sources_live_as_long_as_their_entry_so_that_no_identity_is_used_again",
+        "cached_conditioning",
+    ),
+    Defect(
+        "the length is no part of the key",
+        CONDITIONING,
+        "key = (length, tuple(",
+        "key = (0, tuple(",
+        f"{T_CACHE}::test_rows_length_and_order_are_part_of_the_key",
+        "cached_conditioning",
+    ),
+    Defect(
+        "the context is no part of the key",
+        CONDITIONING,
+        "None if mask is None else source_key(mask), source_key(context)",
+        "None if mask is None else source_key(mask), (0, 0)",
+        f"{SWITCHES}[cached_conditioning-static]",
+        "cached_conditioning",
+    ),
+    Defect(
+        "the cache grows without bound",
+        CONDITIONING,
+        "if len(self._entries) > self.capacity:",
+        "if len(self._entries) > 1000 * self.capacity:",
+        f"{T_CACHE}::test_the_least_recently_used_entry_goes_first",
+        "cached_conditioning",
+    ),
+    Defect(
+        "conditions are rebuilt at every tick",
+        CONDITIONING,
+        "if key in self._entries:",
+        "if key in self._entries and hits < 0:",
+        f"{STEADY}::test_conditions_are_not_rebuilt_unless_a_slot_with_others_is_admitted",
+        "cached_conditioning",
+    ),
+    Defect(
+        "the decoder attends the ring's padding",
+        CONDITIONING,
+        "return functional.pad(own, (0, length - condition.length), value=False)",
+        "return functional.pad(own, (0, length - condition.length), value=True)",
+        f"{ORACLE}[multi_cond_padded-eager]",
+        "cached_conditioning",
+    ),
+]
+
+INTEGRATOR = [
+    Defect(
+        "states are integrated with alpha, a fused multiply-add",
+        EXECUTE,
+        "    moved = torch._foreach_add([states[p.index] for p in plans], moves)",
+        "    moved = [torch.add(states[p.index], v, alpha=p.s - p.t) for p, v in zip(plans, scaled)]",
+        f"{SWITCHES}[integrator-eager]",
+        "integrator",
+    ),
+    Defect(
+        "every slot moves by the first one's step",
+        EXECUTE,
+        "torch._foreach_mul(scaled, [p.s - p.t for p in plans])",
+        "torch._foreach_mul(scaled, plans[0].s - plans[0].t)",
+        f"{SWITCHES}[integrator-static]",
+        "integrator",
+    ),
+    Defect(
+        "states are integrated in place",
+        EXECUTE,
+        "    moved = torch._foreach_add([states[p.index] for p in plans], moves)",
+        "    moved = [states[p.index].add_(v) for p, v in zip(plans, moves)]",
+        f"{T_PIPELINE}::test_no_tick_writes_into_a_tensor_of_the_ring_or_of_a_request",
+        "integrator",
+    ),
+    Defect(
+        "the multi-tensor path forgets injected noise",
+        EXECUTE,
+        "{p.index: advance.injected(p, x) for p, x in zip(plans, moved, strict=True)}",
+        "{p.index: x for p, x in zip(plans, moved, strict=True)}",
+        f"{ORACLE}[noise_injection-eager]",
+        "integrator",
+    ),
+    Defect(
+        "the multi-tensor path forgets the velocity scale",
+        EXECUTE,
+        "scaled = [advance.scaled(p, velocities[p.index]) for p in plans]",
+        "scaled = [velocities[p.index] for p in plans]",
+        f"{SWITCHES}[integrator-static]",
+        "integrator",
+    ),
+]
+
+GATES = [
+    Defect(
+        "a curve is called neutral by its first frame",
+        f"{ENGINE}/curve.py",
+        "uniform=first if bool((values == first).all()) else None)",
+        "uniform=first)",
+        f"{SWITCHES}[host_gates-eager]",
+        "host_gates",
+    ),
+    Defect(
+        "any uniform curve is called neutral",
+        f"{ENGINE}/curve.py",
+        "        return self.uniform == value\n",
+        "        return self.uniform is not None\n",
+        f"{SWITCHES}[host_gates-static]",
+        "host_gates",
+    ),
+    Defect(
+        "the gates ask the tensor in the tick",
+        PLAN,
+        "CountedGate(ask_host if config.switches.host_gates else ask_tensor)",
+        "CountedGate(ask_tensor)",
+        READS,
+        "host_gates",
+    ),
+    Defect(
+        "the strength is read with a host sync",
+        ADVANCE,
+        "        amount = plan.target.amount.values\n",
+        "        amount = plan.target.amount.values\n"
+        "        if float(amount.abs().max()) == 0.0:\n            return x0\n",
+        READS,
+        "host_gates",
+    ),
+    Defect(
+        "a tick calls tolist, which a dispatch mode does not see",
+        ADVANCE,
+        "    v = scaled(plan, velocity)\n",
+        "    v = scaled(plan, velocity)\n    plan.request.context_latents[0, 0, :1].tolist()\n",
+        READS,
+        "host_gates",
+        "torch.Tensor.tolist",
+    ),
+    Defect(
+        "a tick calls item",
+        EXECUTE,
+        "    hidden_states = torch.cat([inputs[row.index] for row in rows])\n",
+        "    hidden_states = torch.cat([inputs[row.index] for row in rows])\n    hidden_states.sum().item()\n",
+        READS,
+        "host_gates",
+        "torch.Tensor.item",
+    ),
+    Defect(
+        "guidance is skipped where its scale is 1",
+        PLAN,
+        "    own = request.guidance\n    if own is None:\n        return None\n",
+        "    own = request.guidance\n"
+        "    if own is None or required(own.scale).is_everywhere(1.0):\n        return None\n",
+        f"{LAWS}::test_guidance_1_runs_its_negative_rows_and_advances_the_average",
+        "host_gates",
+    ),
+]
+
+STREAMS = [
+    Defect(
+        "nobody waits for the executor's stream",
+        EXECUTE,
+        "        machinery.join()\n",
+        "",
+        f"{T_STREAM}::test_a_pipeline_joins_or_waits_as_its_switch_says_after_every_run",
+        "joined_stream",
+    ),
+    Defect(
+        "joining does nothing",
+        STREAM,
+        "    return executor.stream.join if joined else executor.stream.wait\n",
+        "    return _nothing if joined else executor.stream.wait\n",
+        f"{SWITCHES}[joined_stream-deferred]",
+        "joined_stream",
+    ),
+    Defect(
+        "a run does not wait for its inputs",
+        STREAM,
+        "for stream in (self._current(), *self._readers):",
+        "for stream in self._readers:",
+        f"{T_STREAM}::test_a_run_starts_after_what_the_current_stream_holds",
+        "joined_stream",
+    ),
+    Defect(
+        "a run does not wait for whoever reads the last one on another stream",
+        STREAM,
+        "for stream in (self._current(), *self._readers):",
+        "for stream in (self._current(),):",
+        f"{T_STREAM}::test_a_run_starts_after_whoever_read_the_last_one_even_on_another_stream",
+        "joined_stream",
+    ),
+    Defect(
+        "joining makes the host wait",
+        STREAM,
+        "        self._current().wait_event(self._done)\n",
+        "        self._own.synchronize()\n",
+        f"{T_STREAM}::test_joining_makes_the_current_stream_wait_by_an_event_and_never_the_host",
+        "joined_stream",
+    ),
+    Defect(
+        "the plain twin joins too",
+        STREAM,
+        "return executor.stream.join if joined else executor.stream.wait",
+        "return executor.stream.join",
+        f"{T_STREAM}::test_a_pipeline_joins_or_waits_as_its_switch_says_after_every_run",
+        "joined_stream",
+    ),
+    Defect(
+        "buffers are freed while a run uses them",
+        STATIC,
+        "        if key not in self._buffers:\n            self._drain()\n",
+        "        if key not in self._buffers:\n",
+        f"{T_STATIC}::test_buffers_are_made_and_freed_only_when_no_run_uses_them",
+        "joined_stream",
+    ),
+]
+
+RING = [
+    Defect(
+        "a slot's guidance average outlives its request",
+        PIPELINE,
+        "            for a in plan.admissions:\n                slots[a.index] = admit(a.queued.id, a.queued.request, "
+        "a.queued.times, plan.tick, masked=a.masked)\n",
+        "            past = self.__dict__.setdefault('past', {})\n"
+        "            past.update({i: s for i, s in slots.items() if s.average is not None})\n"
+        "            for a in plan.admissions:\n"
+        "                new = admit(a.queued.id, a.queued.request, a.queued.times, plan.tick, masked=a.masked)\n"
+        "                old = past.get(a.index)\n"
+        "                reuse = old is not None and new.average is not None and old.x.shape == new.x.shape\n"
+        "                slots[a.index] = replace(new, average=old.average) if reuse else new\n",
+        "tests/parity/test_machine.py::test_whatever_happens_every_latent_is_the_oracle_s[eager]",
+    ),
+    Defect(
+        "a latent that was handed out is a buffer that later ticks use",
+        PIPELINE,
+        "        latent=slot.x,\n",
+        "        latent=_finished.__dict__.setdefault(slot.x.shape, torch.empty_like(slot.x)).copy_(slot.x),\n",
+        f"{LAWS}::test_a_latent_handed_out_never_changes",
+    ),
+    Defect(
+        "noise is keyed by the number of draws",
+        NOISE,
+        '    digest = hashlib.sha256(f"{seed}/{purpose.value}/{step}".encode()).digest()\n',
+        "    step = generator_seed.__dict__['n'] = generator_seed.__dict__.get('n', -1) + 1\n"
+        '    digest = hashlib.sha256(f"{seed}/{purpose.value}/{step}".encode()).digest()\n',
+        f"{LAWS}::test_duplicate_requests_give_equal_bytes",
+    ),
+    Defect(
+        "noise is drawn from the global generator",
+        NOISE,
+        "torch.randn(1, channels, frames, generator=generator, ",
+        "torch.randn(1, channels, frames, ",
+        f"{T_NOISE}::test_the_global_generator_is_neither_used_nor_moved",
+    ),
+    Defect(
+        "a drain stops one tick early",
+        PIPELINE,
+        "        while self._queue or any(slot is not None for slot in self._ring):\n",
+        "        while self._queue or any(slot is not None and slot.step + 1 < slot.total for slot in self._ring):\n",
+        f"{T_PIPELINE}::test_what_is_finished_names_its_request",
+    ),
+    Defect(
+        "a slot ends one step early",
+        PLAN,
+        "        return self.step + 1 == self.total\n",
+        "        return self.step + 2 >= self.total\n",
+        f"{ORACLE}[ode_plain-eager]",
+    ),
+    Defect(
+        "norms are taken over a transposed layout",
+        EXECUTE,
+        "copy=number + 1 < len(plan.runs)).contiguous()",
+        "copy=number + 1 < len(plan.runs))",
+        f"{T_EXECUTE}::test_bits_do_not_depend_on_the_layout_a_decoder_returns",
+    ),
+    Defect(
+        "the correction takes the scaled velocity",
+        EXECUTE,
+        "    stepped = _step(plan, slots, states, velocities, machinery)\n",
+        "    stepped = _step(plan, slots, states, velocities, machinery)\n"
+        "    velocities = {p.index: advance.scaled(p, velocities[p.index]) for p in plan.slots}\n",
+        f"{ORACLE}[mixed_ring-eager]",
+    ),
+    Defect(
+        "the channel gain enters the state",
+        EXECUTE,
+        "    inputs = {index: _decoder_input(x, plan.channel_gain) for index, x in states.items()}\n",
+        "    states.update({index: _decoder_input(x, plan.channel_gain) for index, x in states.items()})\n"
+        "    inputs = dict(states)\n",
+        f"{ORACLE}[channel_gain-eager]",
+    ),
+    Defect(
+        "a failed tick has already taken from the queue",
+        PIPELINE,
+        "            plan = self._plan()\n",
+        "            plan = self._plan()\n            self._queue = self._queue[len(plan.admissions) :]\n",
+        f"{T_PIPELINE}::test_a_failed_tick_changes_nothing_and_can_be_run_again",
+    ),
+    Defect(
+        "a smaller depth throws slots away",
+        PIPELINE,
+        "    size = max(depth, last + 1)\n",
+        "    size = depth + 0 * last\n",
+        f"{T_PIPELINE}::test_slots_beyond_a_smaller_depth_finish",
+    ),
+    Defect(
+        "a neutral noise curve still draws and rounds",
+        PLAN,
+        "        noise_injection = _unless(0.0, shared.get(SharedControl.NOISE_INJECTION, own), gate)\n",
+        "        noise_injection = shared.get(SharedControl.NOISE_INJECTION, own)\n",
+        f"{T_PLAN}::test_neutral_values_are_planned_as_if_they_were_not_set",
+    ),
+    Defect(
+        "the SDE step of a masked slot takes fresh noise",
+        PLAN,
+        "        return Purpose.MASK if masked else Purpose.STEP\n",
+        "        return Purpose.STEP\n",
+        f"{ORACLE}[latent_mask_sde-eager]",
+    ),
+]
+
+PROOFS = [
+    Defect(
+        "lockstep does not look at what was handed out before",
+        LOCKSTEP,
+        "        self._compare_what_was_handed_out(first)\n",
+        "",
+        f"{T_LOCKSTEP}::test_a_latent_that_changes_after_it_was_handed_out_is_found",
+    ),
+    Defect(
+        "lockstep compares states alone",
+        LOCKSTEP,
+        "        self._compare_stages()\n",
+        "",
+        f"{T_LOCKSTEP}::test_a_difference_that_no_state_shows_is_found",
+    ),
+    Defect(
+        "lockstep lets one side write what the other reads",
+        LOCKSTEP,
+        '        return {(None, f"writes to {name}"): t._version',
+        '        return {(None, f"writes to {name}"): 0',
+        f"{T_LOCKSTEP}::test_a_side_that_writes_into_the_caller_s_tensor_is_found_before_the_other_reads_it",
+    ),
+    Defect(
+        "lockstep calls two NaNs the same",
+        LOCKSTEP,
+        "            if not bool(torch.isfinite(tensor).all()):\n",
+        "            if tensor is None:\n",
+        f"{T_LOCKSTEP}::test_two_sides_that_are_not_finite_are_not_called_the_same",
+    ),
+    Defect(
+        "bytes are compared as floats",
+        COMPARE,
+        "    return np.asarray(_words(got) != _words(expected))\n",
+        "    return np.asarray(_values(got) != _values(expected))\n",
+        "tests/traps/test_traps.py::test_the_defect_is_reported_with_its_kind_and_place",
+    ),
+    Defect(
+        "the quick comparison compares floats",
+        COMPARE,
+        "    return torch.equal(got.view(words), wanted.view(words))",
+        "    return torch.equal(got, wanted)",
+        "tests/traps/test_traps.py::test_the_quick_verdict_is_that_of_the_slow_one",
+    ),
+    Defect(
+        "a lost property is no loss",
+        f"{PARITY}/contract.py",
+        "        gone = sorted(set(counts) - set(now.get(name, [])))\n",
+        "        gone = sorted(set(now.get(name, [])) - set(counts))\n",
+        "tests/parity/test_contract.py::test_a_recorded_property_that_does_not_hold_is_lost",
+    ),
+    Defect(
+        "the probe runs each row alone in pinned company",
+        f"{PARITY}/invariance.py",
+        "        return all(identical(self._run([number])[0], together[number]) for number in range(count))\n",
+        "        return all(identical(self._run(range(count))[number], together[number]) for number in range(count))\n",
+        "tests/parity/test_invariance.py::test_the_probe_names_what_does_not_hold",
+    ),
+    Defect(
+        "host reads are counted by a dispatch mode alone",
+        "harness/rails/counters.py",
+        "        if name in _READING_FUNCTIONS or any(reads(name, args, kwargs or {}) for reads in _READING_CALLS):\n",
+        "        if not name:\n",
+        "tests/rails/test_counters.py::test_a_read_is_counted",
+    ),
+    Defect(
+        "a capture that moved passes within a tolerance on its own platform",
+        f"{PARITY}/captures.py",
+        "    if exact:\n",
+        "    if exact and not manifest:\n",
+        "tests/parity/test_captures.py::test_a_scenario_that_moved_names_its_first_tick_and_distance",
+    ),
+]
+
+DEFECTS = [*FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *PROOFS]
+
+# Every defect that is known to have slipped through some comparison of some engine, by the name it has here.
+NOTORIOUS = (
+    "the copy of a shared output buffer is dropped",
+    "the halves of the fused batch are swapped",
+    "negative rows run at the time of the slot before",
+    "a stale cache entry is kept when a source was written to",
+    "a slot's guidance average outlives its request",
+    "a latent that was handed out is a buffer that later ticks use",
+    "guidance is skipped where its scale is 1",
+    "a longer neighbour changes the padding",
+    "noise is keyed by the number of draws",
+    "a tick calls tolist, which a dispatch mode does not see",
+    "states are integrated with alpha, a fused multiply-add",
+    "noise is drawn from the global generator",
+    "the strength is read with a host sync",
+    "a drain stops one tick early",
+)
