@@ -228,3 +228,16 @@ def test_diffusers_guides_the_same(threshold: float | None, eta: float, momentum
         # update is six times a direction of norms that are rarely above the square root of the frames.
         size = 6 * float(average.abs().max()) * frames**0.5
         assert_rounds_to(got, f64(want.T.unsqueeze(0)), pos, size, roundings=roundings(case))
+
+
+def test_slots_in_one_tensor_do_not_see_each_other() -> None:
+    draw = torch.Generator().manual_seed(3)
+    v_pos, average = torch.randn(3, 6, 4, generator=draw), torch.randn(3, 6, 4, generator=draw)
+
+    def guided(rows: slice) -> Tensor:
+        v = guidance.guide(v_pos[rows], average[rows], scalar(3.0), 0.5, 0.3)
+        return guidance.rescale(v, v_pos[rows], scalar(0.7))
+
+    alone = torch.cat([guided(slice(row, row + 1)) for row in range(3)])
+    assert guided(slice(0, 3)).shape == alone.shape
+    assert (guided(slice(0, 3)) - alone).abs().max() < 1e-6

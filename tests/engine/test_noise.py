@@ -123,3 +123,31 @@ def test_a_tensor_for_the_host_stays_where_it_is() -> None:
 
 def test_the_purposes_are_the_three_that_are_specified() -> None:
     assert [purpose.value for purpose in Purpose] == ["initial", "step", "mask"]
+
+
+def test_the_default_device_has_no_say() -> None:
+    want = noise(4, Purpose.STEP, 1, SHAPE)
+    with torch.device("meta"):
+        assert_bits(noise(4, Purpose.STEP, 1, SHAPE), want)
+
+
+def test_a_tensor_for_another_device_goes_there() -> None:
+    assert to_device(torch.ones(2), torch.device("meta")).is_meta
+    assert noise(4, Purpose.STEP, 1, SHAPE, "meta").is_meta
+
+
+def test_a_tensor_for_a_gpu_goes_there_from_pinned_memory_and_nobody_waits() -> None:
+    class Host:
+        device = torch.device("cpu")
+
+        def pin_memory(self) -> Host:
+            log.append("pinned")
+            return self
+
+        def to(self, device: torch.device, **how: bool) -> Host:
+            log.append((device, how))
+            return self
+
+    log: list[object] = []
+    to_device(Host(), torch.device("cuda"))  # type: ignore[arg-type]
+    assert log == ["pinned", (torch.device("cuda"), {"non_blocking": True})]

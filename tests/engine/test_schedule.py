@@ -126,3 +126,15 @@ def test_the_times_are_those_of_diffusers(steps: int, shift: float) -> None:
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1].tolist())
     # Its even times are rounded once from float64, ours twice in float32; near 0 the shift triples the difference.
     assert timesteps(steps, 1.0, shift) == pytest.approx(scheduler.sigmas.tolist(), abs=2 * EPS)
+
+
+def test_the_default_device_has_no_say() -> None:
+    want = timesteps(8, 0.7, 3.0)
+    with torch.device("meta"):
+        assert timesteps(8, 0.7, 3.0) == want
+
+
+@pytest.mark.parametrize("shift", [0.5, 1.5, 2.0, 4.0])
+def test_every_shift_but_one_bends_the_times(shift: float) -> None:
+    even, bent = timesteps(8, 1.0, 1.0), timesteps(8, 1.0, shift)
+    assert all((a < b) == (shift > 1.0) and a != b for a, b in zip(even[1:-1], bent[1:-1], strict=True))

@@ -216,3 +216,71 @@ def test_a_wavelet_that_is_not_discrete_is_refused_by_name(name: str) -> None:
 
 def test_the_modes_are_the_four_that_are_specified() -> None:
     assert [mode.value for mode in DCWMode] == ["low", "high", "double", "pix"]
+
+
+def test_defaults_of_dtype_and_device_have_no_say() -> None:
+    x = torch.linspace(-1, 1, 24).reshape(1, 12, 2)
+    want = wavelet.dwt(x, "db2")
+    for default in (torch.device("meta"), None):
+        wavelet._filters.cache_clear()
+        if default is None:
+            torch.set_default_dtype(torch.float64)
+        try:
+            with default or torch.device("cpu"):
+                got = wavelet.dwt(x, "db2")
+        finally:
+            torch.set_default_dtype(torch.float32)
+        for a, b in zip(got, want, strict=True):
+            assert_bits(a, b)
+
+
+def test_filters_are_where_the_signal_is() -> None:
+    low, high = wavelet.dwt(torch.ones(1, 12, 2, device="meta"), "db2")
+    assert low.is_meta
+    assert high.is_meta
+
+
+def test_filters_made_in_inference_mode_serve_gradients_outside_it() -> None:
+    wavelet._filters.cache_clear()
+    with torch.inference_mode():
+        wavelet.dwt(torch.ones(1, 6, 1), "haar")
+    x = torch.ones(1, 6, 1, requires_grad=True)
+    low, high = wavelet.dwt(x, "haar")
+    wavelet.idwt(low, high, "haar", 6).sum().backward()
+    assert x.grad is not None
+    assert (x.grad - 1.0).abs().max() < 1e-6
+
+
+def test_a_transform_by_the_same_filters_makes_them_once() -> None:
+    wavelet._filters.cache_clear()
+    for _ in range(3):
+        wavelet.dwt(torch.ones(1, 6, 1), "haar")
+    assert wavelet._filters.cache_info().misses == 1
+
+
+@pytest.mark.parametrize("before", ["tf32", "ieee"])
+def test_convolutions_on_a_gpu_are_ieee_inside_and_as_before_outside(before: str) -> None:
+    convolutions = torch.backends.cudnn.conv
+    kept = convolutions.fp32_precision
+    convolutions.fp32_precision = before
+    try:
+        with wavelet._ieee_convolutions(torch.device("cpu")):
+            assert convolutions.fp32_precision == before
+        with wavelet._ieee_convolutions(torch.device("cuda")):
+            assert convolutions.fp32_precision == "ieee"
+        assert convolutions.fp32_precision == before
+    finally:
+        convolutions.fp32_precision = kept
+
+
+@pytest.mark.parametrize("error", [0.5, -0.5])
+def test_a_transform_that_loses_something_is_measured_whatever_the_sign(
+    error: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inverse = wavelet.idwt
+    monkeypatch.setattr(wavelet, "idwt", lambda *arguments: inverse(*arguments) + error)
+    wavelet.reconstruction_error.cache_clear()
+    try:
+        assert abs(wavelet.reconstruction_error("haar") - 0.5) < 1e-5
+    finally:
+        wavelet.reconstruction_error.cache_clear()
