@@ -120,8 +120,7 @@ def reconstruction_error(wavelet: str) -> float:
 @lru_cache(maxsize=64)
 def _filters(wavelet: str, device: torch.device) -> Wavelet:
     """The wavelet's filter bank on `device`: a transform by name would copy it there each time, and wait for that."""
-    with torch.inference_mode(False):
-        bank = [torch.tensor(each, dtype=torch.float32, device=device) for each in pywt.Wavelet(wavelet).filter_bank]
+    bank = [torch.tensor(each, dtype=torch.float32, device=device) for each in pywt.Wavelet(wavelet).filter_bank]
     return cast(Wavelet, WaveletTensorTuple(*bank))
 
 

@@ -82,33 +82,34 @@ def reasons(path: Path = SURVIVORS) -> dict[str, str]:
 
 
 def run(chosen: Sequence[Case], jobs: int, advance: Callable[[], None] = lambda: None) -> Iterator[Outcome]:
-    """The fate of each mutant, in the order in which they come."""
+    """The fate of each mutant, in the order in which they come.
+
+    Raises:
+        RuntimeError: the unchanged module does not survive, so that a mutant's death would say nothing.
+    """
     warm_up()
-    _refuse_unless_green(sorted({case.module for case in chosen}))
-    known, waiting, running = reasons(), list(chosen), dict[int, Case]()
+    for case, fate in _fates([unchanged(module) for module in sorted({case.module for case in chosen})], jobs):
+        if fate is not Fate.SURVIVED:
+            raise RuntimeError(f"the tests of {case.module} do not pass in a fork with the module as it is: {fate}")
+    known = reasons()
+    for case, fate in _fates(chosen, jobs):
+        advance()
+        yield Outcome(case.name, fate, known.get(case.name, "") if fate is Fate.SURVIVED else "")
+
+
+def _fates(chosen: Sequence[Case], jobs: int) -> Iterator[tuple[Case, Fate]]:
+    waiting, running = list(chosen), dict[int, Case]()
     while waiting or running:
         while waiting and len(running) < jobs:
             case = waiting.pop(0)
             running[_fork(case)] = case
         pid, status = os.wait()
-        case = running.pop(pid)
-        fate = _fate(status)
-        advance()
-        yield Outcome(case.name, fate, known.get(case.name, "") if fate is Fate.SURVIVED else "")
+        yield running.pop(pid), _fate(status)
 
 
 def unchanged(module: str) -> Case:
     """The module as it is, in a mutant's place."""
     return Case(module, Mutant("unchanged", (ROOT / f"harness/engine/{module}.py").read_text()))
-
-
-def _refuse_unless_green(modules: Sequence[str]) -> None:
-    """Where the unchanged module does not survive, a mutant's death says nothing."""
-    for module in modules:
-        pid = _fork(unchanged(module))
-        fate = _fate(os.waitpid(pid, 0)[1])
-        if fate is not Fate.SURVIVED:
-            raise RuntimeError(f"the tests of {module} do not pass in a fork with the module as it is: {fate}")
 
 
 def warm_up() -> None:
@@ -133,14 +134,14 @@ def complaints(outcomes: Sequence[Outcome], known: dict[str, str], existing: Seq
     Args:
         outcomes: of the mutants that ran.
         known: reasons by name.
-        existing: names of all mutants there are.
+        existing: names of all mutants there are; the score is judged where all of them ran.
     """
     survived = {outcome.name for outcome in outcomes if outcome.fate is Fate.SURVIVED}
     ran = {outcome.name for outcome in outcomes}
     found = [f"survived without a reason: {name}" for name in sorted(survived - known.keys())]
     found += [f"has a reason and was killed: {name}" for name in sorted(known.keys() & ran - survived)]
     found += [f"has a reason and is no mutant: {name}" for name in sorted(known.keys() - set(existing))]
-    if score(outcomes) < LEAST:
+    if ran >= set(existing) and score(outcomes) < LEAST:
         found.append(f"the score is {score(outcomes):.1%}, below {LEAST:.0%}")
     return found
 
