@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
@@ -25,6 +27,8 @@ from harness.parity.script import (
     Toward,
     Wavelets,
 )
+
+T = TypeVar("T")
 
 CONTROLS = ("velocity_scale", "noise_injection", "sde_curve", "guidance_scale", "momentum", "rescale", "x0_strength")
 SCALARS = st.one_of(st.sampled_from([0.0, 1.0]), st.integers(-4, 24).map(lambda eighths: eighths / 8))
@@ -50,7 +54,15 @@ class Case:
     max_rows: int
 
 
+# Every strategy is made once: hypothesis works out what one is the first time that it draws from it.
+
+POOL = 4
+"""A script has so many prompts, as a person who returns to his; what names one is its number."""
+
+
+@lru_cache
 def texts(longest: int) -> st.SearchStrategy[Text]:
+    """Conditions of 1 to `longest` tokens."""
     ranges = st.sampled_from([None, (0.0, 0.5), (0.25, 1.0), (0.9, 0.95)])
     weights = st.none() | st.sampled_from([0.0, 0.5, (1.0, 0.0)])
     plain = st.builds(Text, seed=SEEDS, tokens=st.integers(1, longest), weight=weights, span=ranges)
@@ -58,24 +70,35 @@ def texts(longest: int) -> st.SearchStrategy[Text]:
     return st.one_of(plain, masked)
 
 
-@st.composite
-def guided(draw: st.DrawFn, pool: st.SearchStrategy[Text]) -> Guided:
-    return Guided(
-        scale=draw(LEVELS),
-        negatives=tuple(draw(st.lists(pool, min_size=1, max_size=2))),
-        mode=draw(st.sampled_from(["full", "full", "initialize", "self"])),
-        momentum=draw(st.sampled_from([-0.75, 0.0, 0.5, (0.0, -0.5)])),
-        rescale=draw(st.none() | LEVELS),
-        threshold=draw(st.sampled_from([None, 0.5, 2.5])),
-        eta=draw(st.sampled_from([0.0, 0.3])),
-    )
+@lru_cache
+def pools(longest: int) -> st.SearchStrategy[list[Text]]:
+    """The prompts of a script."""
+    return st.lists(texts(longest), min_size=POOL, max_size=POOL)
 
 
-def targets() -> st.SearchStrategy[Toward]:
-    gated = st.builds(Toward, seed=SEEDS, curve=LEVELS, gate=st.sampled_from([0.0, 0.4, 1.0]))
-    return st.one_of(st.builds(Toward, seed=SEEDS, strength=LEVELS), gated)
+def rarely(values: st.SearchStrategy[T]) -> st.SearchStrategy[T | None]:
+    return st.one_of(st.none(), st.none(), values)
 
 
+def some(most: int) -> st.SearchStrategy[tuple[int, ...]]:
+    """The numbers of one to `most` prompts."""
+    return st.lists(st.integers(0, POOL - 1), min_size=1, max_size=most).map(tuple)
+
+
+GUIDED = st.builds(
+    Guided,
+    scale=LEVELS,
+    negatives=some(2),
+    mode=st.sampled_from(["full", "full", "initialize", "self"]),
+    momentum=st.sampled_from([-0.75, 0.0, 0.5, (0.0, -0.5)]),
+    rescale=st.none() | LEVELS,
+    threshold=st.sampled_from([None, 0.5, 2.5]),
+    eta=st.sampled_from([0.0, 0.3]),
+)
+TARGETS = st.one_of(
+    st.builds(Toward, seed=SEEDS, strength=LEVELS),
+    st.builds(Toward, seed=SEEDS, curve=LEVELS, gate=st.sampled_from([0.0, 0.4, 1.0])),
+)
 MASKS = st.builds(
     Masked,
     seed=SEEDS,
@@ -83,63 +106,90 @@ MASKS = st.builds(
     every=st.sampled_from([0, 2, 3]),
     fading=st.booleans(),
 )
+NUMBERED = st.builds(
+    Submit,
+    seed=SEEDS,
+    texts=some(3),
+    denoise=st.sampled_from([1.0, 1.0, 0.6, 0.3, 0.0]),
+    source=st.none() | SEEDS,
+    guided=st.none() | GUIDED,
+    velocity_scale=rarely(LEVELS),
+    noise_injection=rarely(LEVELS),
+    sde_curve=rarely(LEVELS),
+    initial_noise=rarely(LEVELS),
+    toward=rarely(TARGETS),
+    masked=rarely(MASKS),
+)
+"""Requests whose conditions are numbers of prompts, and which may lack the source that they need."""
 
 
-def rarely(values: st.SearchStrategy[Level]) -> st.SearchStrategy[Level | None]:
-    return st.one_of(st.none(), st.none(), values)
+def written_out(submit: Submit, pool: list[Text]) -> Submit:
+    """The request with its prompts, and without what it has no source for."""
+    guided = submit.guided
+    if guided is not None:
+        guided = replace(guided, negatives=tuple(pool[number] for number in guided.negatives))
+    submit = replace(submit, texts=tuple(pool[number] for number in submit.texts), guided=guided)
+    if submit.source is None and submit.masked is None:
+        return replace(submit, denoise=1.0, sde_curve=None, initial_noise=None)
+    return submit
 
 
-@st.composite
-def submissions(draw: st.DrawFn, pool: st.SearchStrategy[Text], frames: tuple[int, ...]) -> Submit:
-    source, masked = draw(st.none() | SEEDS), draw(st.one_of(st.none(), st.none(), MASKS))
-    sourced = source is not None or masked is not None
-    return Submit(
-        seed=draw(SEEDS),
-        texts=tuple(draw(st.lists(pool, min_size=1, max_size=3))),
-        frames=draw(st.sampled_from(frames)),
-        denoise=draw(st.sampled_from([1.0, 1.0, 0.6, 0.3, 0.0])) if sourced else 1.0,
-        source=source,
-        guided=draw(st.none() | guided(pool)),
-        velocity_scale=draw(rarely(LEVELS)),
-        noise_injection=draw(rarely(LEVELS)),
-        sde_curve=draw(rarely(LEVELS)) if sourced else None,
-        initial_noise=draw(rarely(LEVELS)) if sourced else None,
-        toward=draw(st.one_of(st.none(), st.none(), targets())),
-        masked=masked,
+@lru_cache
+def submissions(longest: int) -> st.SearchStrategy[Submit]:
+    """Requests with prompts of their own of up to `longest` tokens."""
+    return st.builds(written_out, NUMBERED, pools(longest))
+
+
+CHANGES: st.SearchStrategy[Control | Gain | Correct | Depth] = st.one_of(
+    st.builds(Control, st.sampled_from(CONTROLS), st.none() | SCALARS),
+    st.builds(Gain, st.none() | LEVELS),
+    st.builds(Correct, st.none() | WAVELETS),
+    st.builds(Depth, st.integers(1, 8)),
+)
+"""What a person does to a running pipeline."""
+
+BENDS = st.builds(Control, st.sampled_from(CONTROLS), LEVELS)
+REWRITES = st.builds(Rewrite, st.integers(0, POOL - 1), SEEDS)
+LONGER = st.tuples(NUMBERED, st.booleans())
+TICKS = st.builds(Tick, st.integers(1, 3))
+EVENTS = {
+    rewrites: st.lists(
+        st.one_of(LONGER, LONGER, TICKS, CHANGES, BENDS, *([REWRITES] * rewrites)), min_size=3, max_size=14
     )
-
-
-def changes(levels: st.SearchStrategy[Level]) -> st.SearchStrategy[Event]:
-    """What a person does to a running pipeline."""
-    return st.one_of(
-        st.builds(Control, st.sampled_from(CONTROLS), st.none() | levels),
-        st.builds(Gain, st.none() | LEVELS),
-        st.builds(Correct, st.none() | WAVELETS),
-        st.builds(Depth, st.integers(1, 8)),
-    )
+    for rewrites in (True, False)
+}
+FRAMES, DEPTHS, STEPS = st.integers(1, 24), st.integers(1, 8), st.integers(1, 12)
+LONGEST, SHIFTS = st.sampled_from([1, 16, 64, 300]), st.sampled_from([1.0, 3.0])
+SOLVERS, CORRECTIONS = st.sampled_from(["ode", "ode", "sde"]), st.none() | WAVELETS
 
 
 @st.composite
 def scripts(draw: st.DrawFn, rewrites: bool = True) -> Script:
     """A script that ends with an empty ring; with `rewrites`, its caller may write into conditions in flight."""
-    longest = draw(st.sampled_from([1, 16, 64, 300]))
-    pool = st.sampled_from(draw(st.lists(texts(longest), min_size=1, max_size=4)))
-    length = draw(st.integers(1, 24))
-    # A per-frame control does not fit another length, and that a pipeline refuses it is claimed elsewhere.
-    several = draw(st.booleans())
-    requests = submissions(pool, (length, length + 1) if several else (length,))
-    happening = [requests, requests, st.builds(Tick, st.integers(1, 3)), changes(SCALARS if several else LEVELS)]
-    happening += [st.builds(Rewrite, pool, SEEDS)] if rewrites else []
-    events = draw(st.lists(st.one_of(happening), min_size=3, max_size=14))
+    longest, frames = draw(LONGEST), draw(FRAMES)
+    pool, several = draw(pools(longest)), draw(st.booleans())
+
+    def resolved(event: Any) -> Event:
+        match event:
+            case (Submit() as submit, bool(longer)):
+                return replace(written_out(submit, pool), frames=frames + (several and longer))
+            case Rewrite():
+                return replace(event, text=pool[event.text])
+            case Control(level=(first, _)) if several:
+                # A per-frame control does not fit another length; that a pipeline refuses it is claimed elsewhere.
+                return replace(event, level=first)
+        return event
+
+    events = [draw(LONGER), *draw(EVENTS[rewrites])]
     return Script(
-        events=(draw(requests), *events, Drain()),
-        depth=draw(st.integers(1, 8)),
-        steps=draw(st.integers(1, 12)),
-        shift=draw(st.sampled_from([1.0, 3.0])),
-        solver=draw(st.sampled_from(["ode", "ode", "sde"])),
+        events=(*map(resolved, events), Drain()),
+        depth=draw(DEPTHS),
+        steps=draw(STEPS),
+        shift=draw(SHIFTS),
+        solver=draw(SOLVERS),
         encoder_length=longest,
-        dcw=draw(st.none() | WAVELETS),
-        frames=length,
+        dcw=draw(CORRECTIONS),
+        frames=frames,
     )
 
 
@@ -153,6 +203,4 @@ SWITCHES = st.builds(
 )
 
 
-@st.composite
-def cases(draw: st.DrawFn) -> Case:
-    return Case(draw(scripts()), draw(SWITCHES), draw(st.integers(8, 20)))
+CASES = st.builds(Case, scripts(), SWITCHES, st.integers(8, 20))

@@ -31,11 +31,10 @@ from harness.parity.script import (
     Toward,
     Wavelets,
 )
-from tests.parity.strategies import CONTROLS, LEVELS, SWITCHES, WAVELETS, submissions, texts
+from tests.parity.strategies import CONTROLS, LEVELS, SWITCHES, WAVELETS, submissions
 
 LONGEST = 48
-POOL = texts(LONGEST)
-REQUESTS = submissions(POOL, (None,))
+REQUESTS = submissions(LONGEST)
 SCRIPTS = st.builds(
     Script,
     depth=st.integers(1, 8),

@@ -16,11 +16,11 @@ from harness.engine.executors import EagerExecutor
 from harness.parity import catalog
 from harness.parity.script import Control, Correct, Depth, Drain, Event, Gain, Props, Script, Submit, Tick, Wavelets
 from tests.parity.journal import JournaledPipeline
-from tests.parity.strategies import CONTROLS, LEVELS, SCALARS, WAVELETS, changes, submissions, texts
+from tests.parity.strategies import CHANGES, CONTROLS, LEVELS, WAVELETS, submissions
 
 LONGEST = 64
 FRAMES = 9
-REQUESTS = submissions(texts(LONGEST), (None,))
+REQUESTS = submissions(LONGEST)
 
 # What must have happened for a green run to mean something, and in how many of 100 examples at least. It happens some
 # four times as often; which examples are drawn depends on the modules that were imported before.
@@ -70,7 +70,7 @@ class Anything(RuleBasedStateMachine):
     def tick(self, count: int | None) -> None:
         self.happen(Drain() if count is None else Tick(count))
 
-    @rule(change=changes(SCALARS), count=st.integers(0, 2))
+    @rule(change=CHANGES, count=st.integers(0, 2))
     def change(self, change: Control | Gain | Correct | Depth, count: int) -> None:
         if self.pipeline.stats().in_flight and not (isinstance(change, Depth) and change.depth == self.pipeline.depth):
             self.seen.add(f"a change of {type(change).__name__} in flight")
@@ -126,7 +126,7 @@ def run(machine: type[Anything], kind: str, **options: Any) -> Counter[str]:
     """What happened, and in how many examples."""
     happened: Counter[str] = Counter()
     ran = type(machine.__name__, (machine,), {"kind": kind, "happened": happened})
-    run_state_machine_as_test(ran, settings=settings(stateful_step_count=25, **options))
+    run_state_machine_as_test(ran, settings=settings(stateful_step_count=20, **options))
     return happened
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from harness.parity.lockstep import SWITCHES, acted, run
-from tests.parity.strategies import Case, cases
+from tests.parity.strategies import CASES, Case
 
 # Where a switch can act at all: without a stream of its own an executor has nothing to join.
 EXECUTORS = {switch: ("deferred",) if switch == "joined_stream" else ("eager", "static") for switch in SWITCHES}
@@ -17,7 +17,7 @@ PAIRS = [(switch, executor) for switch in SWITCHES for executor in EXECUTORS[swi
 def test_off_equals_on_whatever_happens(switch: str, executor: str) -> None:
     counted = [0, 0]
 
-    @given(case=cases())
+    @given(case=CASES)
     def off_equals_on(case: Case) -> None:
         done = run(case.script, switch, executor=executor, others=case.others, max_rows=case.max_rows)
         counted[acted(switch, done.first.stats(), done.second.stats())] += 1

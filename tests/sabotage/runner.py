@@ -205,7 +205,19 @@ def run_pytest(copy: Path, nodes: Sequence[str]) -> Ran:
     with tempfile.TemporaryDirectory(prefix="sabotage-report-") as folder:
         report = Path(folder) / "report.json"
         environment = {**os.environ, **CI_LIKE, REPORT: str(report), "PYTHONPATH": str(copy)}
-        options = ["-q", "-p", "no:cacheprovider", "-p", "tests.sabotage.reporter", "--no-header", "--tb=short"]
+        options = [
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:cov",
+            "-p",
+            "no:benchmark",
+            "-p",
+            "tests.sabotage.reporter",
+            "--no-header",
+            "--tb=short",
+        ]
         command = [sys.executable, "-m", "pytest", *options, *nodes]
         try:
             done = subprocess.run(
