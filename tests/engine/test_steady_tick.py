@@ -16,6 +16,9 @@ from harness.rails.counters import HostReads
 from tests.engine.builders import D, E, T, condition, fixed
 from tests.fakes import Counting
 
+# Traced, these take twice as long; what they run is run by others too.
+pytestmark = pytest.mark.no_cover
+
 DEPTH, STEPS = 4, 8
 PROMPT, NEGATIVE, CONTEXT = condition(1, 5), condition(2, 3), fixed(7, T, 2 * D)
 KINDS = ["eager", "static"]

@@ -33,6 +33,9 @@ from harness.parity.script import (
 )
 from tests.parity.strategies import CONTROLS, LEVELS, SWITCHES, WAVELETS, submissions
 
+# Traced, these take twice as long; what they run is run by others too.
+pytestmark = pytest.mark.no_cover
+
 LONGEST = 48
 REQUESTS = submissions(LONGEST)
 SCRIPTS = st.builds(

@@ -18,6 +18,9 @@ from harness.parity.script import Control, Correct, Depth, Drain, Event, Gain, P
 from tests.parity.journal import JournaledPipeline
 from tests.parity.strategies import CHANGES, CONTROLS, LEVELS, WAVELETS, submissions
 
+# Traced, these take twice as long; what they run is run by others too.
+pytestmark = pytest.mark.no_cover
+
 LONGEST = 64
 FRAMES = 9
 REQUESTS = submissions(LONGEST)

@@ -8,6 +8,9 @@ from hypothesis import given
 from harness.parity.lockstep import SWITCHES, acted, run
 from tests.parity.strategies import CASES, Case
 
+# Traced, these take twice as long; what they run is run by others too.
+pytestmark = pytest.mark.no_cover
+
 # Where a switch can act at all: without a stream of its own an executor has nothing to join.
 EXECUTORS = {switch: ("deferred",) if switch == "joined_stream" else ("eager", "static") for switch in SWITCHES}
 PAIRS = [(switch, executor) for switch in SWITCHES for executor in EXECUTORS[switch]]
