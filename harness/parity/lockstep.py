@@ -148,6 +148,7 @@ class Lockstep:
         second: the second.
         finished: all that finished.
         compared: how many tensors were compared.
+        overlapping: how many ticks left slots at two steps or more.
     """
 
     def __init__(
@@ -165,6 +166,7 @@ class Lockstep:
         )
         self.finished: list[Finished] = []
         self.compared = 0
+        self.overlapping = 0
         self._handed_out: list[tuple[int, Tensor, Tensor]] = []
         self._inputs: dict[str, Tensor] = {}
         self._ticking = 0
@@ -199,6 +201,7 @@ class Lockstep:
         self._compare_stages()
         self._compare_what_is_left(first, second)
         self._compare_what_was_handed_out(first)
+        self.overlapping += len({slot.step for slot in self.slots if slot is not None}) > 1
         self.finished += first
         return first
 

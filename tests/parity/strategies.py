@@ -77,7 +77,7 @@ def pools(longest: int) -> st.SearchStrategy[list[Text]]:
 
 
 def rarely(values: st.SearchStrategy[T]) -> st.SearchStrategy[T | None]:
-    return st.one_of(st.none(), st.none(), values)
+    return st.one_of(st.none(), st.none(), st.none(), st.none(), values)
 
 
 def some(most: int) -> st.SearchStrategy[tuple[int, ...]]:
@@ -148,17 +148,27 @@ CHANGES: st.SearchStrategy[Control | Gain | Correct | Depth] = st.one_of(
 )
 """What a person does to a running pipeline."""
 
-BENDS = st.builds(Control, st.sampled_from(CONTROLS), LEVELS)
+MORE_CHANGES = st.one_of(CHANGES, st.builds(Control, st.sampled_from(CONTROLS), LEVELS))
+"""Per-frame controls too, which fit one length alone."""
+
 REWRITES = st.builds(Rewrite, st.integers(0, POOL - 1), SEEDS)
-LONGER = st.tuples(NUMBERED, st.booleans())
+# A request, whether it is of another length than the first, and how many ticks pass before the next event: requests of
+# one tick alone would stay at one step for ever.
+ARRIVALS = st.tuples(NUMBERED, st.sampled_from([False] * 5 + [True]), st.sampled_from([1, 0, 2]))
 TICKS = st.builds(Tick, st.integers(1, 3))
 EVENTS = {
     rewrites: st.lists(
-        st.one_of(LONGER, LONGER, TICKS, CHANGES, BENDS, *([REWRITES] * rewrites)), min_size=3, max_size=14
+        # Mapped, the changes are one alternative among the others; hypothesis would take them for four.
+        st.one_of(
+            ARRIVALS, ARRIVALS, ARRIVALS, TICKS, MORE_CHANGES.map(lambda change: change), *([REWRITES] * rewrites)
+        ),
+        min_size=4,
+        max_size=14,
     )
     for rewrites in (True, False)
 }
-FRAMES, DEPTHS, STEPS = st.integers(1, 24), st.integers(1, 8), st.integers(1, 12)
+FRAMES, STEPS = st.integers(1, 24), st.sampled_from([4, 2, 6, 3, 8, 5, 12, 1])
+DEPTHS = st.sampled_from([3, 2, 4, 1, 5, 6, 7, 8])
 LONGEST, SHIFTS = st.sampled_from([1, 16, 64, 300]), st.sampled_from([1.0, 3.0])
 SOLVERS, CORRECTIONS = st.sampled_from(["ode", "ode", "sde"]), st.none() | WAVELETS
 
@@ -169,20 +179,21 @@ def scripts(draw: st.DrawFn, rewrites: bool = True) -> Script:
     longest, frames = draw(LONGEST), draw(FRAMES)
     pool, several = draw(pools(longest)), draw(st.booleans())
 
-    def resolved(event: Any) -> Event:
+    def resolved(event: Any) -> list[Event]:
         match event:
-            case (Submit() as submit, bool(longer)):
-                return replace(written_out(submit, pool), frames=frames + (several and longer))
+            case (Submit() as submit, bool(longer), int(ticks)):
+                arrival = replace(written_out(submit, pool), frames=frames + (several and longer))
+                return [arrival, Tick(ticks)] if ticks else [arrival]
             case Rewrite():
-                return replace(event, text=pool[event.text])
+                return [replace(event, text=pool[event.text])]
             case Control(level=(first, _)) if several:
                 # A per-frame control does not fit another length; that a pipeline refuses it is claimed elsewhere.
-                return replace(event, level=first)
-        return event
+                return [replace(event, level=first)]
+        return [event]
 
-    events = [draw(LONGER), *draw(EVENTS[rewrites])]
+    events = [draw(ARRIVALS), draw(ARRIVALS), *draw(EVENTS[rewrites])]
     return Script(
-        events=(*map(resolved, events), Drain()),
+        events=(*(made for event in events for made in resolved(event)), Drain()),
         depth=draw(DEPTHS),
         steps=draw(STEPS),
         shift=draw(SHIFTS),
