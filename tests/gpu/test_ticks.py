@@ -1,0 +1,144 @@
+"""Ticks on a GPU: each optimization changes no bit there either, and none of them makes the host wait."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+
+from harness.engine import DCW, Guidance, LatentMask, PipelineConfig, Request, StreamPipeline, X0Target
+from harness.engine.decoders import AffineDecoder
+from harness.engine.executors import EagerExecutor, Executor
+from harness.parity import catalog
+from harness.parity.lockstep import SWITCHES, acted, run
+from harness.parity.script import Script
+from tests.engine.builders import D, T, condition, fixed
+from tests.parity.journal import JournaledPipeline
+from tests.parity.strategies import CASES, Case, scripts
+from tests.parity.test_lockstep import BUSY
+
+CUDA = "cuda"
+KINDS = ["eager", "static"]
+FEW = settings(max_examples=30)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_switch_changes_no_bit_on_a_gpu(switch: str, kind: str) -> None:
+    done = run(BUSY, switch, executor=kind, device=CUDA)
+    if switch != "joined_stream" or kind == "static":
+        assert acted(switch, done.first.stats(), done.second.stats())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("switch", SWITCHES)
+@given(case=CASES)
+@FEW
+def test_off_equals_on_whatever_happens_on_a_gpu(switch: str, kind: str, case: Case) -> None:
+    run(case.script, switch, executor=kind, others=case.others, max_rows=case.max_rows, device=CUDA)
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_switch_changes_no_bit_of_the_real_architecture_with_pinned_rows(switch: str) -> None:
+    script = Script(BUSY.events, channels=8, encoder_dim=32, frames=40)
+    run(script, switch, "tiny", "static", pin_rows=8, device=CUDA)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(script=scripts(rewrites=False))
+@FEW
+def test_a_request_has_the_bits_it_has_alone_on_a_gpu(kind: str, script: Script) -> None:
+    pipeline = JournaledPipeline(catalog.executor(kind, AffineDecoder(), device=CUDA), script.config())
+    script.play(pipeline, CUDA)
+    pipeline.assert_oracle_agrees(EagerExecutor(AffineDecoder(), max_rows=1))
+
+
+def on_gpu(value: Any) -> Any:
+    return value.to(CUDA) if isinstance(value, torch.Tensor) else value
+
+
+PROMPT, NEGATIVE = condition(1, 5), condition(2, 3)
+BUSY_REQUESTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "full": {"guidance": {"scale": 3.0, "rescale": 0.5, "eta": 0.3}},
+    "a curve": {"guidance": {"scale": torch.linspace(1, 4, T)}},
+    "initialize": {"guidance": {"scale": 3.0, "mode": "initialize"}},
+    "self": {"guidance": {"scale": 3.0, "mode": "self"}},
+    "scaled and injected": {"velocity_scale": 0.9, "noise_injection": torch.linspace(0, 0.3, T)},
+    "from a source by a curve": {"source": fixed(5), "sde_curve": torch.linspace(0, 1, T)},
+    "masked": {"masked": True},
+    "targeted": {"targeted": True},
+}
+
+
+def request(seed: int, fields: dict[str, Any]) -> Request:
+    made = {name: on_gpu(value) for name, value in fields.items() if name not in ("guidance", "masked", "targeted")}
+    prompt, negative = (type(c)(c.encoder_hidden_states.to(CUDA)) for c in (PROMPT, NEGATIVE))
+    if "guidance" in fields:
+        negatives = () if fields["guidance"].get("mode") == "self" else (negative,)
+        held = {name: on_gpu(value) for name, value in fields["guidance"].items()}
+        made["guidance"] = Guidance(**held, negatives=negatives)
+    if "masked" in fields:
+        mask = (torch.arange(T, device=CUDA) % 2).float()
+        made["latent_mask"] = LatentMask(mask, fixed(6).to(CUDA), lambda step, total: 1 - step / total)
+    if "targeted" in fields:
+        made["x0_target"] = X0Target(fixed(7).to(CUDA), strength=0.5)
+    return Request([prompt], fixed(7, T, 2 * D).to(CUDA), seed, **made)
+
+
+@contextmanager
+def waiting_is_an_error() -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the mode is a prototype, once
+            torch.cuda.set_sync_debug_mode("error")
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+Watch = Callable[[], AbstractContextManager[None]]
+
+
+def stream_of_two(
+    executor: Executor, name: str, dcw: DCW | None, watch: Callable[[], AbstractContextManager[None]]
+) -> int:
+    """How many of two requests finished; every tick is watched."""
+    finished = 0
+    with StreamPipeline(executor, PipelineConfig(depth=2, steps=4, dcw=dcw)) as pipeline:
+        for seed in range(2):
+            pipeline.submit(request(seed, BUSY_REQUESTS[name]))
+            with watch():
+                finished += len(pipeline.tick() + pipeline.tick())
+        while pipeline.stats().in_flight:
+            with watch():
+                finished += len(pipeline.tick())
+    return finished
+
+
+CORRECTIONS = {
+    "none": None,
+    "haar": DCW(),
+    "pix": DCW("pix"),
+    "a curve": DCW(a=torch.linspace(0, 0.1, T), wavelet="db3"),
+}
+
+
+@pytest.mark.parametrize("dcw", CORRECTIONS.values(), ids=CORRECTIONS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", BUSY_REQUESTS)
+def test_no_tick_makes_the_host_wait(name: str, kind: str, dcw: DCW | None) -> None:
+    """torch raises where an operation would wait for the GPU. A first round makes what is made once."""
+    executor = catalog.executor(kind, AffineDecoder(), device=CUDA)
+    for watch in (nullcontext, waiting_is_an_error):
+        assert stream_of_two(executor, name, dcw, watch) == 2
+
+
+def test_a_wait_would_be_seen() -> None:
+    with pytest.raises(RuntimeError, match="synchronizing"), waiting_is_an_error():
+        bool(torch.ones(1, device=CUDA).all())
