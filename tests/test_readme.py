@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli import main
 from harness.engine import DCW, Condition, Finished, Guidance, LatentMask, PipelineConfig, Request, Switches, X0Target
 from harness.engine.plan import SharedControl
 from harness.parity.captures import Verdict
@@ -48,8 +49,17 @@ def test_every_switch_has_a_row() -> None:
 
 
 def test_every_verdict_that_check_gives_has_a_row_that_says_whether_it_passes() -> None:
-    for verdict in set(Verdict) - {Verdict.NOT_GATED}:
+    for verdict in Verdict:
         assert row(verdict).split("|")[-1].strip() == ("yes" if verdict.passes else "no")
+
+
+def test_every_command_and_target_that_is_named_is_there() -> None:
+    commands = set(re.findall(r"python -m harness ([a-z]+)", README))
+    assert commands == {name for name, command in main.commands.items() if not command.hidden}
+    targets = set(re.findall(r"^(?:- \*\*.*)?`?make ([a-z]+)", README, re.MULTILINE))
+    rules = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert targets <= rules
+    assert {"run", "test", "lint", "sabotage", "mutants"} <= targets
 
 
 def test_every_shared_control_is_named() -> None:
