@@ -16,14 +16,15 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from harness import __version__
+from harness.checked import Checked
 from harness.engine.errors import InvalidInput
 from harness.parity import contract, platform, store
 from harness.parity.bless import BATTERY, Battery, BlessRefused, ReplayFailed, bless, digests
 from harness.parity.captures import CAPTURES, Report, Verdict, check, select
 from harness.parity.catalog import Kind
-from harness.parity.checked import Checked
 from harness.parity.lockstep import SWITCHES
 from harness.parity.switches import DECODERS, EVERY, Pair, SwitchResult, check_switches, pairs
+from harness.rails import costs
 
 DIFFERS = 1
 USAGE = 2
@@ -51,7 +52,8 @@ def main(context: click.Context) -> None:
 
 @main.command("check")
 @click.option("--switches", is_flag=True, help="Compare every switch on and off in lockstep, instead of the captures.")
-@click.option("--all", "everything", is_flag=True, help="Captures and switches.")
+@click.option("--costs", is_flag=True, help="Count what steady rings cost, instead of the captures.")
+@click.option("--all", "everything", is_flag=True, help="Captures, switches and costs.")
 @_choice("--switch", SWITCHES, "Of --switches, only this one; may be given several times.")
 @_choice("--executor", list(Kind), "Of --switches, only on this kind of executor.")
 @_choice("--decoder", DECODERS, "Of --switches, only with this decoder.")
@@ -65,26 +67,30 @@ def check_command(battery: Battery, /, **options: Any) -> None:
 
     With --switches it is played on two pipelines instead, one with a switch on and one with it off, and these are
     compared after every tick: scenario by scenario, switch by switch, on static and on eager executors, with the
-    affine and the tiny ACE-Step decoder.
+    affine and the tiny ACE-Step decoder. With --costs the exact costs of steady rings are counted and compared with the
+    blessed ones.
 
     Exits with 0 where every verdict is exact or tolerance, with 1 on any other, with 2 on a wrong command line, and
-    with 125 where it could not run: no captures at all for this platform, or an engine that fails before it can be
-    compared. So it can be given to `git bisect run`.
+    with 125 where it could not run: no captures for this platform, no costs for this version of torch, or an engine
+    that fails before it can be compared. So it can be given to `git bisect run`.
     """
     chosen = _chosen(battery, options["only"] + options["names"])
     with_switches = options["switches"] or options["everything"]
     if not with_switches and (options["switch"] or options["executor"] or options["decoder"]):
         raise click.UsageError("--switch, --executor and --decoder go with --switches or --all")
     compared = _pairs(battery, chosen, options) if with_switches else []
-    scenarios = len(chosen or battery.scenarios) if options["everything"] or not with_switches else 0
+    with_costs = options["costs"] or options["everything"]
+    alone = not with_switches and not with_costs
+    scenarios = len(chosen or battery.scenarios) if options["everything"] or alone else 0
     console = Console()
     try:
-        with _progress(console, scenarios + len(compared)) as advance:
+        with _progress(console, scenarios + len(compared) + len(costs.rails()) * with_costs) as advance:
             captures = (
                 check(battery.scenarios, battery.play, options["captures"], chosen, advance) if scenarios else None
             )
             switches = check_switches(compared, battery.scenarios, advance, whole=not chosen)
-            checked = Checked(captures, tuple(switches))
+            counted = costs.check(options["captures"], advance) if with_costs else None
+            checked = Checked(captures, tuple(switches), counted)
     except (store.NoCaptures, platform.NoReferencePlatform) as error:
         click.echo(f"cannot check: {error}", err=True)
         sys.exit(COULD_NOT_RUN)
@@ -97,24 +103,32 @@ def check_command(battery: Battery, /, **options: Any) -> None:
         console.print(table)
     for line in checked.summary():
         click.echo(line)
-    sys.exit(0 if checked.passes else DIFFERS)
+    sys.exit(0 if checked.passes else DIFFERS if checked.compared else COULD_NOT_RUN)
 
 
 @main.command("bless")
 @click.option("--reason", default="", help="Why the captures may change; kept with them.")
+@click.option("--costs", "with_costs", is_flag=True, help="Bless the costs of steady rings, instead of the captures.")
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write what changed here too."
 )
 @_CAPTURES
 @_ONLY
 @click.pass_obj
-def bless_command(battery: Battery, reason: str, json_path: Path | None, captures: Path, only: tuple[str, ...]) -> None:
+def bless_command(
+    battery: Battery, reason: str, with_costs: bool, json_path: Path | None, captures: Path, only: tuple[str, ...]
+) -> None:
     """Make the engine's present results this platform's captures, and say what moved.
 
     Refuses with exit code 2 under CI, without a reason, with uncommitted captures, and where a scenario does not
     reproduce in three replays.
     """
+    if with_costs and only:
+        raise click.UsageError("--costs blesses every rail: --only is of the captures")
     try:
+        if with_costs:
+            _bless_costs(reason, captures, json_path)
+            return
         blessed = bless(reason, battery, captures, _chosen(battery, only))
     except (BlessRefused, ReplayFailed) as error:
         click.echo(f"refused: {error}", err=True)
@@ -122,6 +136,23 @@ def bless_command(battery: Battery, reason: str, json_path: Path | None, capture
     if json_path is not None:
         _write_json(json_path, blessed.document())
     click.echo(blessed.summary())
+
+
+def _bless_costs(reason: str, captures: Path, json_path: Path | None) -> None:
+    """Bless the costs, and print what changed."""
+    found = costs.bless(reason, captures)
+    if json_path is not None:
+        _write_json(json_path, {"costs": found.document()})
+    changed = [row for row in found.rows if not row.same]
+    for row in changed:
+        click.echo(f"{row.rail}: {row.name} {row.blessed} -> {row.now}")
+    click.echo(f"{len(changed)} of {len(found.rows)} counts written" if changed else "all as blessed, nothing written")
+
+
+@main.command("_costs", hidden=True)
+def costs_command() -> None:
+    """Print the costs of every rail as JSON, for a count in a fresh process."""
+    click.echo(json.dumps(costs.counted()))
 
 
 @main.command("probe")
@@ -230,10 +261,21 @@ def _pairs(battery: Battery, chosen: Sequence[str], options: Mapping[str, Any]) 
 
 
 def _tables(checked: Checked) -> Iterator[Table]:
+    if checked.costs is not None and checked.costs.wrong():
+        yield _cost_table(checked.costs)
     if checked.switches:
         yield _switch_table(checked.switches)
     if checked.captures is not None:
         yield _table(checked.captures)
+
+
+def _cost_table(report: costs.CostReport) -> Table:
+    """A row for each count that differs, with what would stand in the file instead."""
+    table = Table("rail", "blessed", "now", f"in {report.file.parent.name}/{report.file.name}")
+    for row in report.wrong():
+        cells = (row.rail, f"{row.name}: {row.blessed}", str(row.now), costs.replacement(row))
+        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
+    return table
 
 
 def _switch_table(results: Sequence[SwitchResult]) -> Table:

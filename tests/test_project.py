@@ -25,7 +25,14 @@ TOP_LEVEL = {
 }  # fmt: skip
 NUMERICS = ("schedule", "noise", "guidance", "blend", "solver", "wavelet")
 RING = ("pipeline", "plan", "slot", "advance", "execute", "conditioning", "session", "StreamPipeline")
-ABOVE_ENGINE = ("harness.parity", "harness.rails", "harness.cli", "harness.plugin", "harness.__main__")
+ABOVE_ENGINE = (
+    "harness.parity",
+    "harness.rails",
+    "harness.checked",
+    "harness.cli",
+    "harness.plugin",
+    "harness.__main__",
+)
 
 # Prints a JSON object of torch's process-wide state before and after importing every module of the package. A module
 # that needs an extra which is not installed cannot be imported at all, and so changes nothing.

@@ -94,7 +94,6 @@ class Report:
         """The report as plain JSON values."""
         return {
             "scenarios": [asdict(result) for result in self.results],
-            "costs": [],
             "platform": {
                 "name": self.platform,
                 "compared_with": self.compared_with,

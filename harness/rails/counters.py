@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.engine.curve import Curve
 
 # Methods and functions that hand values to Python or NumPy, or whose result's shape depends on values. A dispatch mode
 # alone misses `tolist`, `numpy` and, on a CPU, `cpu`: they reach no operator.
@@ -30,6 +33,9 @@ _READING_OPERATORS = {
     "aten::_local_scalar_dense", "aten::item", "aten::is_nonzero", "aten::equal", "aten::nonzero",
     "aten::masked_select", "aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::bincount",
 }  # fmt: skip
+
+
+_COPYING = ("aten::copy_", "aten::_to_copy", "aten::clone")
 
 
 class HostReads:
@@ -99,6 +105,73 @@ class _Operators(TorchDispatchMode):
         if name in _READING_OPERATORS or _came_to_host(name, args, out) or _picked_by_mask(name, args):
             self._counts[name] += 1
         return out
+
+
+class Operators(TorchDispatchMode):
+    """Counts the operators that run in a `with` block, what they allocate and what they copy; not while paused.
+
+    Attributes:
+        names: how often each operator ran, by name.
+        allocations: tensors whose memory is not an input's.
+        copies: operators that do nothing but copy.
+    """
+
+    def __init__(self) -> None:
+        """A counter that has seen nothing."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: Counter[str] = Counter()
+        self.allocations = 0
+        self.copies = 0
+        self._paused = False
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count nothing inside."""
+        outer, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = outer
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run the operator, and count it."""
+        out = func(*args, **(kwargs or {}))
+        if not self._paused:
+            name = func.name().split(".")[0]
+            given = {tensor.untyped_storage().data_ptr() for tensor in _tensors((args, kwargs or {}))}
+            self.names[name] += 1
+            self.allocations += sum(t.untyped_storage().data_ptr() not in given for t in _tensors(out))
+            self.copies += name in _COPYING
+        return out
+
+
+@contextmanager
+def curves_touched(counts: Counter[str]) -> Iterator[None]:
+    """Count in `counts`, under the name `curves`, how often the values of any `Curve` are asked for inside."""
+    original = Curve.__getattribute__
+
+    def counted(curve: Curve, name: str) -> Any:
+        if name == "values":
+            counts["curves"] += 1
+        return original(curve, name)
+
+    Curve.__getattribute__ = counted  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        Curve.__getattribute__ = original  # type: ignore[method-assign]
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, Mapping):
+        yield from _tensors(list(tree.values()))
+    elif isinstance(tree, list | tuple):
+        for each in tree:
+            yield from _tensors(each)
 
 
 def _moves_to_host(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

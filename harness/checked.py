@@ -1,4 +1,4 @@
-"""What one `check` found out: the captures, the switches, or both."""
+"""What one `check` found out about the captures, the switches and the costs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from harness.parity import platform
 from harness.parity.captures import Report
 from harness.parity.switches import SwitchResult
+from harness.rails.costs import CostReport
 
 
 @dataclass(frozen=True)
@@ -19,32 +20,42 @@ class Checked:
     Attributes:
         captures: of the battery against its captures; None where that was not asked for.
         switches: of every switch in lockstep; empty where that was not asked for.
+        costs: of the cost rails; None where that was not asked for.
     """
 
     captures: Report | None
     switches: tuple[SwitchResult, ...] = ()
+    costs: CostReport | None = None
+
+    @property
+    def compared(self) -> bool:
+        """Whether anything was compared: costs that nothing is blessed for are not."""
+        return self.captures is not None or bool(self.switches) or (self.costs is not None and self.costs.gated)
 
     @property
     def passes(self) -> bool:
-        """Whether something was compared and every verdict passes."""
+        """Whether something was compared and every verdict passes; costs that are not gated have none."""
         parts = [] if self.captures is None else [self.captures.passes]
         parts += [result.verdict.passes for result in self.switches]
-        return bool(parts) and all(parts)
+        parts += [self.costs.passes] if self.costs is not None and self.costs.gated else []
+        return self.compared and all(parts)
 
     def summary(self) -> list[str]:
-        """A line for each of the two."""
-        lines = [summary_of(self.switches)] if self.switches else []
+        """A line for each of the three."""
+        lines = [] if self.costs is None else [self.costs.summary()]
+        lines += [summary_of(self.switches)] if self.switches else []
         return lines + ([] if self.captures is None else [self.captures.summary()])
 
     def document(self) -> dict[str, Any]:
         """The check as plain JSON values."""
-        found = {"scenarios": [], "costs": []} if self.captures is None else self.captures.document()
+        found = {"scenarios": []} if self.captures is None else self.captures.document()
         where = found.get("platform", {"name": platform.name(), "fingerprint": platform.fingerprint()})
         verdicts = Counter(str(result.verdict) for result in self.switches)
         verdicts += Counter() if self.captures is None else Counter(str(r.verdict) for r in self.captures.results)
         summary = {"passes": self.passes, "verdicts": dict(verdicts), "text": "; ".join(self.summary())}
         switches = [asdict(result) for result in self.switches]
-        return {**found, "switches": switches, "platform": where, "summary": summary}
+        costs = [] if self.costs is None else self.costs.document()
+        return {**found, "switches": switches, "costs": costs, "platform": where, "summary": summary}
 
 
 def summary_of(results: Sequence[SwitchResult]) -> str:
