@@ -497,7 +497,60 @@ PROOFS = [
     ),
 ]
 
-DEFECTS = [*FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *PROOFS]
+_COSTS = "tests/rails/test_costs.py::test_costs_are_as_blessed"
+_INPUTS = "    inputs = {index: _decoder_input(x, plan.channel_gain) for index, x in states.items()}\n"
+
+RAILS = [
+    Defect(
+        "one item more a tick",
+        EXECUTE,
+        _INPUTS,
+        _INPUTS + "    next(iter(inputs.values())).sum().item()\n",
+        _COSTS,
+        says="different: host_reads in 26, ",
+    ),
+    Defect(
+        "one tolist more a tick",
+        EXECUTE,
+        _INPUTS,
+        _INPUTS + "    next(iter(inputs.values())).tolist()\n",
+        _COSTS,
+        says="different: host_reads in 26\n",
+    ),
+    Defect(
+        "one allocation more a tick",
+        EXECUTE,
+        _INPUTS,
+        _INPUTS + "    torch.empty(3)\n",
+        _COSTS,
+        says="different: allocations in 26, operators in 26, operator aten::empty in 26\n",
+    ),
+    Defect(
+        "one decoder run more a tick",
+        EXECUTE,
+        "        out = machinery.executor.run(batch)\n",
+        "        out = machinery.executor.run(batch) if number else "
+        "[machinery.executor.run(batch), machinery.executor.run(batch)][1]\n",
+        _COSTS,
+        says="different: decoder_runs in 26, decoder_rows in 26, operators in 26, operator aten::slice in 26\n",
+    ),
+    Defect(
+        "a cost that fell is no difference",
+        "harness/rails/costs.py",
+        "        return self.blessed == self.now\n",
+        "        return self.blessed is not None and self.now is not None and self.blessed >= self.now\n",
+        "tests/rails/test_costs.py::test_more_and_less_are_failures_alike_that_name_row_and_replacement",
+    ),
+    Defect(
+        "a rail that nobody counted is not missed",
+        "harness/rails/costs.py",
+        "        for rail in _in_order(now, blessed)\n",
+        "        for rail in now\n",
+        "tests/rails/test_costs.py::test_a_rail_or_count_that_only_one_side_has_is_a_failure",
+    ),
+]
+
+DEFECTS = [*FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *PROOFS, *RAILS]
 
 # Every defect that is known to have slipped through some comparison of some engine, by the name it has here.
 NOTORIOUS = (

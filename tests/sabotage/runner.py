@@ -28,10 +28,12 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 
 from harness.parity import store
 
 REPORT = "SABOTAGE_REPORT"
+_PARSER = Lock()
 """The environment variable that tells `tests.sabotage.reporter` where to write."""
 
 SECONDS = 300
@@ -190,7 +192,9 @@ def changed(source: str, defect: Defect) -> str:
 
 def code(source: str) -> str:
     """What Python makes of a source, without comments and docstrings."""
-    tree = ast.parse(source)
+    # Python 3.11's parser counts its recursion in one place for all threads: two at once raise SystemError at random.
+    with _PARSER:
+        tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import shutil
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.sabotage import runner
 from tests.sabotage.runner import Defect, Result, Verdict, document, sabotage, shard, write
 
 MODULE = '''"""A toy."""
@@ -125,3 +129,18 @@ def test_the_shards_are_all_defects_and_the_revision_picks_one() -> None:
     shards = [shard(defects, f"{number:x}", 3) for number in range(3)]
     assert sorted(d.name for each in shards for d in each) == sorted(d.name for d in defects)
     assert shard(defects, "ff" * 20, 3) == shards[int("ff" * 20, 16) % 3]
+
+
+def test_two_threads_may_read_sources_at_once() -> None:
+    """A thread may be changed within a parse, where the garbage collector calls back."""
+
+    def give_way(_phase: str, _info: dict[str, int]) -> None:
+        time.sleep(1e-4)
+
+    source = Path(runner.__file__).read_text()
+    gc.callbacks.append(give_way)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert len(set(pool.map(runner.code, [source] * 100))) == 1
+    finally:
+        gc.callbacks.remove(give_way)
