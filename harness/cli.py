@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ from rich.text import Text
 
 from harness import __version__
 from harness.checked import Checked
+from harness.engine.config import Integrator, Switches
 from harness.engine.errors import InvalidInput
+from harness.engine.request import GuidanceMode
 from harness.parity import contract, platform, store
 from harness.parity.bless import BATTERY, Battery, BlessRefused, ReplayFailed, bless, digests
 from harness.parity.captures import CAPTURES, Report, Verdict, check, select
 from harness.parity.catalog import Kind
 from harness.parity.lockstep import SWITCHES
 from harness.parity.switches import DECODERS, EVERY, Pair, SwitchResult, check_switches, pairs
-from harness.rails import costs
+from harness.rails import costs, tick
 
 DIFFERS = 1
 USAGE = 2
@@ -35,6 +38,7 @@ _COLORS = {Verdict.EXACT: "green", Verdict.TOLERANCE: "green", Verdict.NOT_GATED
 _CAPTURES = click.option(
     "--captures", type=click.Path(path_type=Path, file_okay=False), default=CAPTURES, help="Folder of captures."
 )
+_DTYPES = ["float32", "bfloat16", "float16"]
 _ONLY = click.option("--only", multiple=True, metavar="NAME", help="Only this scenario; may be given several times.")
 
 
@@ -158,7 +162,7 @@ def costs_command() -> None:
 @main.command("probe")
 @click.option("--decoder", "decoders", multiple=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
 @_choice("--executor", list(Kind), "Only this kind; may be given several times.")
-@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(["float32", "bfloat16", "float16"]), help="Of it.")
+@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(_DTYPES), help="Of it.")
 @click.option("--frames", multiple=True, type=click.IntRange(min=1), help="Latent frames T; 25 are a second.")
 @click.option("--max-rows", default=8, type=click.IntRange(min=1), show_default=True, help="Of the executor.")
 @click.option("--device", default="cpu", show_default=True, help="Where the decoder is, such as cuda.")
@@ -201,6 +205,67 @@ def probe_command(**options: Any) -> None:
     sys.exit(
         DIFFERS if found.lost and not options["reason"] else 0 if found.gated or options["reason"] else COULD_NOT_RUN
     )
+
+
+def _switched(_context: click.Context, _option: click.Parameter, assignments: Sequence[str]) -> Switches:
+    """`name=value` for each: on or off, or the integrator's name."""
+    switches = Switches()
+    for assignment in assignments:
+        name, _, value = assignment.partition("=")
+        if name not in SWITCHES or not value:
+            raise click.BadParameter(f"{assignment!r}: expected NAME=VALUE with a name of {', '.join(SWITCHES)}")
+        if value in ("on", "off"):
+            switches = switches.turned_on(name) if value == "on" else switches.turned_off(name)
+        elif name == "integrator" and value in list(Integrator):
+            switches = replace(switches, integrator=value)
+        else:
+            raise click.BadParameter(f"{assignment!r}: expected {name}=on or {name}=off")
+    return switches
+
+
+@main.command("bench")
+@click.option("--duration", default=30.0, show_default=True, help="Of a latent, in seconds of 25 frames.")
+@click.option("--depth", default=4, show_default=True, help="Requests in flight.")
+@click.option("--steps", default=8, show_default=True, help="Denoising steps of a request.")
+@click.option("--denoise", default=1.0, show_default=True, help="Of a request; below 1 it starts from a source.")
+@click.option("--ticks", default=200, show_default=True, help="In the window that is measured.")
+@click.option("--warmup", default=30, show_default=True, help="Ticks before it, at least --steps.")
+@click.option(
+    "--cfg", is_flag=False, flag_value="full", type=click.Choice([*map(str, GuidanceMode)]), help="Guide; full."
+)
+@click.option("--guidance-scale", default=2.5, show_default=True, help="With --cfg.")
+@click.option("--dcw/--no-dcw", default=True, show_default=True, help="Wavelet correction after every step.")
+@click.option("--decoder", default="tiny", show_default=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
+@click.option("--executor", type=click.Choice([*map(str, Kind)]), default="eager", show_default=True, help="Its kind.")
+@click.option("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True, help="Of the decoder.")
+@click.option("--device", default="cpu", show_default=True, help="Where the decoder is, such as cuda.")
+@click.option("--threads", default=1, type=click.IntRange(min=1), show_default=True, help="Of torch's CPU operators.")
+@click.option("--switch", "switches", multiple=True, metavar="NAME=VALUE", callback=_switched, help="on or off.")
+@click.option("--ablate", "ablated", is_flag=True, help="Also measure what each switch saves.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here too."
+)
+def bench_command(threads: int, ablated: bool, json_path: Path | None, **load: Any) -> None:
+    """Drive a session at a fixed depth and measure what a tick takes, and what the bare decoder takes of it.
+
+    Latents alone are made. Every tick of the window counts, those in which requests enter and finish as well.
+    """
+    console = Console()
+    with platform.threads(threads):
+        try:
+            asked = tick.Load(**load)
+            total = asked.warmup + asked.ticks + (tick.ablated_ticks(asked) if ablated else 0)
+            with _progress(console, total) as advance:
+                measured = tick.bench(asked, advance)
+                savings = tick.ablate(asked, advance) if ablated else []
+        except InvalidInput as error:
+            raise click.UsageError(str(error)) from error
+        where = {"name": platform.name(asked.device), "fingerprint": contract.fingerprint(asked.device)}
+    if json_path is not None:
+        document = {**measured.document(), "ablation": [asdict(saving) for saving in savings], "platform": where}
+        _write_json(json_path, document)
+    for table in _bench_tables(measured, savings):
+        console.print(table)
 
 
 @main.command("_digests", hidden=True)
@@ -292,6 +357,37 @@ def _switch_table(results: Sequence[SwitchResult]) -> Table:
         for result in wrong:
             table.add_row("", "", "", Text(result.scenario), "", Text(result.detail, overflow="fold"))
     return table
+
+
+def _bench_tables(measured: tick.Measured, savings: Sequence[tick.Saving]) -> Iterator[Table]:
+    """The figures, then what each switch saves."""
+    m, load = measured, measured.load
+    guided = "" if load.cfg is None else f", {load.cfg} guidance {load.guidance_scale:g}"
+    corrected = ", wavelet correction" if load.dcw else ""
+    subject = f"{load.decoder}, {load.dtype}, {load.executor}, {load.device}: T {load.frames}, depth {load.depth}"
+    table = Table("", "median", "p95", "p99", title=f"{subject}, {load.steps} steps{guided}{corrected}")
+    for name, spread in (("ms a tick", m.tick), ("ms until tick() returned", m.host)):
+        table.add_row(name, *(f"{value:.3f}" for value in (spread.median, spread.p95, spread.p99)))
+    forms = ", ".join(f"{form} {ms:.3f}" for form, ms in m.bare.forms.items())
+    yield table
+    facts = Table("", Column("", overflow="fold"), show_header=False)
+    for name, words in (
+        (f"bare decoder, {m.bare.rows} rows, ms", forms),
+        ("overhead, ms", f"{m.overhead_ms:.3f}, {m.overhead_ratio:.1%} of the decoder's {m.bare.fastest} form"),
+        ("decoder runs and rows a tick", f"{m.runs:.2f} and {m.rows:.2f}"),
+        ("latents a second", f"{m.latents_per_second:.3f}"),
+        ("audio x realtime", f"{m.realtime:.1f}"),
+        ("dropped requests", str(m.dropped)),
+        ("control to a latent it touched", f"{m.control.touched_ticks:.1f} ticks, {m.control.touched_ms:.1f} ms"),
+        ("control to one wholly under it", f"{m.control.whole_ticks:.1f} ticks, {m.control.whole_ms:.1f} ms"),
+    ):
+        facts.add_row(name, words)
+    yield facts
+    if savings:
+        saved = Table("switched off", "ms a tick", "saved by it", "host ms", "saved by it")
+        for s in savings:
+            saved.add_row(s.switch, *(f"{ms:.3f}" for ms in (s.tick_ms, s.saved_tick_ms, s.host_ms, s.saved_host_ms)))
+        yield saved
 
 
 def _probe_table(found: contract.Findings) -> Table:

@@ -15,6 +15,9 @@ from harness.engine.errors import InvalidInput
 from harness.engine.executors import CudaStream, EagerExecutor, Executor, StaticExecutor
 
 AFFINE = "affine"
+AFFINE_CHANNELS = 4
+"""It takes any number; comparisons give it so many."""
+
 PRESETS = ("tiny", "mid", "2b")
 
 
@@ -39,6 +42,19 @@ def decoder(name: str, *, encoder_dim: int = 16, dtype: torch.dtype = torch.floa
     if not Path(name).is_dir():
         raise InvalidInput("decoder", repr(name), f"{AFFINE}, {', '.join(PRESETS)} or a checkpoint's directory")
     return decoders.AceStepDecoder.from_pretrained(name, dtype=dtype, device=device)
+
+
+def widths(decoder: Decoder) -> tuple[int, int]:
+    """A decoder's channels D and encoder width E.
+
+    Raises:
+        TypeError: it is none of `decoder`'s.
+    """
+    if isinstance(decoder, AffineDecoder):
+        return AFFINE_CHANNELS, decoder.encoder_dim or 16
+    if not isinstance(decoder, decoders.AceStepDecoder):
+        raise TypeError(f"the widths of a {type(decoder).__name__} are not known")
+    return decoder.channels, decoder.encoder_dim
 
 
 class DeferredStream:

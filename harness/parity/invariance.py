@@ -16,8 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.engine import decoders
-from harness.engine.decoders import AffineDecoder, Decoder
 from harness.engine.executors import Batch, Executor
 from harness.engine.executors.stream import run_to_end
 from harness.engine.noise import Purpose, noise
@@ -89,7 +87,7 @@ class Subject:
         dtype = getattr(torch, self.dtype)
         decoder = catalog.decoder(self.decoder, dtype=dtype, device=self.device)
         executor = catalog.executor(self.executor, decoder, self.max_rows, self.pin_rows, self.device)
-        return executor, Rows(*_widths(decoder), self.frames, torch.device(self.device))
+        return executor, Rows(*catalog.widths(decoder), self.frames, torch.device(self.device))
 
 
 Held = dict[Property, dict[int, bool]]
@@ -202,12 +200,3 @@ def _orders(count: int) -> Iterator[list[int]]:
     yield numbers[::-1]
     yield from (numbers[turn:] + numbers[:turn] for turn in range(1, count))
     yield numbers[::2] + numbers[1::2]
-
-
-def _widths(decoder: Decoder) -> tuple[int, int]:
-    """D and E."""
-    if isinstance(decoder, AffineDecoder):
-        return 4, decoder.encoder_dim or 16
-    if not isinstance(decoder, decoders.AceStepDecoder):
-        raise TypeError(f"the widths of a {type(decoder).__name__} are not known")
-    return decoder.channels, decoder.encoder_dim

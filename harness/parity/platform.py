@@ -8,7 +8,7 @@ import re
 import subprocess
 import tomllib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -36,17 +36,22 @@ class NoReferencePlatform(LookupError):
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch's operators on one thread inside, and give the process its thread count back after.
-
-    How many threads share a reduction decides the order of its additions, so captures are made and checked with one.
-    """
+def threads(count: int) -> Iterator[None]:
+    """Run torch's operators on so many threads inside, and give the process its thread count back after."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def one_thread() -> AbstractContextManager[None]:
+    """One thread, which captures are made and checked with.
+
+    How many threads share a reduction decides the order of its additions.
+    """
+    return threads(1)
 
 
 def fingerprint() -> dict[str, str]:

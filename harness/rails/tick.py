@@ -1,0 +1,581 @@
+"""Steady-state throughput: what a tick takes on the production path, and what the bare decoder takes of it.
+
+A stream of a session is driven at a fixed depth; every tick of the window counts, those in which requests enter and
+finish as well. Latents alone are made: no text is encoded, and nothing is decoded to sound.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from statistics import fmean, median
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from harness.engine.config import DCW, PipelineConfig, Switches
+from harness.engine.decoders import Decoder
+from harness.engine.errors import InvalidInput
+from harness.engine.executors import Batch, Executor, ExecutorStream
+from harness.engine.noise import Purpose, noise
+from harness.engine.pipeline import Finished
+from harness.engine.request import Condition, Guidance
+from harness.engine.session import Session, Stream
+from harness.parity import catalog
+from harness.parity.compare import digest_tree
+from harness.parity.lockstep import SWITCHES
+
+FRAMES_PER_SECOND = 25
+TOKENS = 200
+"""Of the prompt's condition."""
+
+BARE_GROUPS, BARE_FORWARDS = 7, 10
+"""The bare decoder is timed in so many groups of so many forwards back to back."""
+
+Advance = Callable[[str], None]
+
+
+def _silent(_what: str) -> None:
+    """Nobody wants to know."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a session is driven with.
+
+    Attributes:
+        decoder: its name; see `catalog.decoder`.
+        executor: kind.
+        dtype: what the decoder computes in, such as `"float32"`.
+        device: where.
+        duration: of a latent, in seconds of 25 frames.
+        depth: requests in flight.
+        steps: of a request.
+        denoise: of a request; below 1 it starts from a source.
+        ticks: in the window.
+        warmup: ticks before it, at least `steps`, so that the ring is full.
+        cfg: guidance mode, or None for no guidance.
+        guidance_scale: with `cfg`.
+        dcw: whether the wavelet correction is on.
+        switches: of the pipeline.
+
+    Raises:
+        InvalidInput: a window without ticks, or one that begins before the ring is full.
+    """
+
+    decoder: str = "tiny"
+    executor: str = "eager"
+    dtype: str = "float32"
+    device: str = "cpu"
+    duration: float = 30.0
+    depth: int = 4
+    steps: int = 8
+    denoise: float = 1.0
+    ticks: int = 200
+    warmup: int = 30
+    cfg: str | None = None
+    guidance_scale: float = 2.5
+    dcw: bool = True
+    switches: Switches = field(default_factory=Switches)
+
+    def __post_init__(self) -> None:
+        """Check what no record further down checks."""
+        if self.ticks < 1:
+            raise InvalidInput("ticks", self.ticks, "at least 1")
+        if self.warmup < self.steps:
+            raise InvalidInput("warmup", self.warmup, f"at least steps, {self.steps}: before that the ring is not full")
+        if not self.duration * FRAMES_PER_SECOND >= 1:
+            raise InvalidInput("duration", self.duration, f"at least one frame, {1 / FRAMES_PER_SECOND} s")
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return round(self.duration * FRAMES_PER_SECOND)
+
+    @property
+    def max_rows(self) -> int:
+        """Of the executor: a tick's rows fit into one run."""
+        return max(8, 2 * self.depth)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Milliseconds: the median, and the least values that 95 and 99 in a hundred do not exceed."""
+
+    median: float
+    p95: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """From a control's setting to a latent, in ticks and in milliseconds; means over every phase of the ring.
+
+    Attributes:
+        touched_ticks: to the first latent that had a step under it.
+        touched_ms: the same, until that latent is there.
+        whole_ticks: to the first latent that was made wholly under it.
+        whole_ms: the same, until that latent is there.
+    """
+
+    touched_ticks: float
+    touched_ms: float
+    whole_ticks: float
+    whole_ms: float
+
+
+@dataclass(frozen=True)
+class Bare:
+    """The decoder alone on the rows of a tick, back to back.
+
+    Attributes:
+        rows: of a forward.
+        forms: median ms of one forward, by how it is launched.
+    """
+
+    rows: int
+    forms: Mapping[str, float]
+
+    @property
+    def fastest(self) -> str:
+        """The form that took least."""
+        return min(self.forms, key=lambda form: self.forms[form])
+
+    @property
+    def ms(self) -> float:
+        """Of the fastest form."""
+        return self.forms[self.fastest]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some ticks in a row.
+
+    Attributes:
+        tick_ms: from the end of each tick to the end of the next, by the host's clock on a CPU, by events on a GPU.
+        host_ms: until `tick()` returned.
+        finished: every latent that was made, in order.
+        seconds: from the first tick's start until the device was done.
+    """
+
+    tick_ms: tuple[float, ...]
+    host_ms: tuple[float, ...]
+    finished: tuple[Finished, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured.
+
+    Attributes:
+        load: of what.
+        samples: `tick_ms` and `host_ms` of every tick of the window.
+        latents: finished in the window.
+        seconds: the window's.
+        outputs: SHA-256 of these latents, in order.
+        dropped: requests that the queue displaced.
+        runs: decoder runs a tick.
+        rows: decoder rows a tick.
+        control: latency of a shared control.
+        bare: the decoder alone, after the window.
+    """
+
+    load: Load
+    samples: Mapping[str, Sequence[float]]
+    latents: int
+    seconds: float
+    outputs: str
+    dropped: int
+    runs: float
+    rows: float
+    control: Latency
+    bare: Bare
+
+    @property
+    def tick(self) -> Spread:
+        """Ms a tick."""
+        return spread(self.samples["tick_ms"])
+
+    @property
+    def host(self) -> Spread:
+        """Ms until `tick()` returned."""
+        return spread(self.samples["host_ms"])
+
+    @property
+    def latents_per_second(self) -> float:
+        """Over the window."""
+        return self.latents / self.seconds
+
+    @property
+    def realtime(self) -> float:
+        """Seconds of audio a second."""
+        return self.latents_per_second * self.load.duration
+
+    @property
+    def overhead_ms(self) -> float:
+        """A tick's median less the bare decoder's."""
+        return self.tick.median - self.bare.ms
+
+    @property
+    def overhead_ratio(self) -> float:
+        """The same as a share of the bare decoder's time."""
+        return self.overhead_ms / self.bare.ms
+
+    def document(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        derived = ("latents_per_second", "realtime", "overhead_ms", "overhead_ratio")
+        return {
+            **asdict(self),
+            "tick": asdict(self.tick),
+            "host": asdict(self.host),
+            "bare": {**asdict(self.bare), "fastest": self.bare.fastest, "ms": self.bare.ms},
+            **{name: getattr(self, name) for name in derived},
+        }
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What a switch saves, in ms; medians over turns of a tick and of its host part.
+
+    Attributes:
+        switch: its name, or `FLOOR`.
+        tick_ms: a tick with it off.
+        host_ms: until `tick()` returned, with it off.
+        saved_tick_ms: what a tick takes less with it on.
+        saved_host_ms: what its host part takes less with it on.
+    """
+
+    switch: str
+    tick_ms: float
+    host_ms: float
+    saved_tick_ms: float
+    saved_host_ms: float
+
+
+FLOOR = "nothing (noise)"
+"""In place of a switch: what two measurements of the same load differ by."""
+
+
+class Clock(Protocol):
+    """Takes the time between marks."""
+
+    def mark(self) -> None:
+        """Take the time now."""
+        ...
+
+    def between(self) -> list[float]:
+        """Milliseconds from each mark to the next; waits for the device."""
+        ...
+
+
+class HostClock:
+    """Marks by the host's clock: a CPU has done its work when a call returns."""
+
+    def __init__(self) -> None:
+        """A clock without marks."""
+        self._marks: list[float] = []
+
+    def mark(self) -> None:
+        """See `Clock.mark`."""
+        self._marks.append(time.perf_counter())
+
+    def between(self) -> list[float]:
+        """See `Clock.between`."""
+        return [1e3 * (b - a) for a, b in zip(self._marks, self._marks[1:], strict=False)]
+
+
+class EventClock:
+    """Marks by events on the current CUDA stream: what the device took, whatever the host did meanwhile."""
+
+    def __init__(self) -> None:
+        """A clock without marks."""
+        self._marks: list[torch.cuda.Event] = []
+
+    def mark(self) -> None:
+        """See `Clock.mark`."""
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        self._marks.append(event)
+
+    def between(self) -> list[float]:
+        """See `Clock.between`."""
+        torch.cuda.synchronize()
+        return [a.elapsed_time(b) for a, b in zip(self._marks, self._marks[1:], strict=False)]
+
+
+class Tap:
+    """An executor that keeps the batches it was given, so that the bare decoder can be given the same rows."""
+
+    def __init__(self, inner: Executor) -> None:
+        """A tap on `inner`, which is closed with it."""
+        self.max_rows = inner.max_rows
+        self.takes_mask = inner.takes_mask
+        self.stream: ExecutorStream | None = inner.stream
+        self.batches: list[Batch] = []
+        self._inner = inner
+
+    def run(self, batch: Batch) -> Tensor:
+        """See `Executor.run`."""
+        self.batches.append(batch)
+        return self._inner.run(batch)
+
+    def close(self) -> None:
+        """See `Executor.close`."""
+        self._inner.close()
+
+
+class Driver:
+    """Drives one stream of a session at a fixed depth: whenever a place is free, a request enters.
+
+    The first ones enter as far apart as places are, so that every tick has slots of every age.
+
+    Args:
+        load: what to drive it with.
+    """
+
+    def __init__(self, load: Load) -> None:
+        """See the class."""
+        self.load = load
+        self.decoder = load_decoder(load)
+        channels, encoder_dim = catalog.widths(self.decoder)
+        device = torch.device(load.device)
+
+        def drawn(seed: int, length: int, width: int) -> Tensor:
+            return noise(seed, Purpose.INITIAL, 0, (1, length, width), device)
+
+        null = None if getattr(self.decoder, "null_embedding", None) is not None else drawn(4, 1, encoder_dim)
+        self.tap = Tap(catalog.executor(load.executor, self.decoder, load.max_rows, device=load.device))
+        self.session = Session(self.decoder, self.tap, null_embedding=null)
+        config = PipelineConfig(
+            depth=load.depth,
+            steps=load.steps,
+            dcw=DCW() if load.dcw else None,
+            switches=load.switches,
+            encoder_length=TOKENS,
+        )
+        context = torch.cat([drawn(2, load.frames, channels), torch.ones_like(drawn(3, load.frames, channels))], dim=2)
+        source = drawn(3, load.frames, channels) if load.denoise < 1.0 else None
+        prompt = Condition(drawn(1, TOKENS, encoder_dim))
+        self.stream: Stream = self.session.stream([prompt], context, config=config, source=source)
+        self.submitted = 0
+        self.dropped = 0
+
+    def tick(self) -> list[Finished]:
+        """One tick, with a request where one is due."""
+        stats, load = self.stream.pipeline.stats(), self.load
+        apart = max(1, load.steps // load.depth)
+        due = self.submitted >= load.depth or stats.ticks >= self.submitted * apart
+        self.tap.batches.clear()
+        if not due or stats.in_flight + stats.queued >= load.depth:
+            return self.stream.tick()
+        self.submitted += 1
+        guidance = None if load.cfg is None else Guidance(load.guidance_scale, mode=load.cfg)
+        finished = self.stream.tick(seed=self.submitted, denoise=load.denoise, guidance=guidance)
+        submission = self.stream.last_submission
+        self.dropped += 0 if submission is None else len(submission.dropped)
+        return finished
+
+    def warm_up(self, advance: Advance = _silent) -> None:
+        """Run the ticks before the window."""
+        for _ in range(self.load.warmup):
+            self.tick()
+            advance("warm-up")
+        self.synchronize()
+
+    def window(self, ticks: int, advance: Advance = _silent) -> Window:
+        """Run and time so many ticks."""
+        clock = EventClock() if self.on_gpu else HostClock()
+        host: list[float] = []
+        finished: list[Finished] = []
+        started = time.perf_counter()
+        clock.mark()
+        for _ in range(ticks):
+            before = time.perf_counter()
+            finished += self.tick()
+            host.append(1e3 * (time.perf_counter() - before))
+            clock.mark()
+            advance("ticks")
+        self.synchronize()
+        seconds = time.perf_counter() - started
+        return Window(tuple(clock.between()), tuple(host), tuple(finished), seconds)
+
+    def latency(self) -> Latency:
+        """Set a shared control at every phase of the ring, and see when a latent shows it."""
+        period = max(1, self.load.steps // self.load.depth)
+        found = [self._latency(phase) for phase in range(period)]
+        return Latency(*(fmean(column) for column in zip(*found, strict=True)))
+
+    def _latency(self, phase: int) -> tuple[int, float, int, float]:
+        """Of a control that is set `phase` ticks after a latent finished."""
+        while not self.tick():
+            pass
+        for _ in range(phase):
+            self.tick()
+        self.synchronize()
+        started = time.perf_counter()
+        self.stream.pipeline.set_shared_curve("velocity_scale", 0.9)
+        shown: list[tuple[int, float]] = []
+        ticks, whole = 0, False
+        while not whole:
+            finished, ticks = self.tick(), ticks + 1
+            if finished:
+                self.synchronize()
+                shown.append((ticks, 1e3 * (time.perf_counter() - started)))
+                whole = any(latent.ticks_in_flight <= ticks for latent in finished)
+        self.stream.pipeline.set_shared_curve("velocity_scale", None)
+        return *shown[0], *shown[-1]
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the decoder is on a CUDA device."""
+        return torch.device(self.load.device).type == "cuda"
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if self.on_gpu:
+            torch.cuda.synchronize(self.load.device)
+
+
+def load_decoder(load: Load) -> Decoder:
+    """The decoder of a load, made once for all that name the same."""
+    return catalog.decoder(load.decoder, dtype=getattr(torch, load.dtype), device=load.device)
+
+
+def bench(load: Load, advance: Advance = _silent) -> Measured:
+    """Drive a session and measure it: a window of ticks, then the latency of a control, then the decoder alone.
+
+    Args:
+        load: what to drive it with.
+        advance: called with what is done, after every tick before the end of the window.
+
+    Raises:
+        InvalidInput: a load that no pipeline or decoder takes.
+    """
+    driver = Driver(load)
+    with driver.session:
+        driver.warm_up(advance)
+        pipeline, dropped = driver.stream.pipeline, driver.dropped
+        before = pipeline.stats()
+        window = driver.window(load.ticks, advance)
+        after = pipeline.stats()
+        rows = merged(driver.tap.batches)
+        return Measured(
+            load=load,
+            samples={"tick_ms": window.tick_ms, "host_ms": window.host_ms},
+            latents=len(window.finished),
+            seconds=window.seconds,
+            outputs=digest(window.finished),
+            dropped=driver.dropped - dropped,
+            runs=(after.decoder_runs - before.decoder_runs) / load.ticks,
+            rows=(after.decoder_rows - before.decoder_rows) / load.ticks,
+            control=driver.latency(),
+            bare=bare(driver.decoder, rows, on_gpu=driver.on_gpu),
+        )
+
+
+def ablate(load: Load, advance: Advance = _silent) -> list[Saving]:
+    """What each switch saves: the load as it is, and with each switch off.
+
+    These run in turn, `load.steps` ticks of each at a time and every other time backwards, so that a slow moment falls
+    on all of them; what is saved is the median of the differences within a turn. The first row switches nothing: what
+    it "saves" is what noise does.
+    """
+    variants = {"": load, FLOOR: load}
+    variants |= {switch: replace(load, switches=load.switches.turned_off(switch)) for switch in SWITCHES}
+    drivers = {name: Driver(variant) for name, variant in variants.items()}
+    turns: dict[str, list[Window]] = {name: [] for name in drivers}
+    for driver in drivers.values():
+        driver.warm_up(advance)
+    for number in range(_turns(load)):
+        for name in list(drivers)[:: 1 if number % 2 == 0 else -1]:
+            turns[name].append(drivers[name].window(load.steps, advance))
+    for driver in drivers.values():
+        driver.session.close()
+    tick = {name: [fmean(window.tick_ms) for window in windows] for name, windows in turns.items()}
+    host = {name: [fmean(window.host_ms) for window in windows] for name, windows in turns.items()}
+    return [
+        Saving(name, median(tick[name]), median(host[name]), _saved(tick[name], tick[""]), _saved(host[name], host[""]))
+        for name in drivers
+        if name
+    ]
+
+
+def ablated_ticks(load: Load) -> int:
+    """How often `ablate` advances."""
+    return (len(SWITCHES) + 2) * (load.warmup + _turns(load) * load.steps)
+
+
+def _turns(load: Load) -> int:
+    return -(-load.ticks // load.steps)
+
+
+def _saved(off: Sequence[float], on: Sequence[float]) -> float:
+    return median(a - b for a, b in zip(off, on, strict=True))
+
+
+def bare(decoder: Decoder, batch: Batch, *, on_gpu: bool) -> Bare:
+    """The decoder alone on these rows, in every form that there is for it on this device."""
+    inputs = batch.tensors()
+    if not getattr(decoder, "takes_mask", True):
+        del inputs["encoder_mask"]
+
+    def forward() -> Tensor:
+        return decoder(**inputs)
+
+    with torch.no_grad():
+        forms: dict[str, Callable[[], object]] = {"eager": forward}
+        if on_gpu:
+            forms["graph"] = captured(forward)
+            forms["compiled graph"] = captured(torch.compile(forward, dynamic=False))
+        return Bare(batch.rows, {form: back_to_back(call, on_gpu=on_gpu) for form, call in forms.items()})
+
+
+def captured(forward: Callable[[], Tensor]) -> Callable[[], None]:
+    """A CUDA graph of `forward`, as its launch."""
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            forward()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        forward()
+    return graph.replay
+
+
+def back_to_back(call: Callable[[], object], *, on_gpu: bool) -> float:
+    """Median ms of one call, over groups of calls with nothing between them."""
+    for _ in range(3):
+        call()
+    clock = EventClock() if on_gpu else HostClock()
+    clock.mark()
+    for _ in range(BARE_GROUPS):
+        for _ in range(BARE_FORWARDS):
+            call()
+        clock.mark()
+    return median(clock.between()) / BARE_FORWARDS
+
+
+def merged(batches: Sequence[Batch]) -> Batch:
+    """The rows of several batches as one."""
+    names = batches[0].tensors()
+    return Batch(**{name: torch.cat([batch.tensors()[name] for batch in batches]) for name in names})
+
+
+def digest(finished: Sequence[Finished]) -> str:
+    """SHA-256 of latents, in order."""
+    return digest_tree({f"{number:06}": each.latent.cpu() for number, each in enumerate(finished)})
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median and percentiles, these by the nearest rank."""
+    ordered = sorted(values)
+
+    def rank(hundredths: int) -> float:
+        return ordered[max(0, -(-hundredths * len(ordered) // 100) - 1)]
+
+    return Spread(median(ordered), rank(95), rank(99))
