@@ -21,12 +21,12 @@ from harness.checked import Checked
 from harness.engine.config import Integrator, Switches
 from harness.engine.errors import InvalidInput
 from harness.engine.request import GuidanceMode
-from harness.parity import contract, platform, store
+from harness.parity import catalog, contract, platform, store
 from harness.parity.bless import BATTERY, Battery, BlessRefused, ReplayFailed, bless, digests
 from harness.parity.captures import CAPTURES, Report, Verdict, check, select
 from harness.parity.catalog import Kind
 from harness.parity.lockstep import SWITCHES
-from harness.parity.switches import DECODERS, EVERY, Pair, SwitchResult, check_switches, pairs
+from harness.parity.switches import EVERY, Pair, SwitchResult, check_switches, pairs
 from harness.rails import costs, tick
 
 DIFFERS = 1
@@ -60,7 +60,9 @@ def main(context: click.Context) -> None:
 @click.option("--all", "everything", is_flag=True, help="Captures, switches and costs.")
 @_choice("--switch", SWITCHES, "Of --switches, only this one; may be given several times.")
 @_choice("--executor", list(Kind), "Of --switches, only on this kind of executor.")
-@_choice("--decoder", DECODERS, "Of --switches, only with this decoder.")
+@click.option("--decoder", multiple=True, help="Of --switches, this decoder instead of affine and tiny.")
+@click.option("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True, help="Of its decoder.")
+@click.option("--device", default="cpu", show_default=True, help="Where --switches compares, such as cuda.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the report here too.")
 @_CAPTURES
 @_ONLY
@@ -80,8 +82,9 @@ def check_command(battery: Battery, /, **options: Any) -> None:
     """
     chosen = _chosen(battery, options["only"] + options["names"])
     with_switches = options["switches"] or options["everything"]
-    if not with_switches and (options["switch"] or options["executor"] or options["decoder"]):
-        raise click.UsageError("--switch, --executor and --decoder go with --switches or --all")
+    elsewhere = options["dtype"] != "float32" or options["device"] != "cpu"
+    if not with_switches and (options["switch"] or options["executor"] or options["decoder"] or elsewhere):
+        raise click.UsageError("--switch, --executor, --decoder, --dtype and --device go with --switches or --all")
     compared = _pairs(battery, chosen, options) if with_switches else []
     with_costs = options["costs"] or options["everything"]
     alone = not with_switches and not with_costs
@@ -319,7 +322,12 @@ def _pairs(battery: Battery, chosen: Sequence[str], options: Mapping[str, Any]) 
         UsageError: nothing at all, such as `joined_stream` on an executor without a stream of its own.
     """
     named = {"switches": options["switch"], "executors": options["executor"], "decoders": options["decoder"]}
-    found = pairs(select(battery.scenarios, chosen), **named)
+    try:
+        for name in options["decoder"]:
+            catalog.check_name(name)
+    except InvalidInput as error:
+        raise click.UsageError(str(error)) from error
+    found = pairs(select(battery.scenarios, chosen), **named, dtype=options["dtype"], device=options["device"])
     if not found:
         raise click.UsageError(f"{', '.join(named['switches'])} does not act on {', '.join(named['executors'])}")
     return found

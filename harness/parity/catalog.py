@@ -35,13 +35,22 @@ def decoder(name: str, *, encoder_dim: int = 16, dtype: torch.dtype = torch.floa
     Raises:
         InvalidInput: neither a name nor a directory.
     """
+    check_name(name)
     if name == AFFINE:
         return AffineDecoder(encoder_dim)
     if name in PRESETS:
         return decoders.AceStepDecoder.preset(name, 0, dtype=dtype, device=device)
-    if not Path(name).is_dir():
-        raise InvalidInput("decoder", repr(name), f"{AFFINE}, {', '.join(PRESETS)} or a checkpoint's directory")
     return decoders.AceStepDecoder.from_pretrained(name, dtype=dtype, device=device)
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no decoder's name.
+
+    Raises:
+        InvalidInput: neither a name nor a directory.
+    """
+    if name not in (AFFINE, *PRESETS) and not Path(name).is_dir():
+        raise InvalidInput("decoder", repr(name), f"{AFFINE}, {', '.join(PRESETS)} or a checkpoint's directory")
 
 
 def widths(decoder: Decoder) -> tuple[int, int]:

@@ -22,15 +22,15 @@ from harness.parity.script import Driven
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a scenario's tensors: frames T, latent channels D, encoder width E."""
+    """Of a scenario's tensors: frames T, latent channels D, encoder width E, and where they are."""
 
     frames: int
     channels: int
     encoder_dim: int
+    device: str = "cpu"
 
 
-AFFINE = Sizes(frames=12, channels=4, encoder_dim=16)
-ACE_TINY = Sizes(frames=16, channels=8, encoder_dim=32)
+AFFINE_FRAMES, ACE_STEP_FRAMES = 12, 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,16 +58,23 @@ class Player:
 
     def latent(self, seed: int, frames: int | None = None) -> Tensor:
         """A fixed latent `[1, T, D]`."""
-        return noise(seed, Purpose.INITIAL, 0, (1, frames or self.sizes.frames, self.sizes.channels))
+        return self._drawn(seed, frames or self.sizes.frames, self.sizes.channels)
 
     def condition(self, seed: int, length: int, **fields: Any) -> Condition:
         """A fixed condition of `length` tokens."""
-        states = noise(seed, Purpose.INITIAL, 0, (1, length, self.sizes.encoder_dim))
-        return Condition(encoder_hidden_states=states, **fields)
+        return Condition(self._drawn(seed, length, self.sizes.encoder_dim), **fields)
 
     def ramp(self, start: float, end: float, frames: int | None = None) -> Tensor:
         """A linear curve over the frames."""
-        return torch.linspace(start, end, frames or self.sizes.frames)
+        return torch.linspace(start, end, frames or self.sizes.frames, device=self.sizes.device)
+
+    def frames(self) -> Tensor:
+        """The frames' numbers."""
+        return torch.arange(self.sizes.frames, device=self.sizes.device)
+
+    def full(self, shape: tuple[int, ...], value: float) -> Tensor:
+        """A constant."""
+        return torch.full(shape, value, device=self.sizes.device)
 
     def submit(self, id: str, seed: int, *, frames: int | None = None, **fields: Any) -> Submission:
         """Submit a request; without `conditions` it has one of seven tokens."""
@@ -90,6 +97,9 @@ class Player:
         while self.pipeline.stats().in_flight or self.pipeline.stats().queued:
             self.tick()
 
+    def _drawn(self, seed: int, length: int, width: int) -> Tensor:
+        return noise(seed, Purpose.INITIAL, 0, (1, length, width), torch.device(self.sizes.device))
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -100,8 +110,10 @@ class Scenario:
         summary: what it covers, in a line.
         script: drives the player.
         config: the pipeline's configuration, as keyword arguments.
-        decoder: `"affine"` or `"tiny"`; see `catalog.decoder`.
+        decoder: its name; see `catalog.decoder`. Captures are of `"affine"` and `"tiny"`.
         switches: the ones it is blessed with.
+        dtype: what the decoder computes in, such as `"float32"`; the affine one does not ask.
+        device: where everything is.
     """
 
     name: str
@@ -110,21 +122,25 @@ class Scenario:
     config: Mapping[str, Any] = field(default_factory=dict)
     decoder: str = "affine"
     switches: Switches = field(default_factory=Switches)
+    dtype: str = "float32"
+    device: str = "cpu"
 
     @property
     def sizes(self) -> Sizes:
         """The sizes of its tensors."""
-        return ACE_TINY if self.decoder == "tiny" else AFFINE
+        frames = AFFINE_FRAMES if self.decoder == catalog.AFFINE else ACE_STEP_FRAMES
+        return Sizes(frames, *catalog.widths(decoder(self)), self.device)
 
 
 def decoder(scenario: Scenario) -> Decoder:
     """The decoder of a scenario."""
-    return catalog.decoder(scenario.decoder, encoder_dim=scenario.sizes.encoder_dim)
+    return catalog.decoder(scenario.decoder, dtype=getattr(torch, scenario.dtype), device=scenario.device)
 
 
 def executor(scenario: Scenario, kind: catalog.Kind | str = catalog.Kind.EAGER) -> Executor:
     """An executor for a scenario, its rows pinned for the real architecture; captures are blessed on the eager one."""
-    return catalog.executor(kind, decoder(scenario), pin_rows=None if scenario.decoder == catalog.AFFINE else 8)
+    pinned = None if scenario.decoder == catalog.AFFINE else 8
+    return catalog.executor(kind, decoder(scenario), pin_rows=pinned, device=scenario.device)
 
 
 def configuration(scenario: Scenario) -> PipelineConfig:
@@ -175,7 +191,7 @@ def _sde_curve(p: Player) -> None:
 def _multi_cond(p: Player) -> None:
     weighted = (p.condition(1, 3, temporal_weight=p.ramp(1.0, 0.0)), p.condition(2, 9), p.condition(3, 5))
     ranged = (p.condition(4, 6, step_range=(0.0, 0.5)), p.condition(5, 8, step_range=(0.25, 1.0), temporal_weight=0.5))
-    masked = (p.condition(6, 6, encoder_mask=torch.tensor([[1, 1, 1, 1, 0, 0]])),)
+    masked = (p.condition(6, 6, encoder_mask=torch.tensor([[1, 1, 1, 1, 0, 0]], device=p.sizes.device)),)
     p.submit("weighted", 1, conditions=weighted)
     p.submit("ranged", 2, conditions=ranged)
     p.submit("masked", 3, conditions=masked)
@@ -194,7 +210,7 @@ def _guided(mode: str, **fields: Any) -> Callable[[Player], None]:
 
 
 def _cfg_null(p: Player) -> None:
-    null = Condition(torch.full((1, 7, p.sizes.encoder_dim), 0.125))
+    null = Condition(p.full((1, 7, p.sizes.encoder_dim), 0.125))
     p.submit("null", 1, guidance=Guidance(4.0, (null,)))
     p.submit("unguided", 2)
     p.drain()
@@ -226,7 +242,7 @@ def _x0_target_shared(p: Player) -> None:
 
 
 def _latent_mask(p: Player) -> None:
-    half = (torch.arange(p.sizes.frames) % 4 < 2).to(torch.int64)
+    half = (p.frames() % 4 < 2).to(torch.int64)
     p.submit("hard", 1, latent_mask=LatentMask(half, p.latent(70)))
     p.submit("fading", 2, latent_mask=LatentMask(half.bool(), p.latent(71), lambda step, total: 1 - step / total))
     p.submit("neutral", 3, latent_mask=LatentMask(1.0, p.latent(72)), denoise=0.5)
@@ -246,7 +262,7 @@ def _dcw_modes(p: Player) -> None:
         p.pipeline.set_dcw(dcw)
         p.tick()
     p.submit("curve", 3)
-    p.pipeline.set_dcw(DCW("double", a=p.ramp(0.0, 0.1), b=torch.tensor([0.0, 0.05, 0.02])))
+    p.pipeline.set_dcw(DCW("double", a=p.ramp(0.0, 0.1), b=torch.tensor([0.0, 0.05, 0.02], device=p.sizes.device)))
     p.drain()
 
 
@@ -269,7 +285,7 @@ def _channel_gain(p: Player) -> None:
     p.submit("a", 1)
     p.submit("b", 2, guidance=Guidance(2.0, (p.condition(50, 4),)))
     p.tick()
-    p.pipeline.set_channel_gain(torch.linspace(0.5, 1.5, p.sizes.channels).reshape(1, 1, -1))
+    p.pipeline.set_channel_gain(p.ramp(0.5, 1.5, p.sizes.channels).reshape(1, 1, -1))
     p.tick()
     p.pipeline.set_channel_gain(1.0 + 0.25 * p.latent(80))
     p.tick()
@@ -279,7 +295,7 @@ def _channel_gain(p: Player) -> None:
 
 def _mixed_ring(p: Player) -> None:
     negatives = (p.condition(50, 3), p.condition(51, 9))
-    mask = LatentMask((torch.arange(p.sizes.frames) > 4).float(), p.latent(70))
+    mask = LatentMask((p.frames() > 4).float(), p.latent(70))
     target = X0Target(p.latent(60), strength=0.3)
     p.submit("full", 1, guidance=Guidance(3.0, negatives, rescale=0.3), velocity_scale=p.ramp(0.9, 1.1))
     p.submit("plain", 2)
@@ -295,7 +311,7 @@ def _mixed_ring(p: Player) -> None:
     p.pipeline.set_shared_curve("guidance_scale", 2.2)
     p.submit("gated", 6, x0_target=X0Target(p.latent(62), curve=0.5, gate=0.2), source=p.latent(43), denoise=0.4)
     p.tick(2)
-    p.pipeline.set_channel_gain(torch.full((1, 1, p.sizes.channels), 1.1))
+    p.pipeline.set_channel_gain(p.full((1, 1, p.sizes.channels), 1.1))
     p.pipeline.set_shared_curve("sde_curve", None)
     p.drain()
 

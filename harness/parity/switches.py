@@ -25,10 +25,14 @@ class Pair:
     scenario: str
     executor: Kind
     decoder: str
+    dtype: str = "float32"
+    device: str = "cpu"
 
     def repro(self) -> str:
         """The command that compares it alone."""
         options = f"--only {self.scenario} --switch {self.switch} --executor {self.executor} --decoder {self.decoder}"
+        usual = (self.dtype, self.device) == ("float32", "cpu")
+        options += "" if usual else f" --dtype {self.dtype} --device {self.device}"
         return f"python -m harness check --switches {options}"
 
 
@@ -37,10 +41,12 @@ class SwitchResult:
     """One pair's verdict.
 
     Attributes:
-        switch: the switch, like the three after it of the `Pair`.
+        switch: the switch, like the five after it of the `Pair`.
         scenario: its name, or `EVERY`.
         executor: kind.
         decoder: name.
+        dtype: of the decoder.
+        device: where.
         verdict: `exact`; `moved` where the two part; `not_gated` where the switch had nothing to do in any scenario,
             so that nothing was compared.
         acted: whether the switch had anything to do.
@@ -51,14 +57,23 @@ class SwitchResult:
     scenario: str
     executor: Kind
     decoder: str
+    dtype: str
+    device: str
     verdict: Verdict
     acted: bool
     detail: str = ""
 
 
-def executors_of(switch: str) -> tuple[Kind, ...]:
+def executors_of(switch: str, device: str = "cpu") -> tuple[Kind, ...]:
     """The kinds of executor that a switch is compared on: `joined_stream` acts on those with a stream of their own."""
-    return (Kind.DEFERRED,) if switch == "joined_stream" else (Kind.EAGER, Kind.STATIC)
+    if switch == "joined_stream":
+        return tuple(kind for kind in Kind if catalog.has_own_stream(kind, device) and _there(kind, device))
+    return Kind.EAGER, Kind.STATIC
+
+
+def _there(kind: Kind, device: str) -> bool:
+    """A deferred stream is a CPU's model of what a GPU has."""
+    return kind is not Kind.DEFERRED or device == "cpu"
 
 
 def pairs(
@@ -67,16 +82,26 @@ def pairs(
     switches: Sequence[str] = (),
     executors: Sequence[str] = (),
     decoders: Sequence[str] = (),
+    dtype: str = "float32",
+    device: str = "cpu",
 ) -> list[Pair]:
-    """Everything there is to compare, or those of it that are named; an empty sequence names all."""
+    """Everything there is to compare, or those of it that are named; an empty sequence names all.
+
+    Args:
+        scenarios: the battery, by name.
+        switches: of `SWITCHES`.
+        executors: kinds.
+        decoders: see `catalog.decoder`; empty are `DECODERS`.
+        dtype: what decoders compute in.
+        device: where.
+    """
     return [
-        Pair(switch, scenario, kind, decoder)
+        Pair(switch, scenario, kind, decoder, dtype, device)
         for switch in SWITCHES
         if not switches or switch in switches
-        for kind in executors_of(switch)
+        for kind in executors_of(switch, device)
         if not executors or kind in executors
-        for decoder in DECODERS
-        if not decoders or decoder in decoders
+        for decoder in decoders or DECODERS
         for scenario in scenarios
     ]
 
@@ -106,7 +131,7 @@ def check_switches(
 
 def compare(pair: Pair, scenario: Scenario) -> SwitchResult:
     """Play one scenario on two pipelines, the switch on in one and off in the other, and compare them at every tick."""
-    on_it = replace(scenario, decoder=pair.decoder)
+    on_it = replace(scenario, decoder=pair.decoder, dtype=pair.dtype, device=pair.device)
     on, off = one_apart(configuration(on_it), pair.switch)
     try:
         with _lockstep(pair, on_it, on, off) as lockstep:
@@ -118,10 +143,16 @@ def compare(pair: Pair, scenario: Scenario) -> SwitchResult:
 
 def idle(results: Sequence[SwitchResult]) -> Iterator[SwitchResult]:
     """A verdict for every switch, executor and decoder of which no scenario says anything."""
-    tried = {(r.switch, r.executor, r.decoder) for r in results}
-    for switch, kind, decoder in sorted(tried - {(r.switch, r.executor, r.decoder) for r in results if r.acted}):
-        detail = f"{switch} had nothing to do in any scenario: that both agree says nothing"
-        yield SwitchResult(switch, EVERY, kind, decoder, Verdict.NOT_GATED, False, detail)
+    spoken = {_combination(result) for result in results if result.acted}
+    silent = {_combination(result): result for result in results if _combination(result) not in spoken}
+    for result in silent.values():
+        detail = f"{result.switch} had nothing to do in any scenario: that both agree says nothing"
+        yield replace(result, scenario=EVERY, verdict=Verdict.NOT_GATED, detail=detail)
+
+
+def _combination(result: SwitchResult) -> tuple[str, ...]:
+    """All but the scenario and the verdict."""
+    return result.switch, result.executor, result.decoder, result.dtype, result.device
 
 
 def _lockstep(pair: Pair, scenario: Scenario, on: PipelineConfig, off: PipelineConfig) -> Lockstep:
@@ -130,4 +161,5 @@ def _lockstep(pair: Pair, scenario: Scenario, on: PipelineConfig, off: PipelineC
 
 
 def _result(pair: Pair, verdict: Verdict, has_acted: bool, detail: str = "") -> SwitchResult:
-    return SwitchResult(pair.switch, pair.scenario, pair.executor, pair.decoder, verdict, has_acted, detail)
+    where = pair.executor, pair.decoder, pair.dtype, pair.device
+    return SwitchResult(pair.switch, pair.scenario, *where, verdict, has_acted, detail)

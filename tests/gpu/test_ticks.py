@@ -16,7 +16,10 @@ from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import EagerExecutor, Executor
 from harness.parity import catalog
 from harness.parity.lockstep import SWITCHES, acted, run
+from harness.parity.scenarios import SCENARIOS
 from harness.parity.script import Script
+from harness.parity.switches import check_switches, pairs
+from harness.rails.tick import Load, bench
 from tests.engine.builders import D, T, condition, fixed
 from tests.parity.journal import JournaledPipeline
 from tests.parity.strategies import CASES, Case, scripts
@@ -47,6 +50,21 @@ def test_off_equals_on_whatever_happens_on_a_gpu(switch: str, kind: str, case: C
 def test_a_switch_changes_no_bit_of_the_real_architecture_with_pinned_rows(switch: str) -> None:
     script = Script(BUSY.events, channels=8, encoder_dim=32, frames=40)
     run(script, switch, "tiny", "static", pin_rows=8, device=CUDA)
+
+
+def test_the_battery_is_the_same_with_every_switch_on_and_off_on_a_gpu() -> None:
+    results = check_switches(pairs(decoders=["affine"], device=CUDA))
+    assert [r for r in results if not r.verdict.passes] == []
+    assert {r.scenario for r in results} == set(SCENARIOS)
+
+
+@pytest.mark.parametrize("cfg", [None, "full"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bench_times_the_gpu_and_the_decoder_in_every_form(kind: str, cfg: str | None) -> None:
+    m = bench(Load(decoder="tiny", executor=kind, device=CUDA, duration=1.6, ticks=16, warmup=8, cfg=cfg))
+    assert set(m.bare.forms) == {"eager", "graph", "compiled graph"}
+    assert 0 < m.bare.ms < m.tick.median
+    assert (m.latents, m.dropped, m.bare.rows) == (8, 0, 8 if cfg else 4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

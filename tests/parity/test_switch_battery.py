@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from harness.cli import main
@@ -16,7 +18,7 @@ from harness.parity.bless import BATTERY
 from harness.parity.captures import Verdict
 from harness.parity.catalog import Kind
 from harness.parity.lockstep import SWITCHES
-from harness.parity.scenarios import SCENARIOS
+from harness.parity.scenarios import SCENARIOS, decoder
 from harness.parity.switches import EVERY, check_switches, pairs
 
 FEW = {name: SCENARIOS[name] for name in ("ace_tiny_plain", "ace_tiny_cfg", "mixed_ring")}
@@ -78,9 +80,37 @@ def test_a_broken_switch_exits_with_1_and_the_json_says_where(tmp_path: Path) ->
     assert report["switches"][0].keys() >= {"switch", "scenario", "executor", "decoder", "verdict"}
 
 
+def test_on_a_gpu_the_static_executor_has_the_stream_to_join() -> None:
+    found = {(pair.switch, pair.executor) for pair in pairs(device="cuda")}
+    assert found == {*((s, k) for s in SWITCHES[:-1] for k in (Kind.EAGER, Kind.STATIC)), ("joined_stream", "static")}
+
+
+def test_another_decoder_and_dtype_are_compared_where_they_are_asked_for(tmp_path: Path) -> None:
+    options = ["--decoder", "tiny", "--dtype", "bfloat16", "--only", "cfg_full", "--switch", "fused_cfg"]
+    result = check(*options, "--json", str(tmp_path / "r.json"))
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "r.json").read_text())["switches"]
+    assert {(row["decoder"], row["dtype"], row["device"]) for row in rows} == {("tiny", "bfloat16", "cpu")}
+    asked = replace(SCENARIOS["cfg_full"], decoder="tiny", dtype="bfloat16")
+    assert decoder(asked).dtype is torch.bfloat16
+    assert (asked.sizes.channels, asked.sizes.encoder_dim) == (8, 32)
+
+
+@pytest.mark.parametrize("options", [["--decoder", "none"], ["--dtype", "none"]])
+def test_what_is_no_decoder_or_dtype_is_a_wrong_command_line(options: list[str]) -> None:
+    assert check(*options).exit_code == 2
+
+
+@pytest.mark.parametrize("options", [["--dtype", "bfloat16"], ["--device", "cuda"], ["--decoder", "2b"]])
+def test_captures_are_compared_with_the_decoder_they_were_made_with(options: list[str]) -> None:
+    assert CliRunner().invoke(main, ["check", *options], obj=BATTERY).exit_code == 2
+
+
 @pytest.mark.usefixtures("broken")
-def test_the_repro_of_a_broken_switch_shows_it_again() -> None:
-    chosen = [pair for pair in pairs(switches=["integrator"], decoders=["affine"]) if pair.scenario == "ode_plain"]
+@pytest.mark.parametrize(("model", "dtype"), [("affine", "float32"), ("tiny", "bfloat16")])
+def test_the_repro_of_a_broken_switch_shows_it_again(model: str, dtype: str) -> None:
+    few = {"ode_plain": SCENARIOS["ode_plain"]}
+    chosen = pairs(few, switches=["integrator"], executors=["eager"], decoders=[model], dtype=dtype)
     detail = check_switches(chosen)[0].detail
     command = shlex.split(detail.splitlines()[-1])
     assert command[:4] == ["python", "-m", "harness", "check"]
