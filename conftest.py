@@ -34,12 +34,19 @@ def _one_thread() -> Iterator[None]:
 
 def pytest_report_header() -> list[str]:
     """Which contracts this run can hold the engine to, and which it cannot."""
+    import torch  # noqa: PLC0415 - coverage starts after this file is imported
+
+    gpu = _held_to("cuda") if torch.cuda.is_available() else "contracts of GPUs: not tested here, they need the GPU"
+    return [_held_to("cpu"), gpu]
+
+
+def _held_to(device: str) -> str:
     from harness.parity import contract, platform  # noqa: PLC0415 - coverage starts after this file is imported
 
     with platform.one_thread():
-        known, here = contract.read(), contract.fingerprint()
-        differs = () if known is None else contract.differing(here, known.fingerprint)
+        known, here = contract.read(device=device), contract.fingerprint(device)
+    differs = () if known is None else contract.differing(here, known.fingerprint)
     state = "held to the letter" if known else "none is recorded: only what a ring relies on is tested"
     if differs:
         state = f"not gated, this machine differs in {', '.join(differs)}: only what a ring relies on is tested"
-    return [f"contract of {platform.name()}: {state}", "contracts of GPUs: not tested here, they need the GPU"]
+    return f"contract of {platform.name(device)}: {state}"
