@@ -381,7 +381,8 @@ def _bench_tables(measured: tick.Measured, savings: Sequence[tick.Saving]) -> It
     facts = Table("", Column("", overflow="fold"), show_header=False)
     for name, words in (
         (f"bare decoder, {m.bare.rows} rows, ms", forms),
-        ("overhead, ms", f"{m.overhead_ms:.3f}, {m.overhead_ratio:.1%} of the decoder's {m.bare.fastest} form"),
+        ("beyond it, ms a tick", ", ".join(f"{form} {ms:.3f}" for form, ms in m.beyond.items())),
+        ("overhead", f"{m.overhead_ms:.3f} ms, {m.overhead_ratio:.1%} of the {m.bare.fastest} decoder"),
         ("decoder runs and rows a tick", f"{m.runs:.2f} and {m.rows:.2f}"),
         ("latents a second", f"{m.latents_per_second:.3f}"),
         ("audio x realtime", f"{m.realtime:.1f}"),

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,3 +66,49 @@ def test_every_command_and_target_that_is_named_is_there() -> None:
 
 def test_every_shared_control_is_named() -> None:
     assert all(f'"{control}"' in README for control in SharedControl)
+
+
+H200 = ROOT / "captures" / "cuda-nvidia-h200"
+LOADS = {"plain": "plain", "dcw": "wavelet correction", "full": "full guidance", "both": "both"}
+
+
+def test_what_it_says_of_exactness_is_what_the_contracts_record() -> None:
+    gpu = json.loads((H200 / "contract.json").read_text())["subjects"]
+    cpu = json.loads((ROOT / "captures" / "cpu-x86_64-avx512" / "contract.json").read_text())["subjects"]
+    free = {f"the same, T {frames}": gpu[f"2b/eager/bfloat16/T{frames}/max8"] for frames in (40, 750, 1500)}
+    free['ACE-Step `"tiny"`, float32, CPU'] = cpu["tiny/eager/float32/T75/max8"]
+    for subject, entry in free.items():
+        holds, fails = entry["holds"]["fused"] or "no", entry["fails"]["fused"]
+        words = f"fused exact at {holds} rows a pass, not at {fails}; a row alone differs"
+        assert f"| {subject} | free | {words} | exact |" in README
+        rest = {name: rows for name, rows in entry["fails"].items() if name not in ("fused", "rows_alone", "padding")}
+        assert not any(rest.values()), subject
+        assert entry["fails"]["rows_alone"]
+    pinned = {
+        name: entry for name, entry in {**gpu, **cpu}.items() if name.endswith("pinned8") and "affine" not in name
+    }
+    assert len(pinned) >= 5
+    assert not any(rows for e in pinned.values() for name, rows in e["fails"].items() if name != "padding")
+
+
+def test_the_figures_of_the_h200_are_those_of_its_reports() -> None:
+    reports = {load: json.loads((H200 / "bench" / f"{load}.json").read_text()) for load in LOADS}
+    assert all(row in README for row in [*bench_rows(reports), *ablation_rows(reports)])
+    switches = json.loads((H200 / "switches.json").read_text())["switches"]
+    assert {result["verdict"] for result in switches} == {"exact"}
+    assert f"all {len(switches)}\ncomparisons exact" in README
+
+
+def bench_rows(reports: dict[str, Any]) -> list[str]:
+    rows = []
+    for load, report in reports.items():
+        forms, tick = report["bare"]["forms"], report["tick"]["median"]
+        figures = [tick, report["host"]["median"], *forms.values(), tick - forms["eager"]]
+        cells = [LOADS[load], *(f"{ms:.2f}" for ms in figures), f"{report['realtime']:.0f}"]
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+def ablation_rows(reports: dict[str, Any]) -> list[str]:
+    saved = {load: [f"{row['saved_tick_ms']:.2f}" for row in report["ablation"]] for load, report in reports.items()}
+    return ["| " + " | ".join([LOADS[load], *cells]) + " |" for load, cells in saved.items()]

@@ -224,6 +224,11 @@ class Measured:
         """The same as a share of the bare decoder's time."""
         return self.overhead_ms / self.bare.ms
 
+    @property
+    def beyond(self) -> dict[str, float]:
+        """A tick's median less the bare decoder's, in ms, by form: of the executor's own form it is the ring's work."""
+        return {form: self.tick.median - ms for form, ms in self.bare.forms.items()}
+
     def document(self) -> dict[str, Any]:
         """As plain JSON values."""
         derived = ("latents_per_second", "realtime", "overhead_ms", "overhead_ratio")
@@ -232,6 +237,7 @@ class Measured:
             "tick": asdict(self.tick),
             "host": asdict(self.host),
             "bare": {**asdict(self.bare), "fastest": self.bare.fastest, "ms": self.bare.ms},
+            "beyond_ms": self.beyond,
             **{name: getattr(self, name) for name in derived},
         }
 
