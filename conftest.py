@@ -12,6 +12,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from tests.bench import rails
+
+pytest_plugins = ["pytester"]
+
 # A time limit would make the verdict depend on how busy the machine is.
 UNTIMED = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 
@@ -50,3 +54,25 @@ def _held_to(device: str) -> str:
     if differs:
         state = f"not gated, this machine differs in {', '.join(differs)}: only what a ring relies on is tested"
     return f"contract of {platform.name(device)}: {state}"
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """A run that leaves tests out on purpose measures what it was asked for."""
+    items[0].config.stash[rails.PARTIAL] = True
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A time rail that was renamed, deleted, skipped or disabled is a failure, as nothing else would notice it."""
+    if hasattr(session.config, "workerinput") or session.shouldstop or session.shouldfail:
+        return
+    if rails.unmeasured(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Name the time rails that were not measured."""
+    missing = rails.unmeasured(config)
+    if missing:
+        terminalreporter.section("time rails that were not measured", red=True)
+        for name in missing:
+            terminalreporter.line(name, red=True)

@@ -1,0 +1,132 @@
+"""What a time rail lets pass and what not, and that none can go missing."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bench.rails import RAILS, TURNS, Rail, Side, draw, gate
+
+ROOT = Path(__file__).parent.parent.parent
+RAIL = Rail("some: first / other", 1.0)
+
+
+class Benchmark:
+    """Does what pytest-benchmark's fixture does."""
+
+    disabled = False
+
+    def __init__(self) -> None:
+        self.extra_info: dict[str, Any] = {}
+
+    def pedantic(self, target: Side, setup: Side, rounds: int, warmup_rounds: int) -> None:
+        for _ in range(rounds + warmup_rounds):
+            setup()
+            target()
+
+
+def lasting(ms: float, late: float | None = None) -> Side:
+    """A side of `ms`, or of `late` from the second draw on."""
+    called: list[float] = []
+
+    def side() -> None:
+        called.append(ms)
+        time.sleep((ms if late is None or len(called) <= TURNS + 2 else late) / 1e3)
+
+    return side
+
+
+def test_a_ratio_is_that_of_the_two_sides_and_the_floor_that_of_the_twins() -> None:
+    found = draw(lasting(4), lasting(6), lasting(2), Benchmark())
+    assert 1.5 < found.ratio < 2.3
+    assert 0.3 < found.floor < 0.6
+
+
+def test_a_slow_moment_falls_on_both_sides() -> None:
+    started = time.perf_counter()
+
+    def slowing() -> None:
+        time.sleep(2e-3 if time.perf_counter() - started < 0.05 else 8e-3)
+
+    assert 0.8 < draw(slowing, slowing, slowing).ratio < 1.25
+
+
+def test_what_is_slower_than_the_bound_twice_is_red() -> None:
+    with pytest.raises(AssertionError, match=r"some: first / other: [2-4]\.\d+ and again [2-4]\.\d+, usually"):
+        gate(RAIL, lasting(8), lasting(8), lasting(2), Benchmark())
+
+
+def test_what_was_slow_once_is_not() -> None:
+    gate(RAIL, lasting(6, late=1), lasting(6), lasting(3), Benchmark())
+
+
+def test_what_is_faster_is_green_and_the_report_has_ratio_bound_and_floor() -> None:
+    benchmark = Benchmark()
+    gate(RAIL, lasting(1), lasting(1), lasting(4), benchmark)
+    assert benchmark.extra_info.keys() == {"name", "usual", "bound", "ratio", "floor"}
+
+
+def test_a_disabled_benchmark_is_red() -> None:
+    benchmark = Benchmark()
+    benchmark.disabled = True
+    with pytest.raises(AssertionError, match="nothing was measured"):
+        gate(RAIL, lasting(1), lasting(1), lasting(4), benchmark)
+
+
+# A project with the same rails, each measured in a test of its own that takes no time.
+
+MEASURING = """
+import pytest, time
+from tests.bench.rails import RAILS
+def quick(): pass
+def slow(): time.sleep(1e-4)
+@pytest.mark.parametrize("name", {names!r})
+def test_rail(name, time_rail): time_rail(name, quick, quick, slow)
+def test_other(): pass
+"""
+
+
+@pytest.fixture(name="measure")
+def _measure(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
+    folder = pytester.path / "tests" / "bench"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    shutil.copy(ROOT / "conftest.py", pytester.path)
+    shutil.copy(ROOT / "pyproject.toml", pytester.path)
+    for file in ("__init__.py", "rails.py", "conftest.py"):
+        shutil.copy(ROOT / "tests" / "bench" / file, folder)
+
+    def run(*options: str, names: list[str] | None = None) -> pytest.RunResult:
+        (folder / "test_some.py").write_text(MEASURING.format(names=list(RAILS) if names is None else names))
+        return pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:cov", "--no-header", *options)
+
+    return run
+
+
+def test_all_rails_measured_are_green(measure: Callable[..., pytest.RunResult]) -> None:
+    assert measure().ret == 0
+
+
+@pytest.mark.parametrize("options", [(), ("tests/bench",)])
+def test_a_rail_that_nothing_measures_is_red_and_named(
+    measure: Callable[..., pytest.RunResult], options: tuple[str, ...]
+) -> None:
+    gone, *rest = RAILS
+    result = measure(*options, names=rest)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*time rails that were not measured*", gone])
+
+
+@pytest.mark.parametrize("option", ["--benchmark-disable", "--benchmark-skip"])
+def test_disabled_and_skipped_rails_are_red(measure: Callable[..., pytest.RunResult], option: str) -> None:
+    assert measure(option).ret == 1
+
+
+@pytest.mark.parametrize("options", [("-k", "other"), ("tests/bench/test_some.py::test_other",)])
+def test_who_asks_for_some_tests_gets_these(measure: Callable[..., pytest.RunResult], options: tuple[str, ...]) -> None:
+    assert measure(*options).ret == 0
