@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -165,6 +166,11 @@ def test_the_version_is_in_the_changelog() -> None:
 def test_no_file_names_a_path_of_one_machine() -> None:
     machine_path = re.compile(rb"(?<![\w.}])/(?:" + b"|".join([b"work", b"root"]) + rb")(?![\w-])")
     assert [str(path.relative_to(ROOT)) for path in project_files() if machine_path.search(path.read_bytes())] == []
+
+
+def test_pytest_finds_the_plugin_by_itself() -> None:
+    assert PROJECT["project"]["entry-points"] == {"pytest11": {"harness": "harness.plugin"}}
+    assert EntryPoint("harness", "harness.plugin", "pytest11").load() is importlib.import_module("harness.plugin")
 
 
 @pytest.mark.parametrize(("name", "target"), PROJECT["project"]["scripts"].items())

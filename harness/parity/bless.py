@@ -160,7 +160,8 @@ def bless(
         played = {name: replayed(battery, name, scenario) for name, scenario in chosen.items()}
     _compare_fresh(battery, played)
     entries = dict(old.scenarios) if old is not None else {}
-    changes = [change for name in chosen if (change := _drift(folder, name, played[name], entries.get(name)))]
+    drifted = {name: drift(folder, name, p.finished, p.ticks, entries.get(name)) for name, p in played.items()}
+    changes = [change for change in drifted.values() if change]
     gone = [] if only else sorted(_gone(folder, entries, battery.scenarios))
     # A tolerance measured on another machine says nothing here, so all of them are measured again there.
     measured = [change.name for change in changes] if same_machine else list(chosen)
@@ -229,6 +230,28 @@ def bound_factor(name: str, blessed: Mapping[str, Tensor], plain: Mapping[str, T
     return MARGIN * max(ratios)
 
 
+def drift(
+    folder: Path, name: str, tensors: Mapping[str, Tensor], ticks: Sequence[str], entry: store.Entry | None
+) -> Change | None:
+    """How what is computed now differs from a capture in `folder`; None where both are the same."""
+    if entry is None:
+        return Change(name, "new")
+    try:
+        blessed = store.read_capture(folder, entry)
+    except store.CaptureMissing:
+        return Change(name, "restored, its file was missing")
+    except store.CaptureCorrupt:
+        return Change(name, "restored, its file was corrupt")
+    if digest_tree(blessed) != digest_tree(tensors):
+        moved = distance(tensors, blessed)
+        return Change(
+            name, "moved" if moved is not None else "changed in names, dtype, shape or to no finite value", moved
+        )
+    if tuple(ticks) != entry.ticks:
+        return Change(name, "moved in its states only")
+    return None
+
+
 def _compare_fresh(battery: Battery, played: Mapping[str, Played]) -> None:
     fresh = battery.fresh(list(played))
     for name, each in played.items():
@@ -242,25 +265,6 @@ def _known(folder: Path) -> store.Manifest | None:
         return store.read_manifest(folder)
     except store.CapturesError:
         return None
-
-
-def _drift(folder: Path, name: str, played: Played, entry: store.Entry | None) -> Change | None:
-    if entry is None:
-        return Change(name, "new")
-    try:
-        blessed = store.read_capture(folder, entry)
-    except store.CaptureMissing:
-        return Change(name, "restored, its file was missing")
-    except store.CaptureCorrupt:
-        return Change(name, "restored, its file was corrupt")
-    if digest_tree(blessed) != digest_tree(played.finished):
-        moved = distance(played.finished, blessed)
-        return Change(
-            name, "moved" if moved is not None else "changed in names, dtype, shape or to no finite value", moved
-        )
-    if tuple(played.ticks) != entry.ticks:
-        return Change(name, "moved in its states only")
-    return None
 
 
 def _gone(folder: Path, entries: Mapping[str, store.Entry], scenarios: Mapping[str, Scenario]) -> set[str]:

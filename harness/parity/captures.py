@@ -191,8 +191,9 @@ def differing(here: Mapping[str, str], there: Mapping[str, str]) -> tuple[str, .
 
 
 def tolerance(actual: Tensor, expected: Tensor) -> tuple[float, float]:
-    """`max |Δ|` and the unit it is measured in, eps * rms of `expected`; both as float64."""
-    rms = float(expected.double().square().mean().sqrt()) if expected.numel() else 0.0
+    """`max |Δ|` and the unit it is measured in, eps * rms of `expected`, a complex one's parts; as float64."""
+    parts = torch.view_as_real(expected.resolve_conj()) if expected.is_complex() else expected
+    rms = float(parts.double().square().mean().sqrt()) if expected.numel() else 0.0
     return max_abs(actual, expected), EPS * rms
 
 
@@ -203,6 +204,26 @@ def distance(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> fl
     )
     largest = max((max_abs(actual[name], expected[name]) for name in actual), default=0.0) if alike else math.inf
     return largest if math.isfinite(largest) else None
+
+
+def within_bound(name: str, actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], k: float) -> Result:
+    """`exact`, `tolerance` or `moved`, by `max |Δ| <= k * eps * rms(expected)` for every tensor; eps is float32's.
+
+    Tick digests are no part of it: where the finished bits may differ, the states' may.
+    """
+    differences = compare_trees(actual, expected)
+    if not differences:
+        return Result(name, Verdict.EXACT, 0.0, 0.0)
+    if distance(actual, expected) is None:
+        return Result(name, Verdict.MOVED, detail="; ".join(map(str, differences)))
+    measured = {each.name: tolerance(actual[each.name], expected[each.name]) for each in differences}
+    # The tensor that is furthest out of its own bound speaks for the scenario.
+    worst = max(measured, key=lambda each: measured[each][0] - k * measured[each][1])
+    moved, unit = measured[worst]
+    if moved <= k * unit:
+        return Result(name, Verdict.TOLERANCE, moved, k * unit, f"{worst}: max |Δ| {moved:.3g} <= {k * unit:.3g}")
+    detail = "; ".join([f"{worst}: max |Δ| {moved:.3g} > {k * unit:.3g}", *map(str, differences)])
+    return Result(name, Verdict.MOVED, moved, k * unit, detail)
 
 
 def _result(
@@ -218,7 +239,7 @@ def _result(
     played = play(scenario)
     if exact:
         return _byte_for_byte(name, played, tensors, expected)
-    return _within_bound(name, played, tensors, expected.k)
+    return within_bound(name, played.finished, tensors, expected.k)
 
 
 def _byte_for_byte(name: str, played: Played, tensors: Mapping[str, Tensor], expected: store.Entry) -> Result:
@@ -231,24 +252,6 @@ def _byte_for_byte(name: str, played: Played, tensors: Mapping[str, Tensor], exp
         detail = f"finished tensors are identical, states are not; first tick that moved: {tick}"
         return Result(name, Verdict.DIGEST_DIFFERS, 0.0, 0.0, detail)
     return Result(name, Verdict.EXACT, 0.0, 0.0)
-
-
-def _within_bound(name: str, played: Played, tensors: Mapping[str, Tensor], k: float) -> Result:
-    """Tick digests are no part of it: where the finished bits may differ, the states' may."""
-    differences = compare_trees(played.finished, tensors)
-    largest = distance(played.finished, tensors)
-    if not differences:
-        return Result(name, Verdict.EXACT, 0.0, 0.0)
-    if largest is None:
-        return Result(name, Verdict.MOVED, detail="; ".join(map(str, differences)))
-    measured = {each: tolerance(played.finished[each], tensors[each]) for each in tensors}
-    # The tensor that is furthest out of its own bound speaks for the scenario.
-    worst = max(measured, key=lambda each: measured[each][0] - k * measured[each][1])
-    moved, unit = measured[worst]
-    if moved <= k * unit:
-        return Result(name, Verdict.TOLERANCE, moved, k * unit, f"{worst}: max |Δ| {moved:.3g} <= {k * unit:.3g}")
-    detail = "; ".join([f"{worst}: max |Δ| {moved:.3g} > {k * unit:.3g}", *map(str, differences)])
-    return Result(name, Verdict.MOVED, moved, k * unit, detail)
 
 
 def _first_tick(now: Sequence[str], blessed: Sequence[str]) -> str:

@@ -186,6 +186,17 @@ def compare_trees(actual: object, expected: object, name: str = "tensor") -> lis
     if not _holds_elements(actual) and not _holds_elements(expected):
         sides = f"got {_summary(actual)}, expected {_summary(expected)}"
         raise NothingCompared(f"{name}: neither side holds a tensor with an element: {sides}")
+    return tree_differences(actual, expected, name)
+
+
+def tree_differences(actual: object, expected: object, name: str = "tensor") -> list[Difference]:
+    """What `compare_trees` returns, also where there is nothing to compare: for one comparison of many.
+
+    Whoever calls this answers for it that the many did compare something.
+
+    Raises:
+        NotComparable: as for `difference`.
+    """
     return list(_walk(actual, expected, "", name))
 
 
@@ -238,6 +249,15 @@ def ulp_distance(actual: Tensor, expected: Tensor) -> int | None:
     if any(np.isnan(_values(side)[moved]).any() for side in (got, wanted)):
         return None
     return int(_ulps(_words(got)[moved], _words(wanted)[moved]).max(initial=0))
+
+
+def copied(tensor: Tensor, name: str = "tensor") -> Tensor:
+    """A copy on the CPU that no later write to `tensor` changes, with dtype, shape and values as they are now.
+
+    Raises:
+        NotComparable: as for `difference`.
+    """
+    return _plain(tensor, name).clone(memory_format=torch.contiguous_format)
 
 
 def digest(tensor: Tensor) -> str:
@@ -312,10 +332,15 @@ def _alike_parts(actual: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
 
 def _parts(tensor: Tensor, name: str) -> Tensor:
     """The elements on the CPU, whatever their strides; `[*shape, 2]` real and imaginary parts if complex."""
+    plain = _plain(tensor, name)
+    return torch.view_as_real(plain) if plain.is_complex() else plain
+
+
+def _plain(tensor: Tensor, name: str) -> Tensor:
+    """The elements on the CPU, whatever their strides."""
     _refuse_unreadable(tensor, name)
     # Conjugation and negation can be pending flags on a view: the bytes are right only once they are applied.
-    plain = tensor.detach().resolve_conj().resolve_neg().cpu()
-    return torch.view_as_real(plain) if plain.is_complex() else plain
+    return tensor.detach().resolve_conj().resolve_neg().cpu()
 
 
 def _words(parts: Tensor) -> _Array:

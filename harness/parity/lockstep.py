@@ -21,6 +21,7 @@ from torch import Tensor
 
 from harness.engine.config import DCW, PipelineConfig, Switches
 from harness.engine.curve import CurveLike
+from harness.engine.decoders import Decoder
 from harness.engine.errors import InvalidInput
 from harness.engine.execute import Observer, Stage
 from harness.engine.executors import Executor
@@ -89,8 +90,8 @@ def acted(switch: str, on: Stats, off: Stats) -> bool:
 def run(
     script: Script,
     switch: str,
-    decoder: str = catalog.AFFINE,
-    executor: catalog.Kind | str = catalog.Kind.EAGER,
+    decoder: str | Decoder = catalog.AFFINE,
+    executor: catalog.Kind | str | Callable[[], Executor] = catalog.Kind.EAGER,
     *,
     others: Switches | None = None,
     max_rows: int = 8,
@@ -104,8 +105,8 @@ def run(
     Args:
         script: what happens.
         switch: the one that is on in the first pipeline and off in the second.
-        decoder: the name of the model that both use; see `catalog.decoder`.
-        executor: the kind that each of them gets one of.
+        decoder: the model that both use, or its name; see `catalog.decoder`.
+        executor: the kind that each of them gets one of, or what makes one, which then needs no decoder from here.
         others: how the other switches stand in both; None is all on.
         max_rows: of the executors.
         pin_rows: of the executors.
@@ -114,17 +115,17 @@ def run(
     Raises:
         Parted: they are not the same at some tick.
         NothingCompared: no tick made a tensor.
-        InvalidInput: no such switch, or what the script asks for is refused, by both alike.
+        InvalidInput: no such switch, one executor for both, or what the script asks for is refused, by both alike.
     """
     others = others or Switches()
     on, off = one_apart(script.config(others), switch)
-    model = catalog.decoder(decoder, encoder_dim=script.encoder_dim, device=device)
-    first, second = (catalog.executor(executor, model, max_rows, pin_rows, device) for _ in range(2))
+    first, second = _two_executors(script, decoder, executor, max_rows, pin_rows, device)
+    asked = str(executor) if isinstance(executor, str) else executor
     options = f"others=Switches({_arguments(others)}), {max_rows=}, {pin_rows=}, {device=}"
     repro = (
         "from harness.engine import Switches\nfrom harness.parity.lockstep import run\n"
         "from harness.parity.script import *\n"
-        f"run({script!r}, {switch!r}, {decoder!r}, {str(executor)!r}, {options})"
+        f"run({script!r}, {switch!r}, {decoder!r}, {asked!r}, {options})"
     )
     names = (f"{switch} on", "off")
     with platform.one_thread(), Lockstep((first, on), (second, off), names, repro) as lockstep:
@@ -132,6 +133,25 @@ def run(
     if not lockstep.compared:
         raise NothingCompared(f"no tick of the script made a tensor: {script!r}")
     return lockstep
+
+
+def _two_executors(
+    script: Script,
+    decoder: str | Decoder,
+    executor: catalog.Kind | str | Callable[[], Executor],
+    max_rows: int,
+    pin_rows: int | None,
+    device: str,
+) -> tuple[Executor, Executor]:
+    if isinstance(executor, str):
+        if isinstance(decoder, str):
+            decoder = catalog.decoder(decoder, encoder_dim=script.encoder_dim, device=device)
+        first, second = (catalog.executor(executor, decoder, max_rows, pin_rows, device) for _ in range(2))
+        return first, second
+    made = executor(), executor()
+    if made[0] is made[1]:
+        raise InvalidInput("executor", "one executor for both pipelines", "a new one at every call")
+    return made
 
 
 class Lockstep:

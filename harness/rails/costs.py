@@ -92,11 +92,18 @@ def count(workload: Workload) -> Counts:
         "admitted": after.admitted - before.admitted,
         "decoder_runs": ran["runs"],
         "decoder_rows": ran["rows"],
+        "rebuilds": _rebuilds(workload, before, after),
+        "curves": touched["curves"],
+        **measured(operators, reads),
+    }
+
+
+def measured(operators: Operators, reads: HostReads) -> Counts:
+    """What two counters saw, as named counts; every operator has one of its own."""
+    return {
         "host_reads": sum(reads.seen.values()),
         "allocations": operators.allocations,
         "copies": operators.copies,
-        "rebuilds": _rebuilds(workload, before, after),
-        "curves": touched["curves"],
         "operators": sum(operators.names.values()),
         **{f"{OPERATOR}{name}": number for name, number in sorted(operators.names.items())},
     }
@@ -184,12 +191,13 @@ def check(captures: Path = CAPTURES, advance: Callable[[str], None] = lambda _na
     file = path(captures)
     blessed = read(file).get(version(), {})
     now = counted(advance)
-    rows = [
-        Row(rail, name, blessed.get(rail, {}).get(name), now.get(rail, {}).get(name))
-        for rail in _in_order(now, blessed)
-        for name in _in_order(now.get(rail, {}), blessed.get(rail, {}))
-    ]
+    rows = [row for rail in _in_order(now, blessed) for row in table(rail, blessed.get(rail, {}), now.get(rail, {}))]
     return CostReport(tuple(rows), file, version(), bool(blessed))
+
+
+def table(rail: str, blessed: Counts, now: Counts) -> list[Row]:
+    """One rail's rows: every count that either side has."""
+    return [Row(rail, name, blessed.get(name), now.get(name)) for name in _in_order(now, blessed)]
 
 
 def bless(

@@ -544,13 +544,53 @@ RAILS = [
     Defect(
         "a rail that nobody counted is not missed",
         "harness/rails/costs.py",
-        "        for rail in _in_order(now, blessed)\n",
-        "        for rail in now\n",
+        "for rail in _in_order(now, blessed) for row in table(",
+        "for rail in now for row in table(",
         "tests/rails/test_costs.py::test_a_rail_or_count_that_only_one_side_has_is_a_failure",
     ),
 ]
 
-DEFECTS = [*FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *PROOFS, *RAILS]
+_TEST_PLUGIN = "tests/test_plugin.py::test_"
+
+PLUGIN = [
+    Defect(
+        "a test that blessed passes",
+        "harness/plugin.py",
+        "    if notes.blessed:\n",
+        "    if notes.blessed and notes.not_gated:\n",
+        f"{_TEST_PLUGIN}a_run_that_blessed_is_red_and_the_next_one_compares",
+    ),
+    Defect(
+        "a test that failed passes when it is tried again",
+        "harness/plugin.py",
+        "    if item.nodeid in item.config.stash[_LEDGER].failed:\n",
+        "    if item.nodeid in item.config.stash[_LEDGER].blessed:\n",
+        f"{_TEST_PLUGIN}a_test_that_failed_does_not_pass_when_it_is_tried_again",
+    ),
+    Defect(
+        "a capture that no test asks for is not missed",
+        "harness/plugin.py",
+        "    red = ledger.blessed or (config.stash[_UNASKED] and not ledger.left_out)\n",
+        "    red = ledger.blessed\n",
+        f"{_TEST_PLUGIN}a_blessed_entry_that_no_test_asks_for_is_red_by_name",
+    ),
+    Defect(
+        "on another machine a capture without a tolerance passes",
+        f"{PARITY}/kept.py",
+        "    result = within_bound(name, tensors, blessed, k)\n",
+        "    result = within_bound(name, tensors, blessed, k or 100.0)\n",
+        f"{_TEST_PLUGIN}on_another_machine_a_difference_without_a_tolerance_is_red_and_says_what_to_do",
+    ),
+    Defect(
+        "costs of another torch look like a pass",
+        "harness/plugin.py",
+        "    if notes.not_gated:\n",
+        "    if notes.not_gated and notes.blessed:\n",
+        f"{_TEST_PLUGIN}costs_of_another_torch_are_not_gated_and_never_look_like_a_pass",
+    ),
+]
+
+DEFECTS = [*FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *PROOFS, *RAILS, *PLUGIN]
 
 # Every defect that is known to have slipped through some comparison of some engine, by the name it has here.
 NOTORIOUS = (

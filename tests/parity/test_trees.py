@@ -1,0 +1,63 @@
+"""Trees of tensors by name."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from harness.engine.errors import InvalidInput
+from harness.parity.compare import NotComparable, identical
+from harness.parity.trees import ROOT, devices, named
+
+X = torch.arange(3.0)
+
+
+@dataclass
+class State:
+    x: torch.Tensor
+    kept: Any = None
+
+
+@pytest.mark.parametrize(
+    ("tree", "names"),
+    [
+        (X, [ROOT]),
+        ({"a": X, "b": {"c": X}}, ["a", "b/c"]),
+        ([X, (X, X)], ["[0]", "[1][0]", "[1][1]"]),
+        ([State(X), State(X, {0: X})], ["[0]/x", "[0]/kept is None", "[1]/x", "[1]/kept/0"]),
+        (namedtuple("Pair", "a b")(X, X), ["[0]", "[1]"]),
+        ({"a/b": X, "0": X, 0: X, "layer.0.w": X}, ["['a/b']", "['0']", "0", "layer.0.w"]),
+        (None, [f"{ROOT} is None"]),
+        ({"a": [], "b": {}}, ["a is empty", "b is empty"]),
+    ],
+)  # fmt: skip
+def test_every_part_has_a_name_of_its_own(tree: object, names: list[str]) -> None:
+    assert list(named(tree)) == names
+
+
+@pytest.mark.parametrize("leaf", [1, 1.0, "x", b"x", X.numpy(), {1, 2}, State, X.to_sparse(), X.to("meta")])
+def test_a_leaf_that_is_no_readable_tensor_is_refused_by_name(leaf: object) -> None:
+    with pytest.raises(NotComparable, match=r"^a\[0\] cannot be compared"):
+        named({"a": [leaf]})
+
+
+@pytest.mark.parametrize("key", [True, None, (1, 2), 1.5])
+def test_a_key_that_is_neither_text_nor_an_integer_is_refused(key: object) -> None:
+    with pytest.raises(InvalidInput, match="key"):
+        named({key: X})
+
+
+def test_what_is_named_is_a_copy_with_flags_applied() -> None:
+    x = torch.view_as_complex(torch.tensor([[1.0, 2.0]]))
+    (kept,) = named(x.conj()).values()
+    x.zero_()
+    assert not kept.is_conj() and kept.is_contiguous()
+    assert identical(kept, torch.tensor([1 - 2j], dtype=torch.complex64))
+
+
+def test_devices_are_those_of_the_tensors() -> None:
+    assert devices({"a": X, "b": [None, X.to("meta")]}) == {torch.device("cpu"), torch.device("meta")}
