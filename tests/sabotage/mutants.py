@@ -147,10 +147,14 @@ def complaints(outcomes: Sequence[Outcome], known: dict[str, str], existing: Seq
 
 
 class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives one module another source."""
+    """Gives one module another source. It is a plugin of pytest too, to be asked before pytest's own finder is."""
 
     def __init__(self, name: str, source: str) -> None:
         self._name, self._source = name, source
+
+    def pytest_configure(self) -> None:
+        """Pytest rewrites the assertions of packages that bring a plugin, so it would load the true module."""
+        sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
         return importlib.util.spec_from_loader(name, self) if name == self._name else None
@@ -188,12 +192,12 @@ def _tested(case: Case) -> int:
     """How the module's tests end with the mutant in its place: `PASSED`, `FAILED` or `CRASHED`."""
     os.environ["HARNESS_HYPOTHESIS_PROFILE"] = "sabotage"
     os.chdir(ROOT)
-    sys.meta_path.insert(0, _Mutated(f"harness.engine.{case.module}", case.mutant.source))
+    mutated = _Mutated(f"harness.engine.{case.module}", case.mutant.source)
     pytest = importlib.import_module("pytest")
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:cov", "-p", "no:benchmark", "-o", "addopts="]
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plugins, which are imported already
     failures = _Failures()
-    code = int(pytest.main([*options, f"tests/engine/test_{case.module}.py"], plugins=[failures]))
+    code = int(pytest.main([*options, f"tests/engine/test_{case.module}.py"], plugins=[mutated, failures]))
     if code == 0:
         return PASSED
     return FAILED if code == 1 and failures.count else CRASHED
