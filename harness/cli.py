@@ -27,9 +27,12 @@ from harness.parity.captures import CAPTURES, Report, Verdict, check, select
 from harness.parity.catalog import Kind
 from harness.parity.lockstep import SWITCHES
 from harness.parity.switches import EVERY, Pair, SwitchResult, check_switches, pairs
-from harness.rails import costs, tick
+from harness.rails import costs, revisions, tables, tick
+from harness.rails.ratios import Verdict as OfTimes
+from harness.rails.trees import CannotCompare
 
 DIFFERS = 1
+INCONCLUSIVE = 2
 USAGE = 2
 COULD_NOT_RUN = 125
 """`git bisect run` takes 1 for bad and skips a revision at 125."""
@@ -39,6 +42,7 @@ _CAPTURES = click.option(
     "--captures", type=click.Path(path_type=Path, file_okay=False), default=CAPTURES, help="Folder of captures."
 )
 _DTYPES = ["float32", "bfloat16", "float16"]
+_TWO = click.IntRange(min=2)
 _ONLY = click.option("--only", multiple=True, metavar="NAME", help="Only this scenario; may be given several times.")
 
 
@@ -271,6 +275,67 @@ def bench_command(threads: int, ablated: bool, json_path: Path | None, **load: A
         console.print(table)
 
 
+@main.command("compare", context_settings={"ignore_unknown_options": True})
+@click.option("--rounds", default=revisions.ROUNDS, type=_TWO, show_default=True, help="Before the first verdict.")
+@click.option("--most", default=revisions.MOST_ROUNDS, type=_TWO, show_default=True, help="Rounds until it gives up.")
+@click.option("--calibrate", is_flag=True, help="Find the smallest slowdown of BASE that is caught today.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write everything here too.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="BASE [HEAD] [BENCH OPTIONS]")
+def compare_command(rounds: int, most: int, calibrate: bool, json_path: Path | None, words: tuple[str, ...]) -> None:
+    """Compare what two revisions make, and then what their ticks take.
+
+    BASE and HEAD are revisions that git knows in the working folder, or folders that hold the package. Without HEAD it
+    is the working tree as it is now. Any option of `bench` may follow them and goes to the bench of both. With
+    --calibrate BASE, else the working tree, is compared with itself, its ticks made slower by more or by less.
+
+    Exits with 0 where HEAD is faster or the same, with 1 where it is slower in two draws, with 2 where that cannot be
+    said, and with 125 where a revision cannot be had or does not run. Where outputs moved, or HEAD lacks a scenario,
+    the exit code is 1 whatever the times are. --calibrate exits with 0 where it found a slowdown that is caught, else
+    with 2.
+    """
+    named, options = _revisions_and_options(words)
+    if len(named) > (1 if calibrate else 2) or not (named or calibrate):
+        raise click.UsageError(f"expected BASE{'' if calibrate else ' [HEAD]'} before any option of bench, got {named}")
+    base, head = (*named, None, None)[:2]
+    console = Console()
+    try:
+        asked = revisions.Asked(options, rounds, max(rounds, most))
+        with _progress(console, None) as advance:
+            if calibrate:
+                tried = revisions.calibrate(base, asked, Path.cwd(), advance)
+            else:
+                tried = {0.0: revisions.compare(str(base), head, asked, Path.cwd(), advance)}
+    except CannotCompare as error:
+        click.echo(f"cannot compare: {error}", err=True)
+        sys.exit(COULD_NOT_RUN)
+    except Exception:  # noqa: BLE001 - Python's own exit code 1 would read as slower
+        Console(stderr=True).print_exception()
+        sys.exit(COULD_NOT_RUN)
+    documents = [one.document() for one in tried.values()]
+    if json_path is not None:
+        smallest = revisions.smallest_caught(tried)
+        _write_json(json_path, {"smallest_caught": smallest, "tried": documents} if calibrate else documents[0])
+    for part in tables.calibrated(tried) if calibrate else tables.compared(tried[0.0]):
+        # Rich would break a line where a log has no width.
+        (click.echo if isinstance(part, str) else console.print)(part)
+    sys.exit(_exit_code(tried, calibrate))
+
+
+def _revisions_and_options(words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The words before the first option, and the rest: which options of a bench take a value is for it to know."""
+    first = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
+    return words[:first], words[first:]
+
+
+def _exit_code(tried: Mapping[float, revisions.Comparison], calibrate: bool) -> int:
+    """A moved output is never silent, whatever the times say."""
+    if not all(one.outputs.passes for one in tried.values()):
+        return DIFFERS
+    if calibrate:
+        return INCONCLUSIVE if revisions.smallest_caught(tried) is None else 0
+    return {OfTimes.SLOWER: DIFFERS, OfTimes.INCONCLUSIVE: INCONCLUSIVE}.get(tried[0.0].verdict, 0)
+
+
 @main.command("_digests", hidden=True)
 @click.argument("names", nargs=-1)
 @click.pass_obj
@@ -308,7 +373,7 @@ def _chosen(battery: Battery, only: Sequence[str]) -> Sequence[str]:
 
 
 @contextmanager
-def _progress(console: Console, total: int) -> Iterator[Callable[[str], None]]:
+def _progress(console: Console, total: int | None) -> Iterator[Callable[[str], None]]:
     """A bar on a terminal, and nothing at all in a log."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("check", total=total)

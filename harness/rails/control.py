@@ -1,0 +1,31 @@
+"""A workload that shares no code with the engine: what it takes says what the machine gave, whatever the revision."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+SIZE = 256
+REPEATS = 40
+
+
+def control(device: str) -> Callable[[], float]:
+    """A fixed workload of matrix products, additions and norms on `device`: a call runs it and gives its ms."""
+    draw = torch.Generator().manual_seed(0)
+    matrix = torch.randn(SIZE, SIZE, generator=draw).to(device)
+    on_gpu = torch.device(device).type == "cuda"
+
+    @torch.no_grad()
+    def run() -> float:
+        started = time.perf_counter()
+        x = matrix
+        for _ in range(REPEATS):
+            x = x @ matrix + matrix
+            x = x / x.norm()
+        if on_gpu:
+            torch.cuda.synchronize(device)
+        return 1e3 * (time.perf_counter() - started)
+
+    return run

@@ -1,0 +1,158 @@
+"""The files of two revisions, each in a folder of its own for as long as they are compared."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+WORKING_TREE = "the working tree"
+TERMINATED = 128 + signal.SIGTERM
+
+_LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
+
+
+class CannotCompare(RuntimeError):
+    """A revision cannot be had or does not run; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What is compared.
+
+    Attributes:
+        asked: what it was called: a name that git knows, a folder, or `WORKING_TREE`.
+        commit: its id; None of a plain folder.
+        uncommitted: files of a working tree that are not as the commit has them, in part or at all.
+    """
+
+    asked: str
+    commit: str | None = None
+    uncommitted: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Such as `main (1a2b3c4d5e)`."""
+        count = len(self.uncommitted)
+        changed = f" with {count} uncommitted file{'s' * (count != 1)}" if count else ""
+        return self.asked if self.commit is None else f"{self.asked} ({self.commit[:10]}{changed})"
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A revision and the folder that holds its files."""
+
+    revision: Revision
+    folder: Path
+
+
+@contextmanager
+def trees(base: str | None, head: str | None, where: Path) -> Iterator[tuple[Tree, Tree]]:
+    """Both revisions in folders that are gone afterwards, however it ends.
+
+    A commit becomes a git worktree. The working tree is copied, with everything that git does not ignore, so that an
+    edit meanwhile changes nothing; a plain folder is copied as well. The two paths are equally long: a process's
+    environment moves its stack, and so its speed.
+
+    Args:
+        base: a revision that git knows, else the path of a folder; None is the working tree.
+        head: the same.
+        where: a folder in the checkout.
+
+    Raises:
+        CannotCompare: neither a revision nor a folder, no checkout, or no package in it.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_terminable())
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-compare-"))).resolve()
+        found = [stack.enter_context(_tree(asked, where, place / name)) for asked, name in ((base, "a"), (head, "b"))]
+        yield found[0], found[1]
+
+
+@contextmanager
+def _tree(asked: str | None, where: Path, folder: Path) -> Iterator[Tree]:
+    if asked is None:
+        revision = _copied(where, folder)
+    elif (commit := _commit(asked, where)) is not None:
+        with _worktree(commit, where, folder):
+            yield _checked(Tree(Revision(asked, commit), folder))
+        return
+    elif (where / asked).is_dir():
+        shutil.copytree(where / asked, folder, ignore=_LEFT_OUT)
+        revision = Revision(asked)
+    else:
+        raise CannotCompare(f"{asked!r} is neither a revision that git knows in {where} nor a folder")
+    yield _checked(Tree(revision, folder))
+
+
+def _checked(tree: Tree) -> Tree:
+    if not (tree.folder / "harness" / "__main__.py").is_file():
+        raise CannotCompare(f"{tree.revision} has no package `harness` at its top")
+    return tree
+
+
+@contextmanager
+def _worktree(commit: str, where: Path, folder: Path) -> Iterator[None]:
+    try:
+        # No hook of the checkout's owner is to run for this.
+        _git(where, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", str(folder), commit)
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _git(where, "worktree", "prune")
+
+
+def _copied(where: Path, folder: Path) -> Revision:
+    """Copy the working tree's files as they are now."""
+    top = Path(_git(where, "rev-parse", "--show-toplevel").rstrip("\n"))
+    listed = _git(top, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in filter(None, listed.split("\0")):
+        if (top / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(top / name, folder / name)
+    # Without renames every entry is two letters, a space and one path.
+    status = _git(top, "status", "--porcelain", "-z", "--untracked-files=all", "--no-renames")
+    uncommitted = tuple(entry[3:] for entry in status.split("\0") if entry)
+    return Revision(WORKING_TREE, _commit("HEAD", top), uncommitted)
+
+
+def _commit(asked: str, where: Path) -> str | None:
+    done = _ran(where, "rev-parse", "--verify", "--quiet", f"{asked}^{{commit}}")
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _git(where: Path, *arguments: str) -> str:
+    done = _ran(where, *arguments)
+    if done.returncode != 0:
+        raise CannotCompare(f"git {' '.join(arguments)}, in {where}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _ran(where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise CannotCompare(f"cannot ask git: {error}") from error
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let a SIGTERM unwind like an interrupt, where this is the thread that gets it."""
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        raise SystemExit(TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
