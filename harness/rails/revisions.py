@@ -29,8 +29,8 @@ from harness.rails.trees import CannotCompare, Revision, Tree, trees
 
 ROUNDS = 2
 MOST_ROUNDS = 12
-WINDOW = ("--warmup", "30", "--ticks", "200")
-"""Options of `bench` that stand before those that are asked for."""
+WINDOW = ("--decoder", "affine", "--warmup", "30", "--ticks", "200")
+"""Options of `bench` that stand before those that are asked for: the affine decoder, as what is compared is the ring."""
 
 FEWEST_TURNS = 4
 
