@@ -30,7 +30,7 @@ from harness.rails.trees import CannotCompare, Revision, Tree, trees
 ROUNDS = 2
 MOST_ROUNDS = 12
 WINDOW = ("--decoder", "affine", "--warmup", "30", "--ticks", "200")
-"""Options of `bench` that stand before those that are asked for: the affine decoder, as what is compared is the ring."""
+"""Options of `bench` that stand before those that are asked for; the affine decoder, because the ring is compared."""
 
 FEWEST_TURNS = 4
 

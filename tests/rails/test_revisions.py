@@ -166,7 +166,7 @@ def test_options_of_bench_reach_both_sides_as_they_are_and_after_the_own_ones(ru
     passed = "--cfg self --switch fused_cfg=off --no-dcw --unknown-here=1 --warmup 2 --ticks 32"
     for name in ("base", "head"):
         (first, *_) = asked_of(log, f"{name} bench")
-        assert f"bench --warmup 30 --ticks 200 {passed} --json " in first
+        assert f"bench --decoder affine --warmup 30 --ticks 200 {passed} --json " in first
     assert report["bench"] == passed.split()
 
 
