@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 SIZE = 256
-REPEATS = 40
+REPEATS = 12
 
 
 def control(device: str) -> Callable[[], float]:

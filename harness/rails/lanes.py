@@ -14,6 +14,9 @@ from typing import IO
 from harness.rails import paced
 from harness.rails.trees import CannotCompare, Tree
 
+ALIKE = {"PYTHONHASHSEED": "0"}
+"""What both sides run with: drawn anew, the order of sets alone may make a process faster or slower for life."""
+
 
 class Child:
     """A process of a tree, and what it wrote.
@@ -143,7 +146,7 @@ def lane(tree: Tree, options: Sequence[str], control: Path, report: Path, slowdo
         command = ["-c", source, str(control), str(report), str(go), str(say), *options]
         try:
             # Both sides have the variable, for an environment of another size moves a process's stack.
-            environment = {paced.SLOWDOWN: f"{slowdown:.4f}"}
+            environment = {paced.SLOWDOWN: f"{slowdown:.4f}", **ALIKE}
             child = stack.enter_context(started("bench", command, tree, environment, pass_fds=(go, say)))
         finally:
             os.close(go)

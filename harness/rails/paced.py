@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TURN = 4
+TURN = 2
 """Ticks of a turn."""
 
 WAITING = b"."

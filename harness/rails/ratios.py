@@ -4,6 +4,10 @@ A *round* is one process of each side. They take turns in the order A B B A A B 
 2j + 1 of both form a *quad* A B B A: in the mean of its two logarithms of B/A whatever grows or falls steadily over the
 quad cancels. Quads are what everything here is computed from. Their two turns have the same ticks of the same load on
 both sides, so that a ring's phase cancels too.
+
+A shared machine changes its speed at once and by half, for less than a second, and that does not cancel. But the
+control workload at the start of each turn shows it: only *matched* quads count, in which the control took the same all
+four times, whatever the ticks took.
 """
 
 from __future__ import annotations
@@ -24,14 +28,18 @@ ABSOLUTE_MS = 0.02
 NOISIEST = 0.1
 """Where one side differs from itself by more than this share, nothing can be said of two."""
 
-UNSTEADY = 0.25
-"""Where quads of the control workload scatter by more than this share, nothing can be said either."""
+MATCHED = 1.1
+"""A quad is matched where its four runs of the control are within this factor of each other."""
+
+FEWEST = 16
+"""Fewer matched quads than these say nothing."""
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 SEED = 20240229
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 class Verdict(StrEnum):
@@ -71,16 +79,20 @@ class Round:
     base_begins: bool = True
 
 
+Series = Callable[[Side], Sequence[float]]
+"""What of a side."""
+
+
 @dataclass(frozen=True)
 class Ratio:
     """B over A.
 
     Attributes:
-        value: the middle of all quads.
+        value: the middle of the quads that count.
         low: where its bootstrap interval starts.
         high: where it ends.
         floor: what the same says of a side against itself, less 1: the larger of the two sides'.
-        spread: how far quads scatter, as a share; robust.
+        spread: how far these quads scatter, as a share; robust.
     """
 
     value: float
@@ -100,6 +112,8 @@ class Judged:
         ratio: of ticks.
         control: of the control workload.
         limit: within this share of 1 is `same`; beyond it with the whole interval is `faster` or `slower`.
+        matched: how many quads count.
+        quads: of how many.
     """
 
     verdict: Verdict
@@ -107,16 +121,23 @@ class Judged:
     ratio: Ratio
     control: Ratio
     limit: float
+    matched: int
+    quads: int
 
 
-def quads(base: Sequence[float], head: Sequence[float]) -> Array:
-    """Logarithm of head/base for each quad."""
-    logs: Array = (np.log(head) - np.log(base)).reshape(-1, 2).mean(axis=1)
+def quads(one: Round, series: Series) -> Array:
+    """Logarithm of B/A for each quad of a round."""
+    logs: Array = (np.log(series(one.head)) - np.log(series(one.base))).reshape(-1, 2).mean(axis=1)
     return logs
 
 
-def own_quads(side: Sequence[float], *, first: bool) -> Array:
-    """The same of one side against itself, with a ratio that is 1 whatever it takes.
+def matched(one: Round) -> Mask:
+    """Which quads of a round count."""
+    return _alike(np.concatenate([_pairs(one.base.control), _pairs(one.head.control)], axis=1))
+
+
+def own_quads(side: Side, series: Series, *, first: bool) -> Array:
+    """The same of one side against itself, with a ratio that is 1 whatever it takes; those that count.
 
     Two turns of one side that follow each other are as far apart as a turn of A and one of B are in `quads`: of the
     side that begins these are 1 and 2, 3 and 4, and so on, of the other 0 and 1, 2 and 3. Every other pair is turned
@@ -124,23 +145,38 @@ def own_quads(side: Sequence[float], *, first: bool) -> Array:
 
     Args:
         side: its turns.
+        series: what of them.
         first: whether it is the side that begins.
     """
-    logs = np.log(side)[1:] if first else np.log(side)
-    fours = logs[: len(logs) // 4 * 4].reshape(-1, 4)
-    found: Array = fours @ np.array([-0.5, 0.5, 0.5, -0.5])
+    found: Array = np.log(_fours(series(side), first=first)) @ np.array([-0.5, 0.5, 0.5, -0.5])
+    return found[_alike(_fours(side.control, first=first))]
+
+
+def _pairs(values: Sequence[float]) -> Array:
+    return np.array(values).reshape(-1, 2)
+
+
+def _fours(values: Sequence[float], *, first: bool) -> Array:
+    kept = np.array(values[1:] if first else values)
+    return kept[: len(kept) // 4 * 4].reshape(-1, 4)
+
+
+def _alike(control: Array) -> Mask:
+    found: Mask = control.max(axis=1) < MATCHED * control.min(axis=1)
     return found
 
 
 def middle(values: Array) -> Array:
-    """Mean of the middle half of the values along the last axis.
+    """Mean of the middle half of the values along the last axis, NaNs left out.
 
     A burst that falls on less than a quarter of them does not count, as in a median; but of values that scatter evenly
     it is nearly as sure as their mean, and so needs a third fewer of them than a median does.
     """
     ordered = np.sort(values, axis=-1)
-    cut = ordered.shape[-1] // 4
-    found: Array = ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
+    count = np.count_nonzero(~np.isnan(values), axis=-1, keepdims=True)
+    cut = count // 4
+    inner = (np.arange(values.shape[-1]) >= cut) & (np.arange(values.shape[-1]) < count - cut)
+    found: Array = np.mean(ordered, axis=-1, where=inner)
     return found
 
 
@@ -152,20 +188,23 @@ def interval(rounds: Sequence[Array], seed: int = SEED) -> tuple[float, float]:
     turn share its moment: drawing them one by one would count one slow moment as many.
     """
     draw = np.random.default_rng(seed)
-    count, each = len(rounds), min(len(one) for one in rounds)
-    values = np.stack([one[:each] for one in rounds])
-    chosen = draw.integers(count, size=(RESAMPLES, count, 1))
-    within = draw.integers(each, size=(RESAMPLES, count, each))
-    drawn = middle(values[chosen, within].reshape(RESAMPLES, -1))
+    filled = [one for one in rounds if len(one)]
+    lengths = np.array([len(one) for one in filled])
+    places = np.arange(lengths.max())
+    table = np.stack([np.pad(one, (0, len(places) - len(one)), constant_values=np.nan) for one in filled])
+    chosen = draw.integers(len(filled), size=(RESAMPLES, len(filled), 1))
+    within = (draw.random((RESAMPLES, len(filled), len(places))) * lengths[chosen]).astype(int)
+    values = np.where(places < lengths[chosen], table[chosen, within], np.nan)
+    drawn = middle(values.reshape(RESAMPLES, -1))
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 
-def ratio(rounds: Sequence[Round], series: Callable[[Side], Sequence[float]]) -> Ratio:
-    """B/A of one series of each side."""
-    each = [quads(series(one.base), series(one.head)) for one in rounds]
-    own_base = [own_quads(series(one.base), first=one.base_begins) for one in rounds]
-    own_head = [own_quads(series(one.head), first=not one.base_begins) for one in rounds]
+def ratio(rounds: Sequence[Round], series: Series, counted: Sequence[Mask]) -> Ratio:
+    """B/A of one series of each side, by the quads that count."""
+    each = [quads(one, series)[which] for one, which in zip(rounds, counted, strict=True)]
+    own_base = [own_quads(one.base, series, first=one.base_begins) for one in rounds]
+    own_head = [own_quads(one.head, series, first=not one.base_begins) for one in rounds]
     pooled = np.concatenate(each)
     center = float(middle(pooled))
     low, high = interval(each)
@@ -185,12 +224,22 @@ def judge(rounds: Sequence[Round]) -> Judged:
         ValueError: no round, or one that is not as `Round` says.
     """
     _check(rounds)
-    ticks = ratio(rounds, lambda side: side.turns)
-    control = ratio(rounds, lambda side: side.control)
+    counted = [matched(one) for one in rounds]
+    count, every = sum(int(which.sum()) for which in counted), sum(len(which) for which in counted)
+    if count < FEWEST:
+        # The figures are then those of all quads, and the verdict is that they say nothing.
+        counted = [np.ones_like(which) for which in counted]
+    ticks = ratio(rounds, lambda side: side.turns, counted)
+    control = ratio(rounds, lambda side: side.control, counted)
     typical = float(np.median([turn for one in rounds for turn in one.base.turns]))
     limit = max(ticks.floor, MARGIN, ABSOLUTE_MS / typical)
-    verdict, why = _verdict(ticks, control, limit)
-    return Judged(verdict, why, ticks, control, limit)
+    verdict, why = _verdict(ticks, control, limit) if count >= FEWEST else _unmatched(count, every)
+    return Judged(verdict, why, ticks, control, limit, count, every)
+
+
+def _unmatched(count: int, every: int) -> tuple[Verdict, str]:
+    within = f"within {MATCHED - 1:.0%}"
+    return Verdict.INCONCLUSIVE, f"the control workload took the same, {within}, in {count} of {every} quads alone"
 
 
 def _verdict(ticks: Ratio, control: Ratio, limit: float) -> tuple[Verdict, str]:
@@ -200,8 +249,6 @@ def _verdict(ticks: Ratio, control: Ratio, limit: float) -> tuple[Verdict, str]:
             f"the control workload, which shares no code with either side, took {control.value - 1:+.1%}, beyond "
             f"{allowed:.1%}: the machine was not the same for both"
         )
-    if control.spread > UNSTEADY:
-        return Verdict.INCONCLUSIVE, f"the control workload scattered by {control.spread:.1%}, beyond {UNSTEADY:.0%}"
     if ticks.floor > NOISIEST:
         return Verdict.INCONCLUSIVE, f"a side differs from itself by {ticks.floor:.1%}, beyond {NOISIEST:.0%}"
     if ticks.low > 1 + limit:

@@ -29,7 +29,7 @@ from harness.rails.trees import CannotCompare, Revision, Tree, trees
 
 ROUNDS = 2
 MOST_ROUNDS = 12
-WINDOW = ("--decoder", "affine", "--warmup", "30", "--ticks", "200")
+WINDOW = ("--decoder", "affine", "--warmup", "30", "--ticks", "600")
 """Options of `bench` that stand before those that are asked for; the affine decoder, because the ring is compared."""
 
 FEWEST_TURNS = 4

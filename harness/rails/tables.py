@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from rich.table import Table
-from rich.text import Text
 
 from harness.rails.ratios import CONFIDENCE, Ratio
 from harness.rails.revisions import SLOWDOWNS, Comparison, smallest_caught
@@ -16,7 +15,9 @@ RATIO = ("B/A", f"{CONFIDENCE:.0%} interval", "A/A, B/B")
 def compared(found: Comparison) -> Iterator[Table | str]:
     """What both make, what their ticks take, and the verdict."""
     yield from found.outputs.lines()
-    yield _draws(found)
+    yield from (f"A: {found.base}", f"B: {found.head}")
+    yield _sides(found)
+    yield _ratios(found)
     yield found.summary()
 
 
@@ -34,16 +35,24 @@ def calibrated(tried: Mapping[float, Comparison]) -> Iterator[Table | str]:
         yield f"the smallest slowdown that is caught here today: {smallest:.0%}"
 
 
-def _draws(found: Comparison) -> Table:
-    """A row for each side of each draw, and one for what they are to each other."""
+def _sides(found: Comparison) -> Table:
+    """A row for each side of each draw."""
     columns = ("p25", "median", "p95", "p99", "control")
-    table = Table("ms a tick", *columns, *RATIO)
+    table = Table("ms a tick", *columns)
     for drawn in found.draws:
-        for name, revision, side in (("A", found.base, 0), ("B", found.head, 1)):
+        for name, side in (("A", 0), ("B", 1)):
             ms = drawn.ms(side)
-            table.add_row(Text(f"{name}: {revision}"), *(f"{ms[column]:.3f}" for column in columns))
-        for name, ratio in (("tick", drawn.judged.ratio), ("control", drawn.judged.control)):
-            table.add_row(f"{name}, {len(drawn.rounds)} rounds", *([""] * len(columns)), *_figures(ratio))
+            table.add_row(name, *(f"{ms[column]:.3f}" for column in columns))
+    return table
+
+
+def _ratios(found: Comparison) -> Table:
+    """What the sides of each draw are to each other."""
+    table = Table("", "rounds", "quads matched", *RATIO)
+    for drawn in found.draws:
+        judged = drawn.judged
+        table.add_row("tick", str(len(drawn.rounds)), f"{judged.matched} of {judged.quads}", *_figures(judged.ratio))
+        table.add_row("control", "", "", *_figures(judged.control))
     return table
 
 
