@@ -22,6 +22,9 @@ from harness.parity.catalog import Kind
 from harness.rails import block, costs
 from tests.parity.test_captures import commit
 
+# Traced, these take over twice as long, most of it in pytest's own code.
+pytestmark = pytest.mark.no_cover
+
 LOADED = ("-p", "harness.plugin")
 """How an inner run gets the plugin: no run loads what is installed, so it does not matter whether this is."""
 

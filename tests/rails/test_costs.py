@@ -275,5 +275,6 @@ def test_blessing_is_refused_where_it_would_not_be_an_explicit_act(
     assert invoke("bless", captures, "--reason", "" if why == "no reason" else "again").exit_code == 2
 
 
+@pytest.mark.no_cover  # what it runs is another process
 def test_a_fresh_process_counts_the_same(now: dict[str, Counts]) -> None:
     assert costs.counted_afresh() == now

@@ -590,7 +590,66 @@ PLUGIN = [
     ),
 ]
 
-DEFECTS = [*FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *PROOFS, *RAILS, *PLUGIN]
+_TICK, _REVISIONS, _RATIOS = (f"harness/rails/{name}.py" for name in ("tick", "revisions", "ratios"))
+_T_TICK, _T_REVISIONS, _T_BENCH = (
+    "tests/rails/test_tick.py",
+    "tests/rails/test_revisions.py",
+    "tests/bench/test_rails.py",
+)
+
+TIMES = [
+    Defect(
+        "the bare decoder gets the rows of one run alone",
+        _TICK,
+        "torch.cat([batch.tensors()[name] for batch in batches])",
+        "batches[0].tensors()[name]",
+        f"{_T_TICK}::test_merged_rows_are_the_rows_of_both_runs_in_order",
+    ),
+    Defect(
+        "an ablation switches nothing off",
+        _TICK,
+        "replace(load, switches=load.switches.turned_off(switch))",
+        "replace(load)",
+        f"{_T_TICK}::test_what_a_switch_saves_is_found_beside_noise",
+    ),
+    Defect(
+        "a revision is slower by one draw alone",
+        _REVISIONS,
+        "    if draws[0].judged.verdict in (Verdict.FASTER, Verdict.SLOWER):\n",
+        "    if draws[0].judged.verdict is Verdict.FASTER:\n",
+        f"{_T_REVISIONS}::test_a_difference_must_recur_in_other_processes",
+    ),
+    Defect(
+        "a revision that makes other bits passes where it takes no longer",
+        _REVISIONS,
+        "        return bool(self.same) and not self.moved and not self.only_base\n",
+        "        return bool(self.same) and not self.only_base\n",
+        f"{_T_REVISIONS}::test_what_moved_is_named_first_and_is_never_a_silent_0",
+    ),
+    Defect(
+        "quads count whatever the machine did",
+        _RATIOS,
+        "    counted = [matched(one) for one in rounds]\n",
+        "    counted = [matched(one) | True for one in rounds]\n",
+        "tests/rails/test_ratios.py::test_a_machine_that_changes_its_speed_at_once_moves_no_verdict",
+    ),
+    Defect(
+        "a time rail that is disabled passes",
+        "tests/bench/rails.py",
+        "    assert not benchmark.disabled, ",
+        "    assert benchmark, ",
+        f"{_T_BENCH}::test_a_disabled_benchmark_is_red",
+    ),
+    Defect(
+        "a time rail that nothing measured is not missed",
+        "conftest.py",
+        "        session.exitstatus = pytest.ExitCode.TESTS_FAILED\n",
+        "        session.exitstatus = pytest.ExitCode.OK\n",
+        f"{_T_BENCH}::test_a_rail_that_nothing_measures_is_red_and_named",
+    ),
+]
+
+DEFECTS = [*FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *PROOFS, *RAILS, *TIMES, *PLUGIN]
 
 # Every defect that is known to have slipped through some comparison of some engine, by the name it has here.
 NOTORIOUS = (
