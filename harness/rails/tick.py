@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean, median
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from torch import Tensor
 from harness.engine.config import DCW, PipelineConfig, Switches
 from harness.engine.decoders import Decoder
 from harness.engine.errors import InvalidInput
-from harness.engine.executors import Batch, Executor, ExecutorStream
 from harness.engine.noise import Purpose, noise
 from harness.engine.pipeline import Finished
 from harness.engine.request import Condition, Guidance
@@ -26,13 +25,12 @@ from harness.engine.session import Session, Stream
 from harness.parity import catalog
 from harness.parity.compare import digest_tree
 from harness.parity.lockstep import SWITCHES
+from harness.rails.bare import Bare, Tap, bare, merged
+from harness.rails.clocks import EventClock, HostClock
 
 FRAMES_PER_SECOND = 25
 TOKENS = 200
 """Of the prompt's condition."""
-
-BARE_GROUPS, BARE_FORWARDS = 7, 10
-"""The bare decoder is timed in so many groups of so many forwards back to back."""
 
 Advance = Callable[[str], None]
 
@@ -124,29 +122,6 @@ class Latency:
     touched_ms: float
     whole_ticks: float
     whole_ms: float
-
-
-@dataclass(frozen=True)
-class Bare:
-    """The decoder alone on the rows of a tick, back to back.
-
-    Attributes:
-        rows: of a forward.
-        forms: median ms of one forward, by how it is launched.
-    """
-
-    rows: int
-    forms: Mapping[str, float]
-
-    @property
-    def fastest(self) -> str:
-        """The form that took least."""
-        return min(self.forms, key=lambda form: self.forms[form])
-
-    @property
-    def ms(self) -> float:
-        """Of the fastest form."""
-        return self.forms[self.fastest]
 
 
 @dataclass(frozen=True)
@@ -263,74 +238,6 @@ class Saving:
 
 FLOOR = "nothing (noise)"
 """In place of a switch: what two measurements of the same load differ by."""
-
-
-class Clock(Protocol):
-    """Takes the time between marks."""
-
-    def mark(self) -> None:
-        """Take the time now."""
-        ...
-
-    def between(self) -> list[float]:
-        """Milliseconds from each mark to the next; waits for the device."""
-        ...
-
-
-class HostClock:
-    """Marks by the host's clock: a CPU has done its work when a call returns."""
-
-    def __init__(self) -> None:
-        """A clock without marks."""
-        self._marks: list[float] = []
-
-    def mark(self) -> None:
-        """See `Clock.mark`."""
-        self._marks.append(time.perf_counter())
-
-    def between(self) -> list[float]:
-        """See `Clock.between`."""
-        return [1e3 * (b - a) for a, b in zip(self._marks, self._marks[1:], strict=False)]
-
-
-class EventClock:
-    """Marks by events on the current CUDA stream: what the device took, whatever the host did meanwhile."""
-
-    def __init__(self) -> None:
-        """A clock without marks."""
-        self._marks: list[torch.cuda.Event] = []
-
-    def mark(self) -> None:
-        """See `Clock.mark`."""
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
-        self._marks.append(event)
-
-    def between(self) -> list[float]:
-        """See `Clock.between`."""
-        torch.cuda.synchronize()
-        return [a.elapsed_time(b) for a, b in zip(self._marks, self._marks[1:], strict=False)]
-
-
-class Tap:
-    """An executor that keeps the batches it was given, so that the bare decoder can be given the same rows."""
-
-    def __init__(self, inner: Executor) -> None:
-        """A tap on `inner`, which is closed with it."""
-        self.max_rows = inner.max_rows
-        self.takes_mask = inner.takes_mask
-        self.stream: ExecutorStream | None = inner.stream
-        self.batches: list[Batch] = []
-        self._inner = inner
-
-    def run(self, batch: Batch) -> Tensor:
-        """See `Executor.run`."""
-        self.batches.append(batch)
-        return self._inner.run(batch)
-
-    def close(self) -> None:
-        """See `Executor.close`."""
-        self._inner.close()
 
 
 class Driver:
@@ -520,56 +427,6 @@ def _turns(load: Load) -> int:
 
 def _saved(off: Sequence[float], on: Sequence[float]) -> float:
     return median(a - b for a, b in zip(off, on, strict=True))
-
-
-def bare(decoder: Decoder, batch: Batch, *, on_gpu: bool) -> Bare:
-    """The decoder alone on these rows, in every form that there is for it on this device."""
-    inputs = batch.tensors()
-    if not getattr(decoder, "takes_mask", True):
-        del inputs["encoder_mask"]
-
-    def forward() -> Tensor:
-        return decoder(**inputs)
-
-    with torch.no_grad():
-        forms: dict[str, Callable[[], object]] = {"eager": forward}
-        if on_gpu:
-            forms["graph"] = captured(forward)
-            forms["compiled graph"] = captured(torch.compile(forward, dynamic=False))
-        return Bare(batch.rows, {form: back_to_back(call, on_gpu=on_gpu) for form, call in forms.items()})
-
-
-def captured(forward: Callable[[], Tensor]) -> Callable[[], None]:
-    """A CUDA graph of `forward`, as its launch."""
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            forward()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        forward()
-    return graph.replay
-
-
-def back_to_back(call: Callable[[], object], *, on_gpu: bool) -> float:
-    """Median ms of one call, over groups of calls with nothing between them."""
-    for _ in range(3):
-        call()
-    clock = EventClock() if on_gpu else HostClock()
-    clock.mark()
-    for _ in range(BARE_GROUPS):
-        for _ in range(BARE_FORWARDS):
-            call()
-        clock.mark()
-    return median(clock.between()) / BARE_FORWARDS
-
-
-def merged(batches: Sequence[Batch]) -> Batch:
-    """The rows of several batches as one."""
-    names = batches[0].tensors()
-    return Batch(**{name: torch.cat([batch.tensors()[name] for batch in batches]) for name in names})
 
 
 def digest(finished: Sequence[Finished]) -> str:

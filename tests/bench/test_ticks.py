@@ -16,7 +16,7 @@ from harness.engine.config import PLAIN_PATH
 from harness.engine.decoders import AffineDecoder, Decoder
 from harness.engine.executors import Batch, EagerExecutor, Executor
 from harness.parity import catalog
-from harness.rails.tick import Tap, merged
+from harness.rails.bare import Tap, merged
 from harness.rails.workload import KINDS, Ring, Workload
 from tests.bench.rails import RAILS
 

@@ -21,8 +21,10 @@ from harness.engine.config import PLAIN_PATH
 from harness.engine.errors import InvalidInput
 from harness.engine.pipeline import StreamPipeline
 from harness.parity.lockstep import SWITCHES
-from harness.rails import tick
-from harness.rails.tick import FLOOR, Driver, HostClock, Load, ablate, bench, merged, spread
+from harness.rails import clocks, tick
+from harness.rails.bare import merged
+from harness.rails.clocks import HostClock
+from harness.rails.tick import FLOOR, Driver, Load, ablate, bench, spread
 
 SMALL = Load(decoder="affine", duration=0.64, ticks=16, warmup=8)
 
@@ -136,7 +138,7 @@ def test_an_ablation_advances_as_often_as_it_says() -> None:
 
 def test_a_clock_gives_the_time_from_each_mark_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([1.0, 1.5, 3.5])
-    monkeypatch.setattr(tick.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(clocks.time, "perf_counter", lambda: next(now))
     clock = HostClock()
     for _ in range(3):
         clock.mark()

@@ -600,7 +600,7 @@ _T_TICK, _T_REVISIONS, _T_BENCH = (
 TIMES = [
     Defect(
         "the bare decoder gets the rows of one run alone",
-        _TICK,
+        "harness/rails/bare.py",
         "torch.cat([batch.tensors()[name] for batch in batches])",
         "batches[0].tensors()[name]",
         f"{_T_TICK}::test_merged_rows_are_the_rows_of_both_runs_in_order",
