@@ -1,4 +1,4 @@
-"""The command line: `python -m harness check | bless`. Tables and progress for a person, `--json` for a program."""
+"""The command line: `python -m harness COMMAND`. Tables and progress for a person, `--json` for a program."""
 
 from __future__ import annotations
 
@@ -238,7 +238,11 @@ def _switched(_context: click.Context, _option: click.Parameter, assignments: Se
 @click.option("--ticks", default=200, show_default=True, help="In the window that is measured.")
 @click.option("--warmup", default=30, show_default=True, help="Ticks before it, at least --steps.")
 @click.option(
-    "--cfg", is_flag=False, flag_value="full", type=click.Choice([*map(str, GuidanceMode)]), help="Guide; full."
+    "--cfg",
+    is_flag=False,
+    flag_value="full",
+    type=click.Choice([*map(str, GuidanceMode)]),
+    help="Guidance mode; full if none is named.",
 )
 @click.option("--guidance-scale", default=2.5, show_default=True, help="With --cfg.")
 @click.option("--dcw/--no-dcw", default=True, show_default=True, help="Wavelet correction after every step.")

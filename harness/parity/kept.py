@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from harness.engine.errors import InvalidInput
-from harness.parity import platform, store
+from harness.parity import contract, platform, store
 from harness.parity.bless import BlessRefused, drift
 from harness.parity.captures import Result, Verdict, differing, tolerance, within_bound
 from harness.parity.compare import LISTED, Difference, NothingCompared, ParityError, tree_differences
@@ -30,8 +30,6 @@ from harness.parity.trees import devices, named
 BLESSED = "blessed"
 REPLAYS = 3
 """How often a tree is made before it is blessed."""
-
-_OWN_ENGINE = ("executor", "dtype")  # what a fingerprint says of this project's engine
 
 
 class OutOfBound(AssertionError):
@@ -126,7 +124,7 @@ def check(name: str, tree: object, place: Place, k: float = 0.0) -> Result:
     blessed = store.read_capture(folder / name, entry)
     if entry.k != k:
         raise InvalidInput(f"k of {name}", k, f"{entry.k}, as it was blessed: a tolerance is blessed like a capture")
-    differs = differing(fingerprint(device), manifest.fingerprint)
+    differs = differing(contract.fingerprint(str(device)), manifest.fingerprint)
     if differs:
         return _elsewhere(name, tensors, blessed, k, differs)
     differences = tree_differences(tensors, blessed)
@@ -183,13 +181,6 @@ def entries(place: Place) -> Iterator[Path]:
             yield path
             known = {store.MANIFEST, path.name + store.SUFFIX}
             yield from (each for each in sorted(path.glob("*")) if each.name not in known)
-
-
-def fingerprint(device: torch.device | str = "cpu") -> dict[str, str]:
-    """What decides the bits of a result on `device`, as far as this process knows, by name."""
-    if torch.device(device).type == "cuda":
-        return platform.gpu_fingerprint(device)
-    return {field: value for field, value in platform.fingerprint().items() if field not in _OWN_ENGINE}
 
 
 def device_of(tree: object) -> torch.device:
@@ -277,7 +268,7 @@ def _rewrite(
     what = str(change or name) + (f", k {was:g} -> {entry.k:g}" if was != entry.k else "")
     rewritten = Rewritten(what, _against(folder / name, known, tensors))
     store.replace(folder / name / entry.file, store.serialize(tensors))
-    manifest = store.Manifest(fingerprint(device), "", str(torch.__version__), {name: entry})
+    manifest = store.Manifest(contract.fingerprint(str(device)), "", str(torch.__version__), {name: entry})
     store.write_manifest(folder / name, manifest)
     return rewritten
 

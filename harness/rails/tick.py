@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from harness.engine.config import DCW, PipelineConfig, Switches
-from harness.engine.decoders import Decoder
 from harness.engine.errors import InvalidInput
 from harness.engine.noise import Purpose, noise
 from harness.engine.pipeline import Finished
@@ -27,6 +26,7 @@ from harness.parity.compare import digest_tree
 from harness.parity.lockstep import SWITCHES
 from harness.rails.bare import Bare, Tap, bare, merged
 from harness.rails.clocks import EventClock, HostClock
+from harness.rails.workload import is_due
 
 FRAMES_PER_SECOND = 25
 TOKENS = 200
@@ -241,9 +241,7 @@ FLOOR = "nothing (noise)"
 
 
 class Driver:
-    """Drives one stream of a session at a fixed depth: whenever a place is free, a request enters.
-
-    The first ones enter as far apart as places are, so that every tick has slots of every age.
+    """Drives one stream of a session at a fixed depth: a request enters whenever one is due, see `is_due`.
 
     Args:
         load: what to drive it with.
@@ -252,7 +250,8 @@ class Driver:
     def __init__(self, load: Load) -> None:
         """See the class."""
         self.load = load
-        self.decoder = load_decoder(load)
+        # Made once for all drivers that name the same.
+        self.decoder = catalog.decoder(load.decoder, dtype=getattr(torch, load.dtype), device=load.device)
         channels, encoder_dim = catalog.widths(self.decoder)
         device = torch.device(load.device)
 
@@ -269,7 +268,9 @@ class Driver:
             switches=load.switches,
             encoder_length=TOKENS,
         )
-        context = torch.cat([drawn(2, load.frames, channels), torch.ones_like(drawn(3, load.frames, channels))], dim=2)
+        context = torch.cat(
+            [drawn(2, load.frames, channels), torch.ones(1, load.frames, channels, device=device)], dim=2
+        )
         source = drawn(3, load.frames, channels) if load.denoise < 1.0 else None
         prompt = Condition(drawn(1, TOKENS, encoder_dim))
         self.stream: Stream = self.session.stream([prompt], context, config=config, source=source)
@@ -278,11 +279,9 @@ class Driver:
 
     def tick(self) -> list[Finished]:
         """One tick, with a request where one is due."""
-        stats, load = self.stream.pipeline.stats(), self.load
-        apart = max(1, load.steps // load.depth)
-        due = self.submitted >= load.depth or stats.ticks >= self.submitted * apart
+        load = self.load
         self.tap.batches.clear()
-        if not due or stats.in_flight + stats.queued >= load.depth:
+        if not is_due(self.stream.pipeline.stats(), self.submitted, load.depth, load.steps):
             return self.stream.tick()
         self.submitted += 1
         guidance = None if load.cfg is None else Guidance(load.guidance_scale, mode=load.cfg)
@@ -350,11 +349,6 @@ class Driver:
         """Wait for the device."""
         if self.on_gpu:
             torch.cuda.synchronize(self.load.device)
-
-
-def load_decoder(load: Load) -> Decoder:
-    """The decoder of a load, made once for all that name the same."""
-    return catalog.decoder(load.decoder, dtype=getattr(torch, load.dtype), device=load.device)
 
 
 def bench(load: Load, advance: Advance = _silent) -> Measured:

@@ -10,7 +10,7 @@ import torch
 
 from harness.engine.config import PipelineConfig, Switches
 from harness.engine.executors import Executor
-from harness.engine.pipeline import Finished, StreamPipeline
+from harness.engine.pipeline import Finished, Stats, StreamPipeline
 from harness.engine.request import Request
 from harness.parity.script import Guided, Masked, Props, Script, Submit, Text, Toward, Wavelets
 
@@ -67,6 +67,12 @@ class Workload:
         return script.config(self.switches)
 
 
+def is_due(stats: Stats, submitted: int, depth: int, steps: int) -> bool:
+    """Whether a ring takes a request now: the first ones as far apart as places, then whenever a place is free."""
+    begins = submitted >= depth or stats.ticks >= submitted * max(1, steps // depth)
+    return begins and stats.in_flight + stats.queued < depth
+
+
 class Ring:
     """A pipeline on a workload, fed so that a place that gets free is taken at once.
 
@@ -94,13 +100,9 @@ class Ring:
         self._submitted = 0
 
     def feed(self) -> None:
-        """Submit a request where one is due: the first ones as far apart as places, then whenever a place is free."""
-        stats = self.pipeline.stats()
-        due = stats.ticks % (STEPS // self.workload.depth) == 0 or self._submitted >= self.workload.depth
-        while stats.in_flight + stats.queued < self.workload.depth and due:
+        """Submit the requests that are due; see `is_due`."""
+        while is_due(self.pipeline.stats(), self._submitted, self.workload.depth, STEPS):
             self.pipeline.submit(self._request())
-            stats = self.pipeline.stats()
-            due = self._submitted >= self.workload.depth
 
     def tick(self) -> list[Finished]:
         """Feed the ring and run one tick."""
