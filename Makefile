@@ -1,7 +1,7 @@
 # `make run`, `make test` and `make lint` each set up .venv first, where it is missing or stale.
 
 PYTHON ?= python3
-EXTRAS ?= test
+EXTRAS ?= test,onnx,trt-rtx
 ARGS ?=
 
 # Relative paths throughout: the checkout's own path may contain spaces.
