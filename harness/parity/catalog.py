@@ -6,10 +6,12 @@ from collections.abc import Callable
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 from harness.engine import decoders
+from harness.engine.aot.export import TOKENS, export
 from harness.engine.decoders import AffineDecoder, Decoder
 from harness.engine.errors import InvalidInput
 from harness.engine.executors import CudaStream, EagerExecutor, Executor, StaticExecutor
@@ -41,6 +43,31 @@ def decoder(name: str, *, encoder_dim: int = 16, dtype: torch.dtype = torch.floa
     if name in PRESETS:
         return decoders.AceStepDecoder.preset(name, 0, dtype=dtype, device=device)
     return decoders.AceStepDecoder.from_pretrained(name, dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=8)
+def onnx_file(name: str, *, encoder_dim: int = 16, dtype: str = "float32", tokens: int = TOKENS) -> Path:
+    """A decoder by name as an ONNX file, exported once a process, in a folder that goes with it.
+
+    Args:
+        name: see `decoder`.
+        encoder_dim: E of `affine`.
+        dtype: what the others compute in, by name.
+        tokens: L of `affine`, which is static there.
+
+    Raises:
+        InvalidInput: neither a name nor a directory.
+        PackageMissing: the exporter is not installed.
+    """
+    made = decoder(name, encoder_dim=encoder_dim, dtype=getattr(torch, dtype))
+    folder = Path(_exports().name)
+    return export(made, folder / f"{len(list(folder.iterdir()))}.onnx", tokens=tokens if name == AFFINE else None).path
+
+
+@lru_cache(maxsize=1)
+def _exports() -> TemporaryDirectory[str]:
+    """The folder, which is removed at the process's end."""
+    return TemporaryDirectory(prefix="harness-onnx-")
 
 
 def check_name(name: str) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from harness.engine import checks
 from harness.engine.errors import InvalidInput
+
+Maker: TypeAlias = Callable[[int, int, torch.device], Tensor]
 
 
 class AffineDecoder:
@@ -124,7 +128,19 @@ def _soft(z: Tensor) -> Tensor:
     return z / (1 + z.abs())
 
 
-@lru_cache(maxsize=64)
+def _kept(make: Maker) -> Maker:
+    """`make`, each of its results made once; a tracer gets a new one, which is part of its graph."""
+    kept = lru_cache(maxsize=64)(make)
+
+    @wraps(make)
+    def given(size: int, other: int, device: torch.device) -> Tensor:
+        # Sizes are symbols there, and a traced tensor must not outlive the trace.
+        return (make if torch.compiler.is_exporting() else kept)(size, other, device)
+
+    return given
+
+
+@_kept
 def _decay(size: int, period: int, device: torch.device) -> Tensor:
     """`8 / (8 + i % period)` for i below `size`."""
     with torch.inference_mode(False):  # it outlives the call
@@ -132,7 +148,7 @@ def _decay(size: int, period: int, device: torch.device) -> Tensor:
         return torch.full((size,), 8.0, device=device) / (8.0 + index.float())
 
 
-@lru_cache(maxsize=64)
+@_kept
 def _ramp(frames: int, channels: int, device: torch.device) -> Tensor:
     """`r` of the class: products with one reciprocal a side."""
 

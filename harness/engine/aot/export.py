@@ -1,0 +1,255 @@
+"""A decoder exported to one ONNX file, with dynamic batch, frames and encoder length."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.engine import decoders
+from harness.engine.aot import graph
+from harness.engine.aot.signature import INPUTS, MASK, VELOCITY
+from harness.engine.decoders import AffineDecoder, Decoder
+from harness.engine.errors import InvalidInput, PackageMissing
+
+OPSET = 20
+"""The newest that every runtime here reads; 23 has attention and norms as single operators, which fewer take."""
+
+EXTERNAL_OVER = 2**31 - 2**24
+"""Bytes of weights beyond which they go into a file of their own: one protobuf message holds less than 2 GiB."""
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+TOKENS = 64
+"""The encoder length of an exported `AffineDecoder`, whose sum over tokens has one operation a halving."""
+
+_ROWS, _HALF, _TOKENS = 2, 20, 12
+"""Of the example that is traced. A row count of 1 would freeze the batch without a word."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file.
+
+    Attributes:
+        path: where it is.
+        dtype: that the decoder computes in.
+        nodes: how many it has.
+        size: of the file in bytes, its external data included.
+        data: the external data, beside it; None where the weights are in the file.
+        mask: whether it has an input for the encoder mask.
+    """
+
+    path: Path
+    dtype: torch.dtype
+    nodes: int
+    size: int
+    data: Path | None
+    mask: bool
+
+
+class Traced(nn.Module):
+    """What is traced: a decoder whose inputs have the file's order, and whose mask may be left out.
+
+    Args:
+        decoder: an `AceStepDecoder` or an `AffineDecoder`.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        """See the class."""
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        context_latents: Tensor,
+        encoder_mask: Tensor | None = None,
+    ) -> Tensor:
+        """The velocity."""
+        if encoder_mask is None:
+            encoder_mask = torch.ones_like(encoder_hidden_states[..., 0], dtype=torch.bool)
+        velocity: Tensor = self.decoder(
+            hidden_states=hidden_states,
+            timestep=timestep,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_mask=encoder_mask,
+            context_latents=context_latents,
+        )
+        return velocity
+
+
+def export(
+    decoder: Decoder,
+    path: Path,
+    *,
+    mask: bool = True,
+    tokens: int | None = None,
+    external_over: int = EXTERNAL_OVER,
+) -> Exported:
+    """Write a decoder as one ONNX file; nothing is written where it fails.
+
+    Inputs are `hidden_states`, `encoder_hidden_states` and `context_latents` in the decoder's dtype, `timestep` in
+    float32 and, with `mask`, `encoder_mask` in bool; the output is `velocity`. The dimensions `batch`, `tokens` and T
+    are dynamic, T as `2*half` where the model takes patches of two frames. Nodes are named
+    `<module path>/<operator>_<index>`.
+
+    Args:
+        decoder: `AceStepDecoder` in float32, float16 or bfloat16, or `AffineDecoder`, whose encoder length is static
+            and whose channels are `channels_of` it.
+        path: of the file; weights of more than 2 GiB go to `<path>.data`.
+        mask: whether the file takes the encoder mask; without it padding is attended.
+        tokens: the static encoder length of an `AffineDecoder`, `TOKENS` by default; of no other decoder.
+        external_over: bytes of weights from which they get a file of their own.
+
+    Raises:
+        PackageMissing: the exporter is not installed.
+        InvalidInput: a decoder of another kind or dtype, or `tokens` where it has no meaning.
+        ExportRefused: the exporter froze a dimension, or left a place of this machine in the file.
+    """
+    for package in ("onnx", "onnxscript"):
+        if find_spec(package) is None:
+            raise PackageMissing(package, "onnx")
+    subject = _subject(decoder, tokens)
+    with _quiet():
+        program = torch.onnx.export(
+            Traced(subject.module).eval(),
+            kwargs=subject.example(mask=mask),
+            dynamo=True,
+            dynamic_shapes=subject.dynamic(mask=mask),
+            opset_version=OPSET,
+            output_names=[VELOCITY],
+            verbose=False,
+        )
+    assert program is not None  # noqa: S101 - the exporter's return type is for its older twin, which returns None
+    model = program.model
+    graph.tidy(model, "decoder.transformer." if subject.patch > 1 else "decoder.")
+    values = (*model.graph.inputs, *model.graph.outputs)
+    shapes = {str(value.name): list(value.shape) for value in values}
+    graph.check_dimensions(shapes, tokens=subject.tokens, frames="2*half" if subject.patch == 2 else "frames")
+    graph.check_names(node.name for node in model.graph)
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values())
+    data = _save(program, path, external=weights > external_over)
+    size = path.stat().st_size + (0 if data is None else data.stat().st_size)
+    return Exported(path, subject.dtype, len(list(model.graph)), size, data, mask)
+
+
+def channels_of(decoder: decoders.AceStepDecoder | AffineDecoder) -> int:
+    """D of an exported decoder; an `AffineDecoder`, which takes any, is exported with four."""
+    return 4 if isinstance(decoder, AffineDecoder) else decoder.channels
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file and of the external data beside it."""
+    hashed = hashlib.sha256()
+    for part in (path, _data_of(path)):
+        if part.is_file():
+            with part.open("rb") as file:
+                while block := file.read(2**24):
+                    hashed.update(block)
+    return hashed.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Subject:
+    module: Any
+    dtype: torch.dtype
+    channels: int
+    encoder_dim: int
+    patch: int
+    tokens: int | None
+    device: torch.device
+
+    def example(self, *, mask: bool) -> dict[str, Tensor]:
+        """What is traced with. Zeros: only shapes and dtypes matter."""
+        frames, tokens = 2 * _HALF, self.tokens or _TOKENS
+        shapes = {
+            "hidden_states": ((_ROWS, frames, self.channels), self.dtype),
+            "timestep": ((_ROWS,), torch.float32),
+            "encoder_hidden_states": ((_ROWS, tokens, self.encoder_dim), self.dtype),
+            "context_latents": ((_ROWS, frames, 2 * self.channels), self.dtype),
+            MASK: ((_ROWS, tokens), torch.bool),
+        }
+        return {
+            name: torch.zeros(shape, dtype=dtype, device=self.device)
+            for name, (shape, dtype) in shapes.items()
+            if mask or name != MASK
+        }
+
+    def dynamic(self, *, mask: bool) -> dict[str, dict[int, Any]]:
+        """The dynamic dimensions. T is twice a symbol, so that the model's test for an odd T is decided, not frozen."""
+        batch = torch.export.Dim("batch", min=1)
+        frames = 2 * torch.export.Dim("half", min=1) if self.patch == 2 else torch.export.Dim("frames", min=1)
+        latent = {0: batch, 1: frames}
+        encoder = {0: batch} if self.tokens else {0: batch, 1: torch.export.Dim("tokens", min=1)}
+        every = dict(zip(INPUTS, (latent, {0: batch}, encoder, latent, encoder), strict=True))
+        return {name: axes for name, axes in every.items() if mask or name != MASK}
+
+
+def _subject(decoder: Decoder, tokens: int | None) -> _Subject:
+    if isinstance(decoder, AffineDecoder):
+        width = decoder.encoder_dim or 16
+        length = TOKENS if tokens is None else tokens
+        return _Subject(decoder, torch.float32, channels_of(decoder), width, 1, length, torch.device("cpu"))
+    if not isinstance(decoder, decoders.AceStepDecoder):
+        raise InvalidInput("decoder", type(decoder).__name__, "an AceStepDecoder or an AffineDecoder")
+    if tokens is not None:
+        raise InvalidInput("tokens", tokens, "None: the encoder length of this decoder is dynamic")
+    if decoder.dtype not in DTYPES:
+        raise InvalidInput("decoder", decoder.dtype, "one of " + ", ".join(map(str, DTYPES)))
+    patch = int(decoder.transformer.config.patch_size)
+    if patch != 2:
+        raise InvalidInput("decoder", f"patches of {patch} frames", "patches of 2 frames")
+    from harness.engine.aot.patches import with_linear_patches  # noqa: PLC0415 - it brings diffusers
+
+    linear = with_linear_patches(decoder)
+    return _Subject(linear, decoder.dtype, decoder.channels, decoder.encoder_dim, patch, None, decoder.device)
+
+
+def _save(program: Any, path: Path, *, external: bool) -> Path | None:
+    """Write the file whole or not at all; the external data's path where there is one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        # Under its final name, since the file names its external data.
+        partial = Path(folder) / path.name
+        program.save(str(partial), external_data=external)
+        graph.check_places(partial.read_bytes(), (str(Path.home()), os.getcwd(), folder, tempfile.gettempdir()))
+        made = _data_of(partial)
+        data = _data_of(path)
+        if made.is_file():
+            os.replace(made, data)
+        elif data.is_file():
+            data.unlink()
+        os.replace(partial, path)
+    return data if external else None
+
+
+def _data_of(path: Path) -> Path:
+    """Where the exporter puts external data."""
+    return path.with_name(path.name + ".data")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of its own internals and of packages that are not needed; what matters is checked after it."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
