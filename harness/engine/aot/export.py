@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from harness.engine import decoders
-from harness.engine.aot import graph
+from harness.engine.aot import constants, graph
 from harness.engine.aot.signature import INPUTS, MASK, VELOCITY
 from harness.engine.decoders import AffineDecoder, Decoder
-from harness.engine.errors import InvalidInput, PackageMissing
+from harness.engine.errors import ExportRefused, InvalidInput, PackageMissing
 
 OPSET = 20
 """The newest that every runtime here reads; 23 has attention and norms as single operators, which fewer take."""
@@ -133,8 +133,10 @@ def export(
             output_names=[VELOCITY],
             verbose=False,
         )
-    assert program is not None  # noqa: S101 - the exporter's return type is for its older twin, which returns None
+    if program is None or program.exported_program is None:
+        raise ExportRefused("torch.onnx.export returned no program")
     model = program.model
+    constants.restore(model, program.exported_program)
     graph.tidy(model, "decoder.transformer." if subject.patch > 1 else "decoder.")
     values = (*model.graph.inputs, *model.graph.outputs)
     shapes = {str(value.name): list(value.shape) for value in values}
