@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -32,6 +33,7 @@ class Distance:
 
     Attributes:
         shape: rows, frames and tokens.
+        elements: of the velocity.
         scale: of the velocity in float64.
         file: of what the file gives less that.
         torch: of what the decoder gives in its own dtype less that.
@@ -39,25 +41,63 @@ class Distance:
     """
 
     shape: tuple[int, int, int]
+    elements: int
     scale: float
     file: float
     torch: float
     worst: float
 
+
+@dataclass(frozen=True)
+class Closeness:
+    """Of a file, over all shapes that were tried; few elements alone would say little.
+
+    Attributes:
+        distances: one a shape.
+    """
+
+    distances: tuple[Distance, ...]
+
     @property
-    def ratio(self) -> float:
-        """The file's distance as a multiple of torch's."""
-        return self.file / self.torch
+    def file(self) -> float:
+        """Root mean square of the file's difference, over every element of every shape."""
+        return self._pooled([d.file for d in self.distances])
+
+    @property
+    def torch(self) -> float:
+        """The same of torch's own forward in the file's dtype."""
+        return self._pooled([d.torch for d in self.distances])
+
+    @property
+    def worst(self) -> float:
+        """The largest absolute difference of the file's."""
+        return max(d.worst for d in self.distances)
 
     @property
     def passes(self) -> bool:
         """Whether the file is near enough; a NaN is not."""
         return self.file <= FACTOR * self.torch
 
+    def _pooled(self, means: Sequence[float]) -> float:
+        counts = [d.elements for d in self.distances]
+        return math.sqrt(sum(n * rms**2 for n, rms in zip(counts, means, strict=True)) / sum(counts))
+
+    def check(self) -> None:
+        """Refuse a file that is farther from float64 than it may be.
+
+        Raises:
+            ExportRefused: with the distances.
+        """
+        if not self.passes:
+            raise ExportRefused(
+                f"the file is {self.file:.3g} from float64 (root mean square; worst {self.worst:.3g}), torch itself "
+                f"{self.torch:.3g}, expected at most {FACTOR:g} times that"
+            )
+
 
 def measure(
     path: Path, decoder: decoders.AceStepDecoder, shapes: Sequence[tuple[int, int, int]] = SHAPES, *, mask: bool = True
-) -> list[Distance]:
+) -> Closeness:
     """Run an exported file and its decoder on the same inputs, and both against float64.
 
     ONNX Runtime runs float32 and float16 files on the CPU, and ONNX's reference evaluator bfloat16 ones, for which
@@ -78,24 +118,12 @@ def measure(
     del run
     owns = [_forward(decoder, each).double() for each in inputs]
     exact = list(_in_double(decoder, inputs))
-    return [
-        Distance(shape, _rms(r), _rms(f - r), _rms(o - r), float((f - r).abs().max()))
-        for shape, f, o, r in zip(shapes, files, owns, exact, strict=True)
-    ]
-
-
-def check(distances: Sequence[Distance]) -> None:
-    """Refuse a file that is farther from float64 than it may be.
-
-    Raises:
-        ExportRefused: naming the shape and the distances.
-    """
-    for d in distances:
-        if not d.passes:
-            raise ExportRefused(
-                f"rows, frames and tokens {d.shape}: the file is {d.file:.3g} from float64 (worst {d.worst:.3g}), "
-                f"torch itself {d.torch:.3g}; at most {FACTOR:g} times that is expected"
-            )
+    return Closeness(
+        tuple(
+            Distance(shape, r.numel(), _rms(r), _rms(f - r), _rms(o - r), float((f - r).abs().max()))
+            for shape, f, o, r in zip(shapes, files, owns, exact, strict=True)
+        )
+    )
 
 
 def _inputs(
