@@ -49,6 +49,10 @@ class ExportRefused(EngineError):
     """An exported file is not what it has to be: a frozen dimension, a path in it, or too far from the model."""
 
 
+class BuildFailed(EngineError):
+    """TensorRT could not build an engine; the message has what it said."""
+
+
 class SidecarMissing(EngineError):
     """A plan has no metadata beside it, or metadata that cannot be read: nothing says what it was built from."""
 

@@ -1,0 +1,238 @@
+"""A TensorRT engine built from an exported file, through Polygraphy, by whichever TensorRT is installed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.engine import checks
+from harness.engine.aot import layers, onnx_file, sidecar
+from harness.engine.aot.bindings import Binding, Flavour, binding, use_polygraphy
+from harness.engine.aot.export import digest
+from harness.engine.aot.here import here
+from harness.engine.aot.sidecar import Sidecar
+from harness.engine.aot.signature import VELOCITY, Signature
+from harness.engine.errors import BuildFailed, EngineError, InvalidInput
+
+SECONDS_30, SECONDS_60 = 750, 1500
+"""Latent frames."""
+
+DETAILED = "detailed"
+_PREFIX = re.compile(r"^\s*(\[[A-Z!]\])?\s*", re.MULTILINE)
+_LOGGER = "Polygraphy"
+_ABSENT = "there is none"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a dimension in a profile: any from `low` to `high` is taken, and kernels are chosen for `opt`."""
+
+    low: int
+    opt: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an engine is to be.
+
+    Attributes:
+        max_rows: the batch ceiling, which also bounds a ring's depth; kernels are chosen for it.
+        frames: latent frames T, 25 a second: by default to 60 s, best at 30 s.
+        tokens: encoder tokens L.
+        flavour: of TensorRT; None is whichever is installed.
+        compute_capability: `8.9` and the like, of TensorRT-RTX; None is this machine's GPU's.
+
+    Raises:
+        InvalidInput: sizes that are not in order.
+    """
+
+    max_rows: int = 8
+    frames: Sizes = Sizes(2, SECONDS_30, SECONDS_60)
+    tokens: Sizes = Sizes(1, 200, 512)
+    flavour: Flavour | str | None = None
+    compute_capability: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check what no record further down checks."""
+        checks.integer("max_rows", self.max_rows, 1)
+        for name, sizes in (("frames", self.frames), ("tokens", self.tokens)):
+            if not 1 <= sizes.low <= sizes.opt <= sizes.high:
+                raise InvalidInput(name, sizes, "1 <= low <= opt <= high")
+        if self.compute_capability is not None and not re.fullmatch(r"\d+\.\d", self.compute_capability):
+            raise InvalidInput("compute_capability", repr(self.compute_capability), "major and minor, such as 8.9")
+
+
+@dataclass(frozen=True)
+class Built:
+    """An engine on disk.
+
+    Attributes:
+        plan: where it is.
+        sidecar: what lies beside it.
+        reused: whether it was there already.
+        differs: where one was there that could not be used again, the fields that differ; or what is wrong with it.
+    """
+
+    plan: Path
+    sidecar: Sidecar
+    reused: bool
+    differs: tuple[str, ...] = ()
+
+
+def build(onnx: Path, plan: Path, asked: Asked | None = None) -> Built:
+    """Build an engine and write it with its metadata, unless the one that is there matches in every field.
+
+    Args:
+        onnx: the exported file.
+        plan: where the engine goes; `<plan>.json` is its metadata.
+        asked: what it is to be.
+
+    Raises:
+        PackageMissing: TensorRT, Polygraphy or `onnx` is not installed.
+        InvalidInput: no such file, a profile outside what the file takes, or a compute capability that is needed and
+            not named, or not known to this TensorRT.
+        ExportRefused: the file is no exported decoder, or its batch is frozen.
+        BuildFailed: TensorRT refused; the message has its errors.
+    """
+    asked = asked or Asked()
+    signature = onnx_file.read(onnx)
+    found = binding(asked.flavour)
+    wanted = _wanted(onnx, signature, found, asked)
+    differs = _unusable(plan, wanted)
+    if not differs:
+        return Built(plan, sidecar.read(plan), reused=True)
+    data, log = _serialized(onnx, found, wanted)
+    listed = layers.from_log(log)
+    if not listed:
+        raise BuildFailed("the builder printed no layers, although it was asked for details")
+    made = replace(wanted, plan_sha256=hashlib.sha256(data).hexdigest(), layers=listed)
+    _write(plan, data, made)
+    return Built(plan, made, reused=False, differs=tuple(each for each in differs if each != _ABSENT))
+
+
+def profile(signature: Signature, asked: Asked) -> dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+    """Minimal, optimal and maximal shape of every input.
+
+    Raises:
+        InvalidInput: sizes that the file does not take.
+    """
+    multiple = signature.frames_multiple
+    for name, sizes, taken in (("frames", asked.frames, signature.frames), ("tokens", asked.tokens, signature.tokens)):
+        for size in (sizes.low, sizes.opt, sizes.high):
+            if size not in taken or (name == "frames" and size % multiple):
+                raise InvalidInput(name, size, f"{taken}" + (f", a multiple of {multiple}" if name == "frames" else ""))
+    frames, tokens = asked.frames, asked.tokens
+    low = signature.shapes(1, frames.low, tokens.low)
+    opt = signature.shapes(asked.max_rows, frames.opt, tokens.opt)
+    high = signature.shapes(asked.max_rows, frames.high, tokens.high)
+    return {name: (low[name], opt[name], high[name]) for name in low if name != VELOCITY}
+
+
+def _wanted(onnx: Path, signature: Signature, found: Binding, asked: Asked) -> Sidecar:
+    """The metadata of an engine as asked for, without a plan."""
+    machine = here(found, torch.device("cuda"))
+    capability = asked.compute_capability or machine.compute_capability
+    if capability is None:
+        raise InvalidInput("compute_capability", "none and no GPU here", "one to build for, such as 8.9")
+    if asked.compute_capability and found.flavour is Flavour.TENSORRT and capability != machine.compute_capability:
+        raise InvalidInput("compute_capability", capability, "none: the full TensorRT builds for the GPU that is here")
+    known = {name[2:] for name in dir(getattr(found.module, "ComputeCapability", None)) if name.startswith("SM")}
+    if found.flavour is Flavour.RTX and capability.replace(".", "") not in known:
+        raise InvalidInput("compute_capability", capability, f"one that this TensorRT-RTX builds for: {sorted(known)}")
+    elsewhere = capability != machine.compute_capability
+    return Sidecar(
+        plan_sha256="",
+        onnx_sha256=digest(onnx),
+        flavour=str(found.flavour),
+        version=found.version,
+        compute_capability=capability,
+        gpu=None if elsewhere else machine.gpu,
+        driver=None if elsewhere else machine.driver,
+        profile=profile(signature, asked),
+        dtypes={name: str(dtype).removeprefix("torch.") for name, dtype in signature.dtypes.items()},
+        frames_multiple=signature.frames_multiple,
+        verbosity=DETAILED,
+    )
+
+
+def _unusable(plan: Path, wanted: Sidecar) -> tuple[str, ...]:
+    """Why the plan that is there cannot be used; empty where it can."""
+    if not plan.exists():
+        return (_ABSENT,)
+    try:
+        _, recorded = sidecar.read_plan(plan)
+    except EngineError as error:
+        return (str(error),)
+    return tuple(sidecar.differing(recorded, wanted))
+
+
+def _serialized(onnx: Path, found: Binding, wanted: Sidecar) -> tuple[bytes, list[str]]:
+    """The plan, and everything the builder logged."""
+    use_polygraphy(found)
+    trt: Any = import_module("polygraphy.backend.trt")
+    refused: type[Exception] = import_module("polygraphy.exception").PolygraphyException
+    shapes = trt.Profile()
+    for name, (low, opt, high) in wanted.profile.items():
+        shapes.add(name, min=low, opt=opt, max=high)
+    options = {"profiles": [shapes], "profiling_verbosity": found.module.ProfilingVerbosity.DETAILED}
+    with _log() as lines:
+        try:
+            if found.flavour is Flavour.RTX:
+                major, minor = wanted.compute_capability.split(".")
+                rtx: Any = import_module("polygraphy.backend.tensorrt_rtx")
+                config = rtx.CreateConfigRTX(compute_capabilities=[(int(major), int(minor))], **options)
+            else:
+                config = trt.CreateConfig(**options)
+            # By its path: a file with external data cannot be parsed from bytes.
+            network = trt.NetworkFromOnnxPath(str(onnx), strongly_typed=True)
+            data = bytes(trt.EngineBytesFromNetwork(network, config=config)())
+        except refused as error:
+            said = [line for line in lines if "rror" in line][-3:]
+            raise BuildFailed(" ".join([str(error), *said])) from error
+    return data, lines
+
+
+@contextmanager
+def _log() -> Iterator[list[str]]:
+    """Everything that Polygraphy and the builder log meanwhile, and nothing of it on the terminal."""
+    polygraphy: Any = import_module("polygraphy.logger").G_LOGGER
+    lines: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.extend(_PREFIX.sub("", record.getMessage()).splitlines())
+
+    keep = Keep()
+    logger = logging.getLogger(_LOGGER)
+    before = logger.level, logger.propagate, polygraphy.use_python_logging_system, polygraphy.colors
+    logger.addHandler(keep)
+    logger.setLevel(1)
+    logger.propagate = False
+    polygraphy.use_python_logging_system, polygraphy.colors = True, False
+    try:
+        with polygraphy.verbosity(polygraphy.EXTRA_VERBOSE):
+            yield lines
+    finally:
+        level, logger.propagate, polygraphy.use_python_logging_system, polygraphy.colors = before
+        logger.setLevel(level)
+        logger.removeHandler(keep)
+
+
+def _write(plan: Path, data: bytes, made: Sidecar) -> None:
+    """The plan and then its metadata, each whole or not at all."""
+    plan.parent.mkdir(parents=True, exist_ok=True)
+    partial = plan.with_name(plan.name + ".partial")
+    partial.write_bytes(data)
+    os.replace(partial, plan)
+    sidecar.write(plan, made)

@@ -1,0 +1,111 @@
+"""What an exported file takes and gives, read from the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+
+from harness.engine.aot.signature import AXES, INPUTS, MASK, VELOCITY, Signature, Span
+from harness.engine.errors import ExportRefused, InvalidInput, PackageMissing
+
+Dim: TypeAlias = "int | str | None"
+"""A size, a dynamic dimension's name, or None where the file gives it no name."""
+
+_SYMBOL = re.compile(r"(?:(\d+)\*)?[A-Za-z_]\w*")
+_DTYPES = {"FLOAT": torch.float32, "FLOAT16": torch.float16, "BFLOAT16": torch.bfloat16, "BOOL": torch.bool}
+
+
+def read(path: Path) -> Signature:
+    """The signature of a file; its weights are not read.
+
+    Raises:
+        PackageMissing: `onnx` is not installed.
+        InvalidInput: there is no such file.
+        ExportRefused: it is no exported decoder; see `signature`.
+    """
+    if find_spec("onnx") is None:
+        raise PackageMissing("onnx", "onnx")
+    import onnx  # noqa: PLC0415 - an optional package
+
+    if not path.is_file():
+        raise InvalidInput("onnx", str(path), "an existing ONNX file")
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except import_module("google.protobuf.message").DecodeError as error:
+        raise ExportRefused(f"{path}: not a whole ONNX file ({error})") from error
+    tensors: dict[str, tuple[torch.dtype | str, list[Dim]]] = {}
+    for value in (*graph.input, *graph.output):
+        kind = value.type.tensor_type
+        name = onnx.TensorProto.DataType.Name(kind.elem_type)
+        dims: list[Dim] = [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.shape.dim]
+        tensors[value.name] = (_DTYPES.get(name, name), dims)
+    return signature(path, tensors)
+
+
+def signature(path: Path, tensors: Mapping[str, tuple[torch.dtype | str, Sequence[Dim]]]) -> Signature:
+    """What a file with these tensors takes and gives.
+
+    Args:
+        path: the file, for messages.
+        tensors: dtype and dimensions of every input and output, by name; a dtype that torch has not, in words.
+
+    Raises:
+        ExportRefused: other names, ranks or dtypes than an exported decoder's, a frozen batch, dimensions that
+            contradict each other, or a dynamic one whose name is neither a symbol nor a multiple of one (`2*half`).
+    """
+    missing = [name for name in (*INPUTS[:-1], VELOCITY) if name not in tensors]
+    strange = [name for name in tensors if name not in AXES]
+    if missing or strange:
+        raise ExportRefused(f"{path}: no exported decoder: it lacks {missing} and has {strange}")
+    axes: dict[str, Dim] = {}
+    for name, (_, dims) in tensors.items():
+        if len(dims) != len(AXES[name]):
+            raise ExportRefused(f"{path}: {name} has the dimensions {list(dims)}, expected {list(AXES[name])}")
+        for axis, dim in zip(AXES[name], dims, strict=True):
+            if axes.setdefault(axis, dim) != dim:
+                raise ExportRefused(f"{path}: {axis} of {name} is {dim}, elsewhere it is {axes[axis]}")
+    rows, frames, tokens = (_dynamic(path, axis, axes[axis]) for axis in ("rows", "frames", "tokens"))
+    if rows != (Span(1), 1):
+        raise ExportRefused(f"{path}: its batch is frozen to {axes['rows']}, expected a dynamic dimension")
+    if tokens[1] != 1:
+        raise ExportRefused(f"{path}: its tokens are {axes['tokens']}, expected a size or a symbol")
+    return Signature(
+        dtypes={name: _checked(path, name, dtype) for name, (dtype, _) in tensors.items()},
+        rows=rows[0],
+        frames=frames[0],
+        tokens=tokens[0],
+        channels=_fixed(path, "channels", axes),
+        context_channels=_fixed(path, "context_channels", axes),
+        encoder_dim=_fixed(path, "encoder_dim", axes),
+        frames_multiple=frames[1],
+    )
+
+
+def _dynamic(path: Path, axis: str, dim: Dim) -> tuple[Span, int]:
+    """The sizes of a dimension that may be dynamic, and what they are multiples of."""
+    if isinstance(dim, int):
+        return Span(dim, dim), 1
+    found = _SYMBOL.fullmatch(dim or "")
+    if found is None:
+        raise ExportRefused(f"{path}: the dynamic dimension of {axis} is {dim!r}, expected a symbol or a multiple")
+    multiple = int(found[1] or 1)
+    return Span(multiple), multiple
+
+
+def _fixed(path: Path, axis: str, axes: Mapping[str, Dim]) -> int:
+    size = axes[axis]
+    if not isinstance(size, int):
+        raise ExportRefused(f"{path}: {axis} is dynamic ({size}), expected a size")
+    return size
+
+
+def _checked(path: Path, name: str, dtype: torch.dtype | str) -> torch.dtype:
+    if isinstance(dtype, str) or (dtype is torch.bool) != (name == MASK):
+        raise ExportRefused(f"{path}: {name} is of {dtype}, which no decoder's is")
+    return dtype
