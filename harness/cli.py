@@ -18,6 +18,7 @@ from rich.text import Text
 
 from harness import __version__
 from harness.checked import Checked
+from harness.commands import engines
 from harness.engine.config import Integrator, Switches
 from harness.engine.errors import InvalidInput
 from harness.engine.request import GuidanceMode
@@ -338,6 +339,10 @@ def _exit_code(tried: Mapping[float, revisions.Comparison], calibrate: bool) -> 
     if calibrate:
         return INCONCLUSIVE if revisions.smallest_caught(tried) is None else 0
     return {OfTimes.SLOWER: DIFFERS, OfTimes.INCONCLUSIVE: INCONCLUSIVE}.get(tried[0.0].verdict, 0)
+
+
+main.add_command(engines.export_command)
+main.add_command(engines.build_command)
 
 
 @main.command("_digests", hidden=True)

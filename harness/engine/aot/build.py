@@ -147,9 +147,9 @@ def _wanted(onnx: Path, signature: Signature, found: Binding, asked: Asked) -> S
         raise InvalidInput("compute_capability", "none and no GPU here", "one to build for, such as 8.9")
     if asked.compute_capability and found.flavour is Flavour.TENSORRT and capability != machine.compute_capability:
         raise InvalidInput("compute_capability", capability, "none: the full TensorRT builds for the GPU that is here")
-    known = {name[2:] for name in dir(getattr(found.module, "ComputeCapability", None)) if name.startswith("SM")}
-    if found.flavour is Flavour.RTX and capability.replace(".", "") not in known:
-        raise InvalidInput("compute_capability", capability, f"one that this TensorRT-RTX builds for: {sorted(known)}")
+    known = _capabilities(found)
+    if found.flavour is Flavour.RTX and capability not in known:
+        raise InvalidInput("compute_capability", capability, f"one that TensorRT-RTX builds for: {', '.join(known)}")
     elsewhere = capability != machine.compute_capability
     return Sidecar(
         plan_sha256="",
@@ -164,6 +164,13 @@ def _wanted(onnx: Path, signature: Signature, found: Binding, asked: Asked) -> S
         frames_multiple=signature.frames_multiple,
         verbosity=DETAILED,
     )
+
+
+def _capabilities(found: Binding) -> list[str]:
+    """What TensorRT-RTX builds for, in its order; empty for the full TensorRT."""
+    names = dir(getattr(found.module, "ComputeCapability", None))
+    known = sorted(int(name[2:]) for name in names if name.startswith("SM"))
+    return [f"{number // 10}.{number % 10}" for number in known]
 
 
 def _unusable(plan: Path, wanted: Sidecar) -> tuple[str, ...]:

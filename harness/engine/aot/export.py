@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -98,6 +98,7 @@ def export(
     mask: bool = True,
     tokens: int | None = None,
     external_over: int = EXTERNAL_OVER,
+    accept: Callable[[Path], None] = lambda _file: None,
 ) -> Exported:
     """Write a decoder as one ONNX file; nothing is written where it fails.
 
@@ -113,6 +114,7 @@ def export(
         mask: whether the file takes the encoder mask; without it padding is attended.
         tokens: the static encoder length of an `AffineDecoder`, `TOKENS` by default; of no other decoder.
         external_over: bytes of weights from which they get a file of their own.
+        accept: called with the finished file before it takes its place; where it raises, nothing is kept.
 
     Raises:
         PackageMissing: the exporter is not installed.
@@ -143,7 +145,7 @@ def export(
     graph.check_dimensions(shapes, tokens=subject.tokens, frames="2*half" if subject.patch == 2 else "frames")
     graph.check_names(node.name for node in model.graph)
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values())
-    data = _save(program, path, external=weights > external_over)
+    data = _save(program, path, accept, external=weights > external_over)
     size = path.stat().st_size + (0 if data is None else data.stat().st_size)
     return Exported(path, subject.dtype, len(list(model.graph)), size, data, mask)
 
@@ -220,7 +222,7 @@ def _subject(decoder: Decoder, tokens: int | None) -> _Subject:
     return _Subject(linear, decoder.dtype, decoder.channels, decoder.encoder_dim, patch, None, decoder.device)
 
 
-def _save(program: Any, path: Path, *, external: bool) -> Path | None:
+def _save(program: Any, path: Path, accept: Callable[[Path], None], *, external: bool) -> Path | None:
     """Write the file whole or not at all; the external data's path where there is one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
@@ -228,6 +230,7 @@ def _save(program: Any, path: Path, *, external: bool) -> Path | None:
         partial = Path(folder) / path.name
         program.save(str(partial), external_data=external)
         graph.check_places(partial.read_bytes(), (str(Path.home()), os.getcwd(), folder, tempfile.gettempdir()))
+        accept(partial)
         made = _data_of(partial)
         data = _data_of(path)
         if made.is_file():
