@@ -11,7 +11,7 @@ from typing import Any
 _HEADING = re.compile(r"Layers:|Engine Layer Information:")
 _FIELD = re.compile(r"(Name|LayerType|TacticName|StreamId): (.*?)(?=, [A-Z][A-Za-z]+: |$)")
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
-_METADATA = ", Metadata: "
+_METADATA = ", Metadata:"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ def from_log(lines: Iterable[str]) -> tuple[Layer, ...]:
     for line in text:
         if _HEADING.match(line):
             inside, line = True, _HEADING.sub("", line, count=1)
-        if inside and line.startswith("Name: "):
+        # After the layers the inputs and outputs are listed, by name too, and with no type.
+        if inside and line.startswith("Name: ") and ", LayerType: " in line:
             found.append(_printed(line))
     return tuple(found)
 

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from harness.engine.aot import bindings
+from harness.engine.aot.bindings import Flavour
+from harness.engine.errors import PackageMissing
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Pretend that of all TensorRTs just these modules are installed."""
+    monkeypatch.setattr(bindings, "find_spec", lambda name: object() if name in names else None)
+    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def test_the_full_one_is_taken_where_both_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "tensorrt", "tensorrt_rtx_bindings")
+    assert bindings.installed() == (Flavour.TENSORRT, Flavour.RTX)
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="11.4"))
+    assert (bindings.binding().flavour, bindings.binding().version) == (Flavour.TENSORRT, "11.4")
+
+
+@pytest.mark.parametrize("name", ["tensorrt_rtx", "tensorrt_rtx_bindings"])
+def test_rtx_is_found_by_either_of_its_names(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    only(monkeypatch, name)
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(__version__="1.7"))
+    assert bindings.binding().flavour is Flavour.RTX
+
+
+@pytest.mark.parametrize(
+    ("flavour", "command"),
+    [
+        (None, r"tensorrt is not installed: pip install 'stream-harness\[trt\]'"),
+        (Flavour.TENSORRT, r"pip install 'stream-harness\[trt\]'"),
+        ("tensorrt-rtx", r"tensorrt-rtx is not installed: pip install 'stream-harness\[trt-rtx\]'"),
+    ],
+)
+def test_one_that_is_asked_for_and_not_installed_is_an_error_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, flavour: Flavour | str | None, command: str
+) -> None:
+    only(monkeypatch)
+    with pytest.raises(PackageMissing, match=command):
+        bindings.binding(flavour)
+
+
+def test_another_flavour_than_the_one_that_is_installed_is_not_put_in_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    only(monkeypatch, "tensorrt_rtx_bindings")
+    with pytest.raises(PackageMissing, match="tensorrt is not installed"):
+        bindings.binding("tensorrt")
+
+
+def test_polygraphy_that_is_not_installed_is_an_error_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "tensorrt_rtx_bindings")
+    found = bindings.Binding(Flavour.RTX, "1.7", SimpleNamespace())
+    with pytest.raises(PackageMissing, match=r"polygraphy is not installed: pip install 'stream-harness\[trt-rtx\]'"):
+        bindings.use_polygraphy(found)
+
+
+def test_polygraphy_uses_the_flavour_of_the_process_and_no_other() -> None:
+    bindings.use_polygraphy(bindings.binding(Flavour.RTX))
+    with pytest.raises(RuntimeError, match="one process, one flavour"):
+        bindings.use_polygraphy(bindings.Binding(Flavour.TENSORRT, "11.4", SimpleNamespace()))
+    bindings.use_polygraphy(bindings.binding(Flavour.RTX))

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from harness.engine.aot import sidecar
+from harness.engine.aot.layers import Layer
+from harness.engine.aot.sidecar import Sidecar
+from harness.engine.errors import PlanCorrupt, SidecarMissing
+
+PLAN = b"a plan's bytes"
+RECORD = Sidecar(
+    plan_sha256=hashlib.sha256(PLAN).hexdigest(),
+    onnx_sha256="b" * 64,
+    flavour="tensorrt-rtx",
+    version="1.7.1",
+    compute_capability="8.9",
+    gpu=None,
+    driver=None,
+    profile={"timestep": ((1,), (4,), (8,))},
+    dtypes={"timestep": "float32", "velocity": "float16"},
+    frames_multiple=2,
+    verbosity="detailed",
+    layers=(Layer("a", "gemm", "t", 1, ("x/MatMul_1",)),),
+)
+OTHER = {"frames_multiple": 1, "profile": {"timestep": ((1,), (4,), (9,))}, "dtypes": {}, "gpu": "a GPU", "driver": "1"}
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.plan"
+    path.write_bytes(PLAN)
+    sidecar.write(path, RECORD)
+    return path
+
+
+def test_what_was_written_is_read_back(plan: Path) -> None:
+    assert sidecar.read_plan(plan) == (PLAN, RECORD)
+    assert sorted(file.name for file in plan.parent.iterdir()) == ["tiny.plan", "tiny.plan.json"]
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Sidecar)])
+def test_every_field_but_the_plans_own_decides_whether_it_fits(name: str) -> None:
+    differing = list(sidecar.differing(RECORD, replace(RECORD, **{name: OTHER.get(name, "other")})))
+    assert differing == ([] if name in ("plan_sha256", "layers") else [name])
+
+
+def test_a_plan_without_metadata_is_refused(plan: Path) -> None:
+    sidecar.path(plan).unlink()
+    with pytest.raises(SidecarMissing, match="is missing.*build it again"):
+        sidecar.read_plan(plan)
+
+
+def _without(name: str) -> str:
+    document = {"format": sidecar.FORMAT, **json.loads(json.dumps(RECORD.__dict__, default=lambda x: x.__dict__))}
+    del document[name]
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", json.dumps({"format": 99}), _without("profile"), _without("driver"), _without("layers")],
+    ids=["empty", "a list", "an object", "another format", "no profile", "no driver", "no layers"],
+)
+def test_metadata_that_cannot_be_read_is_refused(plan: Path, text: str) -> None:
+    sidecar.path(plan).write_text(text)
+    with pytest.raises(SidecarMissing, match="build the plan again"):
+        sidecar.read_plan(plan)
+
+
+def test_a_profile_without_its_three_shapes_is_refused(plan: Path) -> None:
+    document = json.loads(sidecar.path(plan).read_text())
+    document["profile"]["timestep"].pop()
+    sidecar.path(plan).write_text(json.dumps(document))
+    with pytest.raises(SidecarMissing, match="minimum, optimum and maximum"):
+        sidecar.read(plan)
+
+
+@pytest.mark.parametrize(
+    "data", [PLAN[:-1], PLAN + b"x", b"", PLAN[:-1] + b"X"], ids=["cut", "longer", "empty", "altered"]
+)
+def test_a_truncated_or_altered_plan_is_refused(plan: Path, data: bytes) -> None:
+    plan.write_bytes(data)
+    with pytest.raises(PlanCorrupt, match=f"{len(data)} bytes"):
+        sidecar.read_plan(plan)
+
+
+def test_metadata_without_its_plan_is_refused(plan: Path) -> None:
+    plan.unlink()
+    with pytest.raises(PlanCorrupt, match="missing"):
+        sidecar.read_plan(plan)
