@@ -45,7 +45,6 @@ def decoder(name: str, *, encoder_dim: int = 16, dtype: torch.dtype = torch.floa
     return decoders.AceStepDecoder.from_pretrained(name, dtype=dtype, device=device)
 
 
-@lru_cache(maxsize=8)
 def onnx_file(name: str, *, encoder_dim: int = 16, dtype: str = "float32", tokens: int = TOKENS) -> Path:
     """A decoder by name as an ONNX file, exported once a process, in a folder that goes with it.
 
@@ -59,6 +58,11 @@ def onnx_file(name: str, *, encoder_dim: int = 16, dtype: str = "float32", token
         InvalidInput: neither a name nor a directory.
         PackageMissing: the exporter is not installed.
     """
+    return _exported(name, encoder_dim, dtype, tokens)
+
+
+@lru_cache(maxsize=8)
+def _exported(name: str, encoder_dim: int, dtype: str, tokens: int) -> Path:
     made = decoder(name, encoder_dim=encoder_dim, dtype=getattr(torch, dtype))
     folder = Path(_exports().name)
     return export(made, folder / f"{len(list(folder.iterdir()))}.onnx", tokens=tokens if name == AFFINE else None).path

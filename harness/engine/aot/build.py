@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -193,7 +194,9 @@ def _serialized(onnx: Path, found: Binding, wanted: Sidecar) -> tuple[bytes, lis
     for name, (low, opt, high) in wanted.profile.items():
         shapes.add(name, min=low, opt=opt, max=high)
     options = {"profiles": [shapes], "profiling_verbosity": found.module.ProfilingVerbosity.DETAILED}
-    with _log() as lines:
+    with _log() as lines, warnings.catch_warnings():
+        # Polygraphy sets a timing cache, which the binding has deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
         try:
             if found.flavour is Flavour.RTX:
                 major, minor = wanted.compute_capability.split(".")

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from onnx import load
+
+from harness.engine.aot import build as module
+from harness.engine.aot import sidecar
+from harness.engine.aot.bindings import Flavour, binding
+from harness.engine.aot.build import Asked, Built, Sizes, build, profile
+from harness.engine.aot.export import digest
+from harness.engine.aot.here import Here
+from harness.engine.aot.onnx_file import read
+from harness.engine.errors import BuildFailed, ExportRefused, InvalidInput, PackageMissing
+from harness.parity import catalog
+from tests.engine.aot.test_onnx_file import written
+
+ASKED = Asked(max_rows=4, frames=Sizes(2, 16, 100), tokens=Sizes(1, 64, 128), compute_capability="8.9")
+SHAPES = {
+    "hidden_states": ((1, 2, 8), (4, 16, 8), (4, 100, 8)),
+    "timestep": ((1,), (4,), (4,)),
+    "encoder_hidden_states": ((1, 1, 32), (4, 64, 32), (4, 128, 32)),
+    "context_latents": ((1, 2, 16), (4, 16, 16), (4, 100, 16)),
+    "encoder_mask": ((1, 1), (4, 64), (4, 128)),
+}
+
+
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
+    """Real TensorRT-RTX plans of the tiny decoder, built on the CPU."""
+    folder = tmp_path_factory.mktemp("plans")
+    dtypes = ("float32", "float16", "bfloat16")
+    return {d: build(catalog.onnx_file("tiny", dtype=d), folder / d / "tiny.plan", ASKED) for d in dtypes}
+
+
+DTYPES = pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+
+
+@DTYPES
+def test_a_real_plan_is_built_on_the_cpu_with_its_metadata_beside_it(plans: dict[str, Built], dtype: str) -> None:
+    built, file = plans[dtype], catalog.onnx_file("tiny", dtype=dtype)
+    data, recorded = sidecar.read_plan(built.plan)
+    assert not built.reused
+    assert built.differs == ()
+    assert recorded == built.sidecar
+    assert len(data) > 10**6
+    assert recorded.onnx_sha256 == digest(file)
+    assert (recorded.flavour, recorded.version) == ("tensorrt-rtx", binding(Flavour.RTX).version)
+    assert (recorded.compute_capability, recorded.gpu, recorded.driver) == ("8.9", None, None)
+    assert recorded.profile == SHAPES
+    expected = {**dict.fromkeys([*SHAPES, "velocity"], dtype), "timestep": "float32", "encoder_mask": "bool"}
+    assert (recorded.dtypes, recorded.frames_multiple, recorded.verbosity) == (expected, 2, "detailed")
+
+
+@DTYPES
+def test_its_layers_are_the_builders_with_the_nodes_that_they_compute(plans: dict[str, Built], dtype: str) -> None:
+    layers = plans[dtype].sidecar.layers
+    nodes = {node.name for node in load(catalog.onnx_file("tiny", dtype=dtype)).graph.node}
+    assert len(layers) > 50
+    assert all(layer.name and layer.kind for layer in layers)
+    assert not {layer.name for layer in layers} & {*SHAPES, "velocity"}
+    computing = [layer for layer in layers if layer.kind not in ("signal", "wait", "shape_call")]
+    named = [layer for layer in computing if layer.nodes]
+    assert len(named) > 0.9 * len(computing)
+    told = {node for layer in layers for node in layer.nodes}
+    assert len(told & nodes) > 0.9 * len(told)
+    assert any(node.startswith("layers.1.mlp.down_proj/MatMul") for node in told)
+
+
+def test_a_plan_that_matches_is_used_again(plans: dict[str, Built]) -> None:
+    before = plans["float32"].plan.read_bytes()
+    again = build(catalog.onnx_file("tiny"), plans["float32"].plan, ASKED)
+    assert again.reused
+    assert again.sidecar == plans["float32"].sidecar
+    assert plans["float32"].plan.read_bytes() == before
+
+
+class Builder:
+    """Takes the place of TensorRT: remembers what it was asked for, and gives a plan of its number."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.built: list[sidecar.Sidecar] = []
+        monkeypatch.setattr(module, "_serialized", self)
+
+    def __call__(self, _onnx: Path, _found: object, wanted: sidecar.Sidecar) -> tuple[bytes, list[str]]:
+        self.built.append(wanted)
+        return f"plan {len(self.built)}".encode(), ["Layers:", "Name: a, LayerType: gemm, StreamId: 0, Metadata: "]
+
+
+@pytest.fixture
+def builder(monkeypatch: pytest.MonkeyPatch) -> Builder:
+    return Builder(monkeypatch)
+
+
+CHANGES = {
+    "onnx_sha256": "0" * 64,
+    "flavour": "tensorrt",
+    "version": "0.0",
+    "compute_capability": "8.6",
+    "gpu": "another GPU",
+    "driver": "1.2",
+    "profile": {**SHAPES, "timestep": ((1,), (4,), (3,))},
+    "dtypes": {"velocity": "int8"},
+    "frames_multiple": 1,
+    "verbosity": "none",
+}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_a_plan_that_differs_in_a_field_is_built_anew_and_the_field_is_named(
+    builder: Builder, tmp_path: Path, field: str
+) -> None:
+    file, plan = catalog.onnx_file("tiny"), tmp_path / "tiny.plan"
+    first = build(file, plan, ASKED)
+    assert build(file, plan, ASKED).reused
+    sidecar.write(plan, replace(first.sidecar, **{field: CHANGES[field]}))
+    second = build(file, plan, ASKED)
+    assert (second.reused, second.differs) == (False, (field,))
+    assert len(builder.built) == 2
+    assert sidecar.read_plan(plan) == (b"plan 2", replace(first.sidecar, plan_sha256=_sha256(b"plan 2")))
+
+
+def test_every_field_that_a_plan_is_built_for_is_among_them() -> None:
+    assert set(CHANGES) == set(sidecar.BUILT_FOR)
+
+
+def test_a_truncated_plan_and_one_without_metadata_are_built_anew(builder: Builder, tmp_path: Path) -> None:
+    file, plan = catalog.onnx_file("tiny"), tmp_path / "tiny.plan"
+    build(file, plan, ASKED)
+    plan.write_bytes(b"pla")
+    (said,) = build(file, plan, ASKED).differs
+    assert "3 bytes that are not the ones" in said
+    sidecar.path(plan).unlink()
+    (said,) = build(file, plan, ASKED).differs
+    assert "is missing" in said
+    assert build(file, plan, ASKED).reused
+    assert len(builder.built) == 3
+
+
+def test_a_profile_goes_from_one_row_to_the_ceiling_and_is_best_at_it() -> None:
+    assert profile(read(catalog.onnx_file("tiny")), ASKED) == SHAPES
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"frames": Sizes(1, 16, 100)}, "frames: got 1, expected at least 2, a multiple of 2"),
+        ({"frames": Sizes(2, 15, 100)}, "frames: got 15, expected at least 2, a multiple of 2"),
+        ({"frames": Sizes(2, 16, 101)}, "frames: got 101"),
+    ],
+)
+def test_frames_that_the_file_does_not_take_are_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        profile(read(catalog.onnx_file("tiny")), replace(ASKED, **change))
+
+
+def test_tokens_that_the_file_does_not_take_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="tokens: got 1, expected 64"):
+        profile(read(catalog.onnx_file("affine")), replace(ASKED, frames=Sizes(1, 3, 5)))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"max_rows": 0}, "max_rows: got 0"),
+        ({"frames": Sizes(4, 2, 8)}, "frames: got .*expected 1 <= low <= opt <= high"),
+        ({"tokens": Sizes(0, 2, 8)}, "tokens: got"),
+        ({"compute_capability": "sm89"}, "compute_capability: got 'sm89'"),
+    ],
+)
+def test_what_no_engine_can_be_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        replace(ASKED, **change)
+
+
+def test_a_compute_capability_that_rtx_does_not_build_for_is_refused(builder: Builder, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"got 9.0, expected one that TensorRT-RTX builds for: 7.5, 8.0, 8.6, 8.9"):
+        build(catalog.onnx_file("tiny"), tmp_path / "a.plan", replace(ASKED, compute_capability="9.0"))
+    assert not builder.built
+
+
+def test_without_a_gpu_the_compute_capability_must_be_named(
+    monkeypatch: pytest.MonkeyPatch, builder: Builder, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "here", lambda found, _device: Here(str(found.flavour), found.version))
+    with pytest.raises(InvalidInput, match="none and no GPU here"):
+        build(catalog.onnx_file("tiny"), tmp_path / "a.plan", replace(ASKED, compute_capability=None))
+
+
+def test_with_a_gpu_a_plan_is_for_it_unless_another_one_is_named(
+    monkeypatch: pytest.MonkeyPatch, builder: Builder, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        module, "here", lambda found, _device: Here(str(found.flavour), found.version, "8.6", "a GPU", "570.1")
+    )
+    file = catalog.onnx_file("tiny")
+    own = build(file, tmp_path / "a.plan", replace(ASKED, compute_capability=None)).sidecar
+    other = build(file, tmp_path / "b.plan", ASKED).sidecar
+    assert (own.compute_capability, own.gpu, own.driver) == ("8.6", "a GPU", "570.1")
+    assert (other.compute_capability, other.gpu, other.driver) == ("8.9", None, None)
+
+
+def test_the_full_tensorrt_is_not_put_in_the_place_of_rtx(tmp_path: Path) -> None:
+    with pytest.raises(PackageMissing, match=r"pip install 'stream-harness\[trt\]'"):
+        build(catalog.onnx_file("tiny"), tmp_path / "a.plan", replace(ASKED, flavour="tensorrt"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_tensorrt_refuses_is_a_named_error_and_leaves_the_old_plan(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module.onnx_file, "read", lambda _path: read(catalog.onnx_file("tiny")))
+    file, plan = tmp_path / "a.onnx", tmp_path / "a.plan"
+    file.write_bytes(b"no network")
+    plan.write_bytes(b"old")
+    with pytest.raises(BuildFailed, match="parse"):
+        build(file, plan, ASKED)
+    assert plan.read_bytes() == b"old"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.onnx", "a.plan"]
+
+
+def test_a_builder_that_prints_no_layers_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "_serialized", lambda *_args: (b"plan", ["built"]))
+    with pytest.raises(BuildFailed, match="printed no layers"):
+        build(catalog.onnx_file("tiny"), tmp_path / "a.plan", ASKED)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_with_a_frozen_batch_is_refused_before_anything_is_built(builder: Builder, tmp_path: Path) -> None:
+    with pytest.raises(ExportRefused, match="its batch is frozen to 1"):
+        build(written(tmp_path / "a.onnx", 1), tmp_path / "a.plan", ASKED)
+    assert not builder.built
+
+
+def test_nothing_of_the_builders_log_reaches_the_terminal(
+    capfd: pytest.CaptureFixture[str], plans: dict[str, Built], tmp_path: Path
+) -> None:
+    capfd.readouterr()
+    build(catalog.onnx_file("tiny", dtype="bfloat16"), tmp_path / "a.plan", ASKED)
+    assert capfd.readouterr() == ("", "")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

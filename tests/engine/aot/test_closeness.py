@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from harness.engine.aot import closeness
+from harness.engine.aot.closeness import Closeness, Distance, measure
+from harness.engine.errors import ExportRefused, PackageMissing
+from harness.parity import catalog
+from harness.parity.compare import digest_tree
+from tests.engine.aot.exports import tiny
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_an_exported_file_is_no_farther_from_float64_than_twice_torch_itself(dtype: str) -> None:
+    found = measure(catalog.onnx_file("tiny", dtype=dtype), tiny(dtype))
+    found.check()
+    assert [d.shape for d in found.distances] == list(closeness.SHAPES)
+    eps = torch.finfo(getattr(torch, dtype)).eps
+    assert eps / 10 < found.torch < 100 * eps  # so the bound is a bound
+
+
+def test_the_decoder_has_its_dtype_and_its_values_back_afterwards() -> None:
+    decoder = tiny("bfloat16")
+    before = digest_tree(dict(decoder.state_dict()))
+    measure(catalog.onnx_file("tiny", dtype="bfloat16"), decoder, [(1, 2, 1)])
+    assert decoder.dtype is torch.bfloat16
+    assert digest_tree(dict(decoder.state_dict())) == before
+
+
+def test_it_has_them_back_where_the_comparison_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = tiny()
+    forward = decoder.transformer.forward
+
+    def fails_in_double(*args: object, **kwargs: torch.Tensor) -> object:
+        if kwargs["hidden_states"].dtype is torch.float64:
+            raise MemoryError
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(decoder.transformer, "forward", fails_in_double)
+    with pytest.raises(MemoryError):
+        measure(catalog.onnx_file("tiny"), decoder, [(1, 2, 1)])
+    assert decoder.dtype is torch.float32
+
+
+@pytest.mark.parametrize("change", [1.0001, 0.0, np.nan])
+def test_a_file_with_another_weight_is_refused(tmp_path: Path, change: float) -> None:
+    model = onnx.load(catalog.onnx_file("tiny"))
+    (table,) = (each for each in model.graph.initializer if each.name.endswith("transformer.scale_shift_table"))
+    altered = onnx.numpy_helper.to_array(table) * np.float32(change)
+    table.CopyFrom(onnx.numpy_helper.from_array(altered, table.name))
+    onnx.save(model, tmp_path / "altered.onnx")
+    with pytest.raises(ExportRefused, match="from float64"):
+        measure(tmp_path / "altered.onnx", tiny()).check()
+
+
+def test_a_defect_in_the_smallest_shape_alone_is_refused() -> None:
+    exact = Distance((3, 40, 12), 960, 1.0, 2e-7, 2e-7, 1e-6)
+    Closeness((exact,)).check()
+    with pytest.raises(ExportRefused, match="worst 0.01"):
+        Closeness((Distance((1, 2, 1), 16, 1.0, 1e-3, 2e-7, 1e-2), exact)).check()
+
+
+@pytest.mark.parametrize(("file", "passes"), [(1.99, True), (2.01, False), (float("nan"), False)])
+def test_the_bound_is_twice_torchs_own_distance(file: float, passes: bool) -> None:
+    assert Closeness((Distance((1, 2, 1), 16, 1.0, file, 1.0, file),)).passes is passes
+
+
+def test_without_onnx_runtime_there_is_an_error_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closeness, "find_spec", lambda _name: None)
+    with pytest.raises(PackageMissing, match=r"onnxruntime is not installed: pip install 'stream-harness\[onnx\]'"):
+        measure(catalog.onnx_file("tiny"), tiny())

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from harness.engine.aot import constants, export
+from harness.parity.compare import identical
+from tests.engine.aot.exports import inputs, run, single
+
+
+def frequencies() -> torch.Tensor:
+    """Of diffusers' time embedding, as torch computes them."""
+    half = 128
+    return torch.exp(-torch.log(torch.tensor(10000.0, dtype=torch.float64)).item() * torch.arange(half) / half)
+
+
+def folded(path: Path) -> dict[str, torch.Tensor]:
+    """The constants of a file by name."""
+    return {each.name: torch.tensor(onnx.numpy_helper.to_array(each)) for each in onnx.load(path).graph.initializer}
+
+
+def holds(path: Path, wanted: torch.Tensor) -> bool:
+    """Whether one of a file's constants has these very bits."""
+    found = [t.flatten() for t in folded(path).values() if t.dtype is torch.float32 and t.numel() == wanted.numel()]
+    return any(identical(each, wanted) for each in found)
+
+
+def test_folded_frequencies_have_torchs_bits_and_numpys_would_be_twice_as_far_from_float64(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(constants, "restore", lambda _model, _program: ())
+    plain = export.export(single(), tmp_path / "plain.onnx").path
+    monkeypatch.undo()
+    made = export.export(single(), tmp_path / "restored.onnx").path
+    assert not holds(plain, frequencies())
+    assert holds(made, frequencies())
+    given = inputs(single(), 8, 76, 33)
+    exact = single(torch.float64)(**given)
+    far, near = ((run(path, given) - exact).pow(2).mean().sqrt() for path in (plain, made))
+    assert far > 2 * near

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from harness.engine.aot import export as module
+from harness.engine.aot import graph
+from harness.engine.aot.export import digest, export
+from harness.engine.aot.onnx_file import read
+from harness.engine.aot.signature import INPUTS, MASK, Span
+from harness.engine.decoders import AceStepDecoder, AffineDecoder
+from harness.engine.errors import ExportRefused, InvalidInput, PackageMissing
+from harness.parity import catalog
+from harness.parity.compare import assert_identical
+from tests.engine.aot.exports import inputs, run, single, tiny
+
+DTYPES = ["float32", "float16", "bfloat16"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tensors_have_the_files_dtype_but_time_and_mask(dtype: str) -> None:
+    found = read(catalog.onnx_file("tiny", dtype=dtype))
+    wide = getattr(torch, dtype)
+    assert tuple(found.dtypes) == (*INPUTS, "velocity")
+    assert found.dtypes == {**dict.fromkeys(found.dtypes, wide), "timestep": torch.float32, MASK: torch.bool}
+
+
+def test_batch_even_frames_and_encoder_length_are_dynamic() -> None:
+    found = read(catalog.onnx_file("tiny"))
+    assert (found.rows, found.frames, found.tokens, found.frames_multiple) == (Span(1), Span(2), Span(1), 2)
+    assert (found.channels, found.context_channels, found.encoder_dim) == (8, 16, 32)
+
+
+def test_an_odd_number_of_frames_is_an_error_and_loses_no_frame_in_silence() -> None:
+    with pytest.raises(Exception, match="[Rr]eshape"):
+        run(catalog.onnx_file("tiny"), inputs(tiny(), 2, 7, 5))
+
+
+def test_every_node_is_named_by_its_module_and_only_once() -> None:
+    model = onnx.load(catalog.onnx_file("tiny"))
+    names = [node.name for node in model.graph.node]
+    assert len(set(names)) == len(names)
+    modules = {name for name, _ in tiny().transformer.named_modules()}
+    of_modules = [name for name in names if not name.startswith("graph/")]
+    assert len(of_modules) > 0.9 * len(names)
+    assert {name.rsplit("/", 1)[0] for name in of_modules} <= modules | {"decoder", "decoder.transformer"}
+    assert all(re.fullmatch(rf".*/{node.op_type}_\d+", node.name) for node in model.graph.node)
+    layer = [name for name in names if name.startswith("layers.0.self_attn.to_q/")]
+    assert any("MatMul" in name for name in layer)
+
+
+def test_no_note_of_the_exporter_and_no_place_of_this_machine_is_in_the_file() -> None:
+    data = catalog.onnx_file("tiny").read_bytes()
+    model = onnx.load_from_string(data)
+    assert not any([*model.metadata_props, *(p for node in model.graph.node for p in node.metadata_props)])
+    for text in (
+        b"stack_trace",
+        b"site-packages",
+        b".py",
+        str(Path.home()).encode(),
+        str(Path(__file__).parent).encode(),
+    ):
+        assert text not in data
+
+
+def test_there_is_no_convolution_in_it_which_bfloat16_has_no_kernel_for() -> None:
+    operators = {node.op_type for node in onnx.load(catalog.onnx_file("tiny", dtype="bfloat16")).graph.node}
+    assert "MatMul" in operators
+    assert not operators & {"Conv", "ConvTranspose"}
+
+
+def test_the_affine_decoders_file_gives_its_very_bytes() -> None:
+    decoder = AffineDecoder(16)
+    found = read(catalog.onnx_file("affine"))
+    assert (found.frames_multiple, found.tokens) == (1, Span(64, 64))
+    for rows, frames in ((1, 1), (3, 7), (8, 75)):
+        draw = torch.Generator().manual_seed(frames)
+        given = {
+            "hidden_states": torch.randn(rows, frames, 4, generator=draw),
+            "timestep": torch.rand(rows, generator=draw),
+            "encoder_hidden_states": torch.randn(rows, 64, 16, generator=draw),
+            "context_latents": torch.randn(rows, frames, 8, generator=draw),
+            MASK: torch.rand(rows, 64, generator=draw) < 0.5,
+        }
+        assert_identical(run(catalog.onnx_file("affine"), given), decoder(**given))
+
+
+def test_tracing_leaves_nothing_behind_in_the_affine_decoder(tmp_path: Path) -> None:
+    decoder = AffineDecoder(4)
+    export(decoder, tmp_path / "a.onnx", tokens=3)
+    given = {
+        "hidden_states": torch.ones(1, 40, 4),
+        "timestep": torch.ones(1),
+        "encoder_hidden_states": torch.ones(1, 3, 4),
+        "context_latents": torch.ones(1, 40, 8),
+        MASK: torch.ones(1, 3, dtype=torch.bool),
+    }
+    assert type(decoder(**given)) is torch.Tensor
+    assert_identical(run(tmp_path / "a.onnx", given), decoder(**given))
+
+
+@pytest.fixture(scope="module")
+def unmasked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file without the mask, its weights beside it."""
+    path = tmp_path_factory.mktemp("unmasked") / "tiny.onnx"
+    made = export(single(), path, mask=False, external_over=0)
+    assert (made.mask, made.data, made.path) == (False, path.with_name("tiny.onnx.data"), path)
+    assert made.size == path.stat().st_size + path.with_name("tiny.onnx.data").stat().st_size
+    return path
+
+
+def test_a_file_without_the_mask_attends_every_token(unmasked: Path) -> None:
+    assert not read(unmasked).takes_mask
+    decoder = single()
+    given = inputs(decoder, 3, 12, 9)
+    given[MASK] = torch.ones_like(given[MASK])
+    velocity = run(unmasked, {name: tensor for name, tensor in given.items() if name != MASK})
+    torch.testing.assert_close(velocity, decoder(**given), rtol=0, atol=1e-5)
+
+
+def test_weights_beyond_the_limit_go_to_a_file_beside_it(unmasked: Path) -> None:
+    assert sorted(file.name for file in unmasked.parent.iterdir()) == ["tiny.onnx", "tiny.onnx.data"]
+    assert unmasked.stat().st_size < unmasked.with_name("tiny.onnx.data").stat().st_size
+    before = digest(unmasked)
+    data = unmasked.with_name("tiny.onnx.data")
+    content = data.read_bytes()
+    data.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert digest(unmasked) != before
+    data.write_bytes(content)
+    assert digest(unmasked) == before
+
+
+def test_a_file_that_is_not_accepted_is_not_kept_and_the_old_one_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    path.write_bytes(b"old")
+
+    def refuse(file: Path) -> None:
+        assert file.is_file()
+        raise ExportRefused("too far")
+
+    with pytest.raises(ExportRefused, match="too far"):
+        export(AffineDecoder(4), path, tokens=2, accept=refuse)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
+    assert path.read_bytes() == b"old"
+
+
+def test_a_dimension_that_the_exporter_froze_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    dynamic = module._Subject.dynamic
+
+    def frozen(subject: module._Subject, *, mask: bool) -> dict[str, dict[int, object]]:
+        return {
+            name: {axis: dim for axis, dim in axes.items() if axis}
+            for name, axes in dynamic(subject, mask=mask).items()
+        }
+
+    monkeypatch.setattr(module._Subject, "dynamic", frozen)
+    with pytest.raises(ExportRefused, match="rows is 2, expected batch: the export froze"):
+        export(AffineDecoder(4), tmp_path / "a.onnx", tokens=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_the_exporter_left_in_the_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(graph, "tidy", lambda model, _prefix: model.graph.metadata_props.update({"at": str(tmp_path)}))
+    monkeypatch.setattr(graph, "check_names", lambda _names: None)
+    with pytest.raises(ExportRefused, match="a place on this machine"):
+        export(AffineDecoder(4), tmp_path / "a.onnx", tokens=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_exported_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="decoder: got Traced, expected an AceStepDecoder or an AffineDecoder"):
+        export(module.Traced(None), tmp_path / "a.onnx")
+    with pytest.raises(InvalidInput, match="tokens: got 64"):
+        export(tiny(), tmp_path / "a.onnx", tokens=64)
+    with pytest.raises(InvalidInput, match="float64, expected one of"):
+        export(AceStepDecoder.preset("tiny", dtype=torch.float64), tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_an_exporter_that_is_not_installed_is_an_error_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str
+) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == package else object())
+    with pytest.raises(PackageMissing, match=rf"{package} is not installed: pip install 'stream-harness\[onnx\]'"):
+        export(AffineDecoder(4), tmp_path / "a.onnx")
