@@ -249,12 +249,11 @@ def _data_of(path: Path) -> Path:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter warns of its own internals and of packages that are not needed; what matters is checked after it."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)
