@@ -65,6 +65,11 @@ def test_a_defect_in_the_smallest_shape_alone_is_refused() -> None:
         Closeness((Distance((1, 2, 1), 16, 1.0, 1e-3, 2e-7, 1e-2), exact)).check()
 
 
+def test_shapes_are_pooled_by_their_elements() -> None:
+    found = Closeness((Distance((1, 2, 1), 1, 1.0, 5.0, 3.0, 9.0), Distance((3, 40, 12), 3, 1.0, 1.0, 1.0, 2.0)))
+    assert (found.file, found.torch, found.worst) == (7**0.5, 3**0.5, 9.0)
+
+
 @pytest.mark.parametrize(("file", "passes"), [(1.99, True), (2.01, False), (float("nan"), False)])
 def test_the_bound_is_twice_torchs_own_distance(file: float, passes: bool) -> None:
     assert Closeness((Distance((1, 2, 1), 16, 1.0, file, 1.0, file),)).passes is passes
