@@ -33,6 +33,11 @@ class CudaStream:
         # Streams that were told of a run's end: they may be reading its output, which the next run overwrites.
         self._readers: list[torch.cuda.Stream] = []
 
+    @property
+    def handle(self) -> int:
+        """The raw stream, as CUDA's own interfaces take it."""
+        return int(self._own.cuda_stream)
+
     def launch(self, work: Callable[[], None]) -> None:
         """See `ExecutorStream.launch`."""
         for stream in (self._current(), *self._readers):

@@ -1,0 +1,38 @@
+"""Every name of TensorRT's Python API that the executor uses: what a test holds against an installed binding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+API: Mapping[str, tuple[str, ...]] = {
+    "ICudaEngine": (
+        "num_io_tensors",
+        "get_tensor_name",
+        "get_tensor_mode",
+        "get_tensor_dtype",
+        "get_tensor_shape",
+        "get_tensor_profile_shape",
+        "create_execution_context",
+    ),
+    "IExecutionContext": (
+        "set_input_shape",
+        "set_tensor_address",
+        "infer_shapes",
+        "get_tensor_shape",
+        "execute_async_v3",
+        "profiler",
+        "enqueue_emits_profile",
+        "report_to_profiler",
+    ),
+    "IProfiler": ("__init__", "report_layer_time"),
+    "DataType": ("name",),
+    "TensorIOMode": ("name",),
+}
+"""Attributes by class. They are the same in TensorRT 10.16, 11 and TensorRT-RTX."""
+
+RTX_API: Mapping[str, tuple[str, ...]] = {
+    "ICudaEngine": ("create_runtime_config",),
+    "IRuntimeConfig": ("dynamic_shapes_kernel_specialization_strategy",),
+    "DynamicShapesKernelSpecializationStrategy": ("EAGER",),
+}
+"""What TensorRT-RTX alone is asked for."""
