@@ -83,7 +83,8 @@ def check(recorded: Sidecar, found: Here) -> None:
     Raises:
         PlanMismatch: naming the first field that differs.
     """
+    absent = "no CUDA device" if found.compute_capability is None else "not known"
     for field in (*_ALWAYS, *_WHERE_RECORDED):
         built, have = getattr(recorded, field), getattr(found, field)
         if built != have and not (field in _WHERE_RECORDED and built is None):
-            raise PlanMismatch(field, built, "not known" if have is None else have)
+            raise PlanMismatch(field, built, absent if have is None else have)

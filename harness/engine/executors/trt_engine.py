@@ -85,25 +85,25 @@ def signature(engine: Any, recorded: Sidecar) -> Signature:
     )
 
 
-def row_limits(engine: Span, max_rows: int | None, pin_rows: int | None) -> RowLimits:
+def row_limits(takes: Span, max_rows: int | None, pin_rows: int | None) -> RowLimits:
     """How many rows runs of an engine have.
 
     Args:
-        engine: the rows that it takes. One that takes one number alone always runs that many.
+        takes: the rows that the engine takes. One that takes one number alone always runs that many.
         max_rows: the caller's ceiling, None where the engine's is enough.
         pin_rows: rows that every run shall have, or None.
 
     Raises:
         InvalidInput: the engine does not take so many or so few.
     """
-    high = engine.low if engine.high is None else engine.high
-    if pin_rows is None and engine.low == high:
+    high = takes.low if takes.high is None else takes.high
+    if pin_rows is None and takes.low == high:
         pin_rows = high
     most = high if max_rows is None else min(high, checks.integer("max_rows", max_rows, 1))
     if pin_rows is not None:
-        return RowLimits(min(most, checks.integer("pin_rows", pin_rows, engine.low, high)), pin_rows)
-    if most < engine.low:
-        raise InvalidInput("max_rows", most, f"at least {engine.low}, the fewest rows that the engine takes")
+        return RowLimits(min(most, checks.integer("pin_rows", pin_rows, takes.low, high)), pin_rows)
+    if most < takes.low:
+        raise InvalidInput("max_rows", most, f"at least {takes.low}, the fewest rows that the engine takes")
     return RowLimits(most)
 
 
