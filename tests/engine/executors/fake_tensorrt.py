@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -113,6 +114,11 @@ def plan(folder: Path, made: Made | None = None, name: str = "tiny.plan", **reco
     )
     write(file, replace(sidecar, **recorded))
     return file
+
+
+@lru_cache
+def tiny(device: str = "cpu") -> AceStepDecoder:
+    return AceStepDecoder.preset("tiny", 0, device=device)
 
 
 class Memory:
@@ -316,7 +322,7 @@ class FakeRuntime:
         on: Callable[[int], AbstractContextManager[Any]] | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self.decoder = decoder or AceStepDecoder.preset("tiny", 0, device=device)
+        self.decoder = decoder or tiny(device)
         self.tape: list[tuple[Any, ...]] = []
         self.broken: dict[str, Any] = {}
         self.layers = {"gemm": 1.5, "kgen": 0.25}
