@@ -10,13 +10,16 @@ STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test lint sabotage mutants clean help
+.PHONY: run test test-tensorrt lint sabotage mutants clean help
 
 run: $(STAMP)  ## check the engine against its blessed captures
 	$(BIN)/python -m harness check $(ARGS)
 
 test: $(STAMP)  ## run the tests, with coverage; ARGS="-k name" selects some
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+test-tensorrt: $(STAMP)  ## build and run TensorRT engines, on a machine that has the GPU; EXTRAS=test,onnx,trt for the full one
+	HARNESS_REQUIRE_TENSORRT=1 $(BIN)/python -m pytest -rfEsP -m tensorrt tests/tensorrt $(ARGS)
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/python -m ruff check .
@@ -42,4 +45,4 @@ clean:  ## remove .venv and everything that the other targets write
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile

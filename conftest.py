@@ -40,8 +40,10 @@ def pytest_report_header() -> list[str]:
     """Which contracts this run can hold the engine to, and which it cannot."""
     import torch  # noqa: PLC0415 - coverage starts after this file is imported
 
+    from tests.tensorrt import ledger  # noqa: PLC0415 - coverage starts after this file is imported
+
     gpu = _held_to("cuda") if torch.cuda.is_available() else "contracts of GPUs: not tested here, they need the GPU"
-    return [_held_to("cpu"), gpu]
+    return [_held_to("cpu"), gpu, ledger.header(ledger.absent())]
 
 
 def _held_to(device: str) -> str:
@@ -70,7 +72,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Name the time rails that were not measured."""
+    """Name the tests that had no TensorRT to run on, and the time rails that were not measured."""
+    from tests.tensorrt import ledger  # noqa: PLC0415 - coverage starts after this file is imported
+
+    not_run = ledger.not_run(terminalreporter.stats.get("skipped", []))
+    if not_run:
+        terminalreporter.section("tests of TensorRT engines that did not run here")
+        for line in ledger.lines(not_run):
+            terminalreporter.line(line)
     missing = rails.unmeasured(config)
     if missing:
         terminalreporter.section("time rails that were not measured", red=True)
