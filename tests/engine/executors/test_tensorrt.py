@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -392,6 +393,18 @@ def test_two_launched_runs_of_two_shapes_are_each_bound_when_they_begin(make: Ma
     executor.stream.join()
     for rows, out in outs.items():
         assert_identical(out, expected(batch(rows)))
+
+
+def test_a_batch_is_kept_until_the_next_run_may_no_longer_read_it(make: Make) -> None:
+    """On a GPU the engine reads it after the host has gone on, and memory that is let go is given out again."""
+    executor = make()
+    given = batch(2)
+    alive = weakref.ref(given)
+    run_to_end(executor, given)
+    del given
+    assert alive() is not None
+    run_to_end(executor, batch(2))
+    assert alive() is None
 
 
 # Swap.
