@@ -257,6 +257,7 @@ def wider(name: str) -> Batch:
         (wider("context_latents"), "context channels: got 32, the engine takes 16"),
         (wider("encoder_hidden_states"), "encoder width E: got 64, the engine takes 32"),
     ],
+    ids=["few-frames", "many-frames", "tokens", "channels", "context", "encoder-width"],
 )
 def test_what_the_engine_was_not_made_for_is_refused_before_anything_is_allocated(
     make: Make, runtime: FakeRuntime, given: Batch, says: str
@@ -449,6 +450,7 @@ def test_the_new_engine_keeps_the_rows_that_the_executor_was_asked_for(make: Mak
         (Made(channels=4), "an engine whose channels is 4"),
         (Made(encoder_dim=64), "an engine whose encoder_dim is 64"),
     ],
+    ids=["rows", "rows-of-one-input", "mask", "channels", "encoder-width"],
 )
 def test_an_engine_that_pipelines_were_not_made_for_is_not_swapped_in(
     make: Make, runtime: FakeRuntime, tmp_path: Path, made: Made, says: str

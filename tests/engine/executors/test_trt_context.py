@@ -82,6 +82,7 @@ def test_a_run_computes_what_the_decoder_does(runtime: FakeRuntime, context: Con
         ("execute_async_v3", False, r"refused execute_async_v3\(0x51de\): it returned False"),
         ("execute_async_v3", RuntimeError("no"), r"execute_async_v3\(0x51de\) raised RuntimeError"),
     ],
+    ids=[f"{call}-{how}" for call in ("shape", "address", "infer", "output", "execute") for how in ("no", "raises")],
 )  # fmt: skip
 def test_what_it_refuses_is_named_and_the_next_run_binds_everything_anew(
     runtime: FakeRuntime, context: Context, call: str, answer: Any, says: str

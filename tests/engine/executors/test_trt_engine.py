@@ -64,6 +64,7 @@ def test_a_dtype_that_no_buffer_can_have_is_named(tmp_path: Path) -> None:
         (Made(rows=(1, 5, 8)), "profile of hidden_states"),
         (Made(masked=False), "dtypes of encoder_mask: the metadata says None, the engine bool"),
     ],
+    ids=["dtype", "maximum", "optimum", "mask"],
 )
 def test_an_engine_that_its_metadata_does_not_describe_is_refused(tmp_path: Path, recorded: Made, says: str) -> None:
     with pytest.raises(PlanCorrupt, match=says):
