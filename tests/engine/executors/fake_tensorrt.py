@@ -204,6 +204,7 @@ class FakeEngine(Held):
         return dims(self._made.shape(name))
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[Any]:
+        assert -1 in self._made.shape(name), f"{name} is of one shape and has no profile"
         return [dims(shape) for shape in self._made.profile(name)]
 
     def create_runtime_config(self) -> FakeConfig:
