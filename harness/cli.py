@@ -18,7 +18,7 @@ from rich.text import Text
 
 from harness import __version__
 from harness.checked import Checked
-from harness.commands import engines
+from harness.commands import engines, profile
 from harness.engine.config import Integrator, Switches
 from harness.engine.errors import InvalidInput
 from harness.engine.request import GuidanceMode
@@ -343,6 +343,7 @@ def _exit_code(tried: Mapping[float, revisions.Comparison], calibrate: bool) -> 
 
 main.add_command(engines.export_command)
 main.add_command(engines.build_command)
+main.add_command(profile.profile_command)
 
 
 @main.command("_digests", hidden=True)

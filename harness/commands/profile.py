@@ -1,0 +1,205 @@
+"""`python -m harness profile`: what the layers of a decoder take, and how much of it can be attributed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+import torch
+from rich.console import Console
+
+from harness.engine.aot.export import DTYPES, export
+from harness.engine.errors import BatchTooLarge, EngineError, ExecutorError, InvalidInput, OutsideProfile
+from harness.parity import catalog, platform, store
+from harness.rails import layer_files, layer_onnx, layer_sources, layer_tables
+from harness.rails.layer_sources import EngineSubject, Subject, TorchSubject
+from harness.rails.layers import Profile, Report
+
+COULD_NOT_RUN = 125
+
+_NAMES = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_COUNT = click.IntRange(min=1)
+_OFFLINE = ("from_json", "layers_of")
+
+
+class Runs(StrEnum):
+    """What can be run and profiled."""
+
+    EAGER = "eager"
+    STATIC = "static"
+    ONNX = "onnx"
+    TENSORRT = "tensorrt"
+
+
+@click.command("profile")
+@click.option("--executor", type=click.Choice([*map(str, Runs)]), default="eager", show_default=True, help="What runs.")
+@click.option("--engine", type=_FILE, help="A plan for tensorrt, or an ONNX file for onnx instead of --decoder.")
+@click.option("--decoder", default="tiny", show_default=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
+@click.option("--dtype", type=click.Choice(_NAMES), default="float32", show_default=True, help="Of the decoder.")
+@click.option("--device", help="Where it runs: cuda for tensorrt, else cpu unless this says otherwise.")
+@click.option("--batch", default=4, type=_COUNT, show_default=True, help="Rows of a run.")
+@click.option("--seq-len", default=750, type=_COUNT, show_default=True, help="Latent frames T; 25 are a second.")
+@click.option("--enc-len", default=200, type=_COUNT, show_default=True, help="Tokens L of the condition.")
+@click.option("--iters", default=20, type=_COUNT, show_default=True, help="Runs for the wall time, and profiled runs.")
+@click.option("--warmup", default=3, type=_COUNT, show_default=True, help="Runs before either.")
+@click.option("--threads", default=1, type=_COUNT, show_default=True, help="Of a CPU's operators.")
+@click.option("--top", default=15, type=_COUNT, show_default=True, help="Layers that are listed.")
+@click.option("--from-json", type=_FILE, help="Instead of a run: what trtexec --exportProfile wrote.")
+@click.option("--layers", type=_FILE, help="With --from-json: what trtexec --exportLayerInfo wrote.")
+@click.option("--layers-of", type=_FILE, help="Instead of a run: the layers of a built plan, by number, without times.")
+@click.option("--json", "json_path", type=_FILE, help="Write everything here too.")
+@click.pass_context
+def profile_command(context: click.Context, /, **options: Any) -> None:
+    """Say which layers a run of the decoder takes its time in: per layer, by category, and what is left over.
+
+    The wall time of runs without a profiler comes first, then the layers' averages over profiled ones. The residual is
+    the wall time less the layers; it is negative where layers overlap, or where the profiler slows them. What is opaque
+    and what no rule knows is printed as unattributed.
+
+    Exits with 2 on a wrong command line, and with 125 where there is nothing to profile: a package or a plan's metadata
+    is missing, a plan is of another GPU or version, or a file is no profile.
+    """
+    _check(context, options)
+    try:
+        report = Report(_profile(options))
+    except InvalidInput as error:
+        raise click.UsageError(str(error)) from error
+    except (EngineError, ExecutorError, BatchTooLarge, OutsideProfile) as error:
+        click.echo(f"cannot profile: {type(error).__name__}: {error}", err=True)
+        sys.exit(COULD_NOT_RUN)
+    if options["json_path"] is not None:
+        document = json.dumps(report.document(), indent=2, allow_nan=False)
+        store.replace(options["json_path"], f"{document}\n".encode())
+    console = Console()
+    for part in layer_tables.tables(report, options["top"]):
+        # Rich would break a line where a log has no width.
+        (click.echo if isinstance(part, str) else console.print)(part)
+
+
+def _check(context: click.Context, options: Mapping[str, Any]) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        UsageError: two sources, or an option of another one.
+    """
+    offline = [name for name in _OFFLINE if options[name] is not None]
+    if offline:
+        kept = {*_OFFLINE, "layers", "top", "json_path"}
+        given = [name for name in options if context.get_parameter_source(name) is not _DEFAULT and name not in kept]
+        if len(offline) > 1 or given:
+            words = ", ".join(f"--{name.replace('_', '-')}" for name in [*offline, *given])
+            raise click.UsageError(f"{words}: a profile is of a file or of a run, not of both")
+    if options["layers"] is not None and options["from_json"] is None:
+        raise click.UsageError("--layers goes with --from-json")
+    if options["executor"] == Runs.TENSORRT and options["engine"] is None and not offline:
+        raise click.UsageError("--executor tensorrt needs --engine, a built plan")
+    if options["executor"] in (Runs.EAGER, Runs.STATIC) and options["engine"] is not None:
+        raise click.UsageError("--engine goes with --executor tensorrt or onnx")
+
+
+_DEFAULT = click.core.ParameterSource.DEFAULT
+
+
+def _profile(options: Mapping[str, Any]) -> Profile:
+    if options["from_json"] is not None:
+        return layer_files.trtexec(options["from_json"], options["layers"])
+    if options["layers_of"] is not None:
+        return layer_files.plan(options["layers_of"])
+    with platform.threads(options["threads"]), SUBJECTS[Runs(options["executor"])](options) as subject:
+        provenance = {**_provenance(options), **subject.provenance}
+        return layer_sources.profiled(subject, options["iters"], options["warmup"], provenance)
+
+
+@contextmanager
+def _torch(options: Mapping[str, Any]) -> Iterator[Subject]:
+    device = options["device"] or "cpu"
+    decoder = catalog.decoder(options["decoder"], dtype=getattr(torch, options["dtype"]), device=device)
+    batch = layer_sources.batch(_shape(options), *catalog.widths(decoder), device)
+    executor = catalog.executor(options["executor"], decoder, options["batch"], device=device)
+    try:
+        yield TorchSubject(executor, decoder, batch)
+    finally:
+        executor.close()
+
+
+@contextmanager
+def _onnx(options: Mapping[str, Any]) -> Iterator[Subject]:
+    if options["device"] not in (None, "cpu"):
+        raise InvalidInput("device", options["device"], "cpu, which is where ONNX Runtime runs here")
+    if options["dtype"] == "bfloat16":
+        raise InvalidInput("dtype", "bfloat16", "float32 or float16: ONNX Runtime has no bfloat16 on a CPU")
+    file = options["engine"] or onnx_file(options["decoder"], options["dtype"], options["enc_len"])
+    yield layer_onnx.OnnxSubject(file, _shape(options), options["threads"])
+
+
+@contextmanager
+def _tensorrt(options: Mapping[str, Any]) -> Iterator[Subject]:
+    device = options["device"] or "cuda"
+    executor = tensorrt_executor(options["engine"], device)
+    try:
+        profile = executor.sidecar.profile
+        widths = (profile["hidden_states"][0][2], profile["encoder_hidden_states"][0][2])
+        yield EngineSubject(executor, layer_sources.batch(_shape(options), *widths, device))
+    finally:
+        executor.close()
+
+
+SUBJECTS: Mapping[Runs, Callable[[Mapping[str, Any]], Any]] = {
+    Runs.EAGER: _torch,
+    Runs.STATIC: _torch,
+    Runs.ONNX: _onnx,
+    Runs.TENSORRT: _tensorrt,
+}
+"""How each is opened for its profile, and closed after it."""
+
+
+def onnx_file(decoder: str, dtype: str, tokens: int) -> Path:
+    """A decoder by name as an ONNX file, in a folder that goes with the process."""
+    made = catalog.decoder(decoder, dtype=getattr(torch, dtype))
+    path = Path(_exports().name) / f"{dtype}.onnx"
+    return export(made, path, tokens=tokens if decoder == catalog.AFFINE else None).path
+
+
+@lru_cache(maxsize=1)
+def _exports() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="harness-profile-")
+
+
+def tensorrt_executor(plan: Path, device: str) -> Any:
+    """A plan's executor. Its module is imported only here, as nothing else needs what it needs."""
+    return import_module("harness.engine.executors.tensorrt").TensorRTExecutor(plan, device=device)
+
+
+def _shape(options: Mapping[str, Any]) -> tuple[int, int, int]:
+    return options["batch"], options["seq_len"], options["enc_len"]
+
+
+def _provenance(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What is run, where and by what."""
+    engine = options["engine"]
+    device = options["device"] or ("cuda" if options["executor"] == Runs.TENSORRT else "cpu")
+    return {
+        "executor": options["executor"],
+        "engine": None if engine is None else engine.name,
+        "decoder": options["decoder"] if engine is None else None,
+        "dtype": options["dtype"] if engine is None else None,
+        "device": device,
+        "platform": platform.name(device),
+        "batch": options["batch"],
+        "seq_len": options["seq_len"],
+        "enc_len": options["enc_len"],
+        "iters": options["iters"],
+        "warmup": options["warmup"],
+        "threads": options["threads"],
+        "torch": torch.__version__,
+    }

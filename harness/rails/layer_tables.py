@@ -1,0 +1,66 @@
+"""What a profile of layers looks like to a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.table import Column, Table
+from rich.text import Text
+
+from harness.rails.layer_rules import RULES_VERSION
+from harness.rails.layers import Report
+
+
+def tables(report: Report, top: int) -> Iterator[Table | str]:
+    """The figures, the categories, the `top` layers that take most, and what a reader has to know."""
+    yield _facts(report)
+    yield _categories(report)
+    yield _layers(report, top)
+    yield from report.notes()
+    unattributed = report.unattributed
+    by = "time" if report.timed else "layers"
+    yield (
+        f"unattributed: {unattributed.share:.2%} of the {by}, {unattributed.layers} of {len(report.rows)} layers "
+        f"(rules {RULES_VERSION})"
+    )
+
+
+def _facts(report: Report) -> Table:
+    table = Table(show_header=False)
+    for name, value in report.profile.provenance.items():
+        if value not in (None, [], {}):
+            table.add_row(name, Text(str(value), overflow="fold"))
+    table.add_row("source", report.profile.source)
+    if report.timed:
+        table.add_row("profiled runs", str(report.profile.runs))
+        table.add_row("wall, ms a run", "not measured" if report.wall is None else f"{report.wall:.3f}")
+        table.add_row("sum of layers, ms", f"{report.sum_ms:.3f}")
+    if report.residual is not None and report.residual_share is not None:
+        table.add_row("residual, ms", f"{report.residual:+.3f} ({report.residual_share:+.1%} of the wall time)")
+    return table
+
+
+def _categories(report: Report) -> Table:
+    right = [Column(name, justify="right") for name in ("layers", "ms", "share")]
+    table = Table("category", *right)
+    for category, part in report.categories.items():
+        table.add_row(str(category), str(part.layers), _ms(report, part.ms), f"{part.share:.1%}")
+    return table
+
+
+def _layers(report: Report, top: int) -> Table:
+    right = [Column(name, justify="right", no_wrap=True) for name in ("ms", "share", "calls")]
+    table = Table(Column("layer", overflow="fold"), Column("category", no_wrap=True), *right)
+    for row in report.rows[:top]:
+        table.add_row(
+            Text(row.timed.facts.layer.name),
+            str(row.category),
+            _ms(report, row.timed.ms),
+            f"{row.share:.1%}",
+            f"{row.timed.calls:g}",
+        )
+    return table
+
+
+def _ms(report: Report, ms: float) -> str:
+    return f"{ms:.3f}" if report.timed else ""
