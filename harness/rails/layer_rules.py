@@ -195,18 +195,17 @@ class Rule:
     matches: Matcher
 
 
-def _kinds(words: str) -> OfKind:
-    return OfKind(frozenset(words.split()))
+def _kinds(*kinds: str) -> OfKind:
+    return OfKind(frozenset(kinds))
 
 
 RULES: tuple[Rule, ...] = (
     Rule("reformat", Category.COPY, Named(r"^Reformatting CopyNode ")),
     Rule("foreign-node", Category.OPAQUE, Named(r"\{ForeignNode\[")),
-    Rule("myelin-blob", Category.OPAQUE, _kinds("myelin")),
-    Rule("stream-order", Category.COPY, _kinds("signal wait")),
+    Rule("stream-order", Category.COPY, _kinds("signal", "wait")),
     Rule("stream-order-name", Category.COPY, Named(r"^(?:entry|exit)\^bb\^(?:signal|wait)\^")),
     Rule("host-shapes", Category.COPY, _kinds("shape_call")),
-    Rule("fused-attention-kernel", Category.ATTENTION, Named(r"^_gemm_mha_v\d|^_?fmha_|^_?flash_attention")),
+    Rule("fused-attention-kernel", Category.ATTENTION, Named(r"^_gemm_mha_v\d")),
     Rule("softmax", Category.ATTENTION, Does(ops.ATTENTION, _SOFTMAX_PIECES)),
     Rule(
         "product-of-activations",
@@ -219,23 +218,13 @@ RULES: tuple[Rule, ...] = (
     Rule("copies-by-spelling", Category.COPY, Spelled(_COPY_PIECES, within=_COPY_PIECES)),
     Rule("elementwise", Category.POINTWISE, Does(ops.POINTWISE)),
     Rule("copies", Category.COPY, OnlyDoes(ops.COPY)),
-    Rule("softmax-by-spelling", Category.ATTENTION, Spelled(_SOFTMAX_PIECES & {"Maxr"})),
+    Rule("softmax-by-spelling", Category.ATTENTION, Spelled(frozenset(("Maxr",)))),
     Rule("product-by-spelling", Category.GEMM, Spelled(_PRODUCT_PIECES)),
     Rule("norm-by-spelling", Category.NORM, Spelled(frozenset(("Mean",)))),
     Rule("elementwise-by-spelling", Category.POINTWISE, Spelled(_POINTWISE_PIECES, _POINTWISE_PIECES | _COPY_PIECES)),
-    Rule("product-kernel", Category.GEMM, Named(r"^(?:sm\d+|volta|turing|ampere|hopper|cutlass)_.*(?:gemm|fprop)")),
-    Rule(
-        "product-kind",
-        Category.GEMM,
-        _kinds(
-            "gemm correlation deconv convolution caskconvolution caskgemmconvolution caskdeconvolution "
-            "caskdeconvolutionv2 deconvolution matrixmultiply caskgemmmatrixmultiply fullyconnected"
-        ),
-    ),
-    Rule("softmax-kind", Category.ATTENTION, _kinds("softmax cudasoftmax casksoftmax softmaxv2")),
-    Rule("norm-kind", Category.NORM, _kinds("normalization")),
-    Rule("elementwise-kind", Category.POINTWISE, _kinds("pointwise pointwisev2 elementwise activation unary scale")),
-    Rule("copy-kind", Category.COPY, _kinds("reformat noop shuffle slice concatenation gather cast constant")),
+    Rule("product-kernel", Category.GEMM, Named(r"^(?:sm\d+|ampere|volta|turing|hopper)_.*gemm")),
+    Rule("product-kind", Category.GEMM, _kinds("gemm", "caskconvolution", "caskgemmconvolution", "convolution")),
+    Rule("elementwise-kind", Category.POINTWISE, _kinds("scale", "pointwise", "pointwisev2")),
     Rule("shuffle-name", Category.COPY, Named(r"^shuffle_(?:before|between|after)_")),
 )
 

@@ -251,7 +251,10 @@ def scopes(decoder: Any) -> Iterator[None]:
     with ExitStack() as hooks:
         for path, module in decoder.named_modules():
             if path:
-                for handle in (module.register_forward_pre_hook(enter(path)), module.register_forward_hook(leave)):
+                for handle in (
+                    module.register_forward_pre_hook(enter(path)),
+                    module.register_forward_hook(leave, always_call=True),
+                ):
                     hooks.callback(handle.remove)
         yield
 
