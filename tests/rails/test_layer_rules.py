@@ -143,6 +143,7 @@ def test_nothing_inside_an_opaque_blob_is_read_whatever_its_name_and_metadata_sa
     [
         "__mye4691_myl0_3",
         "__myl_IotaCastAddReshMulSinConcReshCosConcReshAddSqrtDivMulMulMulReshSlicReshNegSlicReshConcMulEtc_myl0_19",
+        "__myl_TranCastMulMeanAddSqrtDivMulCastMulReshReshAddReshAddSlicSlicSlicSlicSlicSlicAddSlicSlicEtc_myl0_12",
         "__myl_MulScatAdd_myl0_3",
         "node_of_gpu_0/conv1_1 + node_of_gpu_0/res_conv1_bn_1 + node_of_gpu_0/res_conv1_bn_2",
         "Conv_62 + CustomGeluPlugin_63",

@@ -196,8 +196,9 @@ def test_a_module_that_fails_leaves_no_scope_open():
             return self.inner(x)
 
     model = Failing()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as found:
-        with scopes(model), pytest.raises(RuntimeError):
+    recorded = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True)
+    with recorded as found, scopes(model):
+        with pytest.raises(RuntimeError):
             model(torch.zeros(3, 5))
         torch.zeros(2) + 1
     (addition,) = [each for each in found.events() if each.name == "aten::add"]
