@@ -7,17 +7,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
-from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 import torch
 from rich.console import Console
 
-from harness.engine.aot.export import DTYPES, export
+from harness.engine.aot.export import DTYPES
 from harness.engine.errors import BatchTooLarge, EngineError, ExecutorError, InvalidInput, OutsideProfile
 from harness.parity import catalog, platform, store
 from harness.rails import layer_files, layer_onnx, layer_sources, layer_tables
@@ -138,7 +136,7 @@ def _onnx(options: Mapping[str, Any]) -> Iterator[Subject]:
         raise InvalidInput("device", options["device"], "cpu, which is where ONNX Runtime runs here")
     if options["dtype"] == "bfloat16":
         raise InvalidInput("dtype", "bfloat16", "float32 or float16: ONNX Runtime has no bfloat16 on a CPU")
-    file = options["engine"] or onnx_file(options["decoder"], options["dtype"], options["enc_len"])
+    file = options["engine"] or catalog.onnx_file(options["decoder"], dtype=options["dtype"], tokens=options["enc_len"])
     yield layer_onnx.OnnxSubject(file, _shape(options), options["threads"])
 
 
@@ -161,18 +159,6 @@ SUBJECTS: Mapping[Runs, Callable[[Mapping[str, Any]], Any]] = {
     Runs.TENSORRT: _tensorrt,
 }
 """How each is opened for its profile, and closed after it."""
-
-
-def onnx_file(decoder: str, dtype: str, tokens: int) -> Path:
-    """A decoder by name as an ONNX file, in a folder that goes with the process."""
-    made = catalog.decoder(decoder, dtype=getattr(torch, dtype))
-    path = Path(_exports().name) / f"{dtype}.onnx"
-    return export(made, path, tokens=tokens if decoder == catalog.AFFINE else None).path
-
-
-@lru_cache(maxsize=1)
-def _exports() -> TemporaryDirectory[str]:
-    return TemporaryDirectory(prefix="harness-profile-")
 
 
 def tensorrt_executor(plan: Path, device: str) -> Any:

@@ -33,34 +33,38 @@ def _facts(report: Report) -> Table:
     table.add_row("source", report.profile.source)
     if report.timed:
         table.add_row("profiled runs", str(report.profile.runs))
-        table.add_row("wall, ms a run", "not measured" if report.wall is None else f"{report.wall:.3f}")
+        table.add_row("wall, ms a run", _wall(report))
         table.add_row("sum of layers, ms", f"{report.sum_ms:.3f}")
     if report.residual is not None and report.residual_share is not None:
         table.add_row("residual, ms", f"{report.residual:+.3f} ({report.residual_share:+.1%} of the wall time)")
     return table
 
 
+def _wall(report: Report) -> str:
+    if report.wall is None:
+        return "not measured"
+    samples = report.profile.wall_ms
+    return f"{report.wall:.3f} (median; {min(samples):.3f} to {max(samples):.3f})"
+
+
 def _categories(report: Report) -> Table:
-    right = [Column(name, justify="right") for name in ("layers", "ms", "share")]
-    table = Table("category", *right)
+    table = Table("category", *_right(*(("layers", "ms", "share") if report.timed else ("layers", "share"))))
     for category, part in report.categories.items():
-        table.add_row(str(category), str(part.layers), _ms(report, part.ms), f"{part.share:.1%}")
+        ms = [f"{part.ms:.3f}"] if report.timed else []
+        table.add_row(str(category), str(part.layers), *ms, f"{part.share:.1%}")
     return table
 
 
 def _layers(report: Report, top: int) -> Table:
-    right = [Column(name, justify="right", no_wrap=True) for name in ("ms", "share", "calls")]
-    table = Table(Column("layer", overflow="fold"), Column("category", no_wrap=True), *right)
+    """Times where there are some, else which rule says so."""
+    figures = _right("ms", "share", "calls") if report.timed else [Column("rule", no_wrap=True)]
+    table = Table(Column("layer", overflow="fold"), Column("category", no_wrap=True), *figures)
     for row in report.rows[:top]:
-        table.add_row(
-            Text(row.timed.facts.layer.name),
-            str(row.category),
-            _ms(report, row.timed.ms),
-            f"{row.share:.1%}",
-            f"{row.timed.calls:g}",
-        )
+        times = (f"{row.timed.ms:.3f}", f"{row.share:.1%}", f"{row.timed.calls:g}")
+        words = times if report.timed else (row.rule or "none",)
+        table.add_row(Text(row.timed.facts.layer.name), str(row.category), *words)
     return table
 
 
-def _ms(report: Report, ms: float) -> str:
-    return f"{ms:.3f}" if report.timed else ""
+def _right(*names: str) -> list[Column]:
+    return [Column(name, justify="right", no_wrap=True) for name in names]

@@ -29,6 +29,10 @@ def test_the_residual_is_printed_with_its_sign_and_share():
     assert "-1.000 (-20.0% of the wall time)" in printed(profile(("a/MatMul_1", 6.0)))
 
 
+def test_the_wall_time_is_printed_with_the_spread_of_its_samples():
+    assert "5.000 (median; 4.000 to 9.000)" in printed(profile(("a/MatMul_1", 4.0), wall=(4.0, 9.0, 5.0)))
+
+
 def test_only_the_top_layers_are_listed_and_brackets_in_a_name_are_not_markup():
     text = printed(profile(("{ForeignNode[a...b]}", 3.0), ("a/MatMul_1", 2.0), ("b/Add_3", 1.0)), top=2)
     assert "{ForeignNode[a...b]}" in text
@@ -45,7 +49,8 @@ def test_a_list_without_times_prints_none():
     text = printed(profile(("a/MatMul_1", 0.0), ("?", 0.0), wall=(), runs=0))
     assert "unattributed: 50.00% of the layers, 1 of 2 layers" in text
     assert "wall" not in text
-    assert "0.000" not in text
+    assert "ms" not in text
+    assert "product" in text
 
 
 def test_a_profile_from_a_file_says_that_the_wall_time_was_not_measured():
