@@ -136,7 +136,9 @@ def _onnx(options: Mapping[str, Any]) -> Iterator[Subject]:
         raise InvalidInput("device", options["device"], "cpu, which is where ONNX Runtime runs here")
     if options["dtype"] == "bfloat16":
         raise InvalidInput("dtype", "bfloat16", "float32 or float16: ONNX Runtime has no bfloat16 on a CPU")
-    file = options["engine"] or catalog.onnx_file(options["decoder"], dtype=options["dtype"], tokens=options["enc_len"])
+    # The affine decoder's file has a static encoder length; the others' files are shared whatever the length is.
+    tokens = {"tokens": options["enc_len"]} if options["decoder"] == catalog.AFFINE else {}
+    file = options["engine"] or catalog.onnx_file(options["decoder"], dtype=options["dtype"], **tokens)
     yield layer_onnx.OnnxSubject(file, _shape(options), options["threads"])
 
 

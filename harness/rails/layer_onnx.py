@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from harness.engine.aot.layers import Layer
-from harness.engine.errors import InvalidInput, PackageMissing
+from harness.engine.errors import ExecutorError, ExportRefused, InvalidInput, PackageMissing
 from harness.rails import layer_sources
 from harness.rails.layer_rules import Facts
 from harness.rails.layer_sources import Tally
@@ -42,6 +43,7 @@ class OnnxSubject:
     Raises:
         PackageMissing: ONNX Runtime is not installed.
         InvalidInput: there is no such file, it is no exported decoder, or T is not what it takes.
+        ExportRefused: ONNX Runtime cannot load it: no whole ONNX file, or a dtype that it does not have on a CPU.
     """
 
     path: Path
@@ -62,18 +64,22 @@ class OnnxSubject:
         self.feed = feed(self._session.get_inputs(), self.shape)
 
     def run(self) -> None:
-        """See `Subject.run`."""
-        self._session.run(None, self.feed)
+        """See `Subject.run`.
+
+        Raises:
+            ExecutorError: ONNX Runtime refuses these sizes.
+        """
+        with self._named_errors(ExecutorError):
+            self._session.run(None, self.feed)
 
     def layers(self, runs: int, warmup: int) -> tuple[list[Timed], bool]:
         """See `Subject.layers`. The profile is written to a temporary folder."""
         self._session = None  # two sessions of a large file may not fit
         with TemporaryDirectory(prefix="harness-profile-") as folder:
-            session = self._loaded(str(Path(folder) / "onnx"))
+            self._session = self._loaded(str(Path(folder) / "onnx"))
             for _ in range(warmup + runs):
-                session.run(None, self.feed)
-            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        self._session = session
+                self.run()
+            events = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
         return nodes(events, runs, warmup), False
 
     def _loaded(self, profile: str | None = None) -> Any:
@@ -86,7 +92,20 @@ class OnnxSubject:
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = profile
-        return runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+        with self._named_errors(ExportRefused):
+            return runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+
+    @contextmanager
+    def _named_errors(self, error: type[Exception]) -> Iterator[None]:
+        """Raise `error` for ONNX Runtime's exceptions, which have no base class of their own."""
+        state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+        refusals = tuple(
+            each for each in vars(state).values() if isinstance(each, type) and issubclass(each, Exception)
+        )
+        try:
+            yield
+        except refusals as refusal:
+            raise error(f"{self.path}: ONNX Runtime on a CPU refuses it: {refusal}") from refusal
 
 
 def feed(inputs: Sequence[Any], shape: tuple[int, int, int]) -> dict[str, Any]:

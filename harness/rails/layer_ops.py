@@ -57,7 +57,10 @@ COPY = _words(
 )
 """Operators that compute no value: they move, convert, reshape, make room for or look up what there is."""
 
-KNOWN = ATTENTION | PRODUCT | NORM | POINTWISE | COPY
+REDUCTION = _words("reducemax reducesum")
+"""Reductions that are no norm's: here only a softmax takes them."""
+
+KNOWN = ATTENTION | PRODUCT | NORM | POINTWISE | COPY | REDUCTION
 
 _NAMESPACE = re.compile(r"^[a-z_0-9]+::")
 _NUMBER = re.compile(r"_\d+$")

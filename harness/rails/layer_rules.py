@@ -215,6 +215,8 @@ RULES: tuple[Rule, ...] = (
     Rule("product", Category.GEMM, Does(ops.PRODUCT, _PRODUCT_PIECES, told=True)),
     Rule("norm", Category.NORM, Does(ops.NORM, _NORM_PIECES)),
     Rule("part-of-norm", Category.NORM, Does(ops.POINTWISE | {"sum"}, _NORM_PIECES, module=_MODULE_OF_NORM)),
+    # Of a softmax that a runtime takes apart, as ONNX Runtime does in float16. Its elementwise parts stay elementwise.
+    Rule("reduction-of-softmax", Category.ATTENTION, Does(ops.REDUCTION, _SOFTMAX_PIECES)),
     Rule("copies-by-spelling", Category.COPY, Spelled(_COPY_PIECES, within=_COPY_PIECES)),
     Rule("elementwise", Category.POINTWISE, Does(ops.POINTWISE)),
     Rule("copies", Category.COPY, OnlyDoes(ops.COPY)),

@@ -85,6 +85,7 @@ EXAMPLES = {
         ran("layers.0.cross_attn.norm_k/Pow_182", "Pow"),
         ran("transformer.layers.1.self_attn.norm_k/aten::sum", "aten::sum"),
     ],
+    "reduction-of-softmax": [ran("ReduceMax_490", "ReduceMax"), ran("ReduceSum_503", "ReduceSum")],
     "copies-by-spelling": [
         listed("__myl_MoveReplConc_myl0_22", "kgen", f"{ATTENTION}/MatMul_163"),
         listed("__myl_TranReshMove_myl3_5"),
@@ -95,10 +96,12 @@ EXAMPLES = {
         listed("PWN(PWN(/model.23/one2one_cv3.2/act/Sigmoid), PWN(/model.23/one2one_cv3.2/act/Mul))", "PointWiseV2"),
         listed("Abs_1"),
         ran("time_embed.act1/Mul_14/QuickGeluFusion/", "QuickGelu"),
+        ran("Exp_492", "Exp"),
         ran("transformer/aten::le", "aten::le"),
     ],
     "copies": [
         ran("Gather_token_17", "Gather"),
+        ran("InsertedPrecisionFreeCast__unsafe_view", "Cast"),
         ran("time_embed_r.time_sinusoid/Slice_28/GatherSliceToSplitFusion", "Split"),
         ran(f"{ATTENTION}.norm_k/Cast_104", "Cast"),
         ran("transformer/aten::_to_copy", "aten::_to_copy"),
