@@ -30,6 +30,7 @@ ABOVE_ENGINE = (
     "harness.parity",
     "harness.rails",
     "harness.checked",
+    "harness.commands",
     "harness.cli",
     "harness.plugin",
     "harness.__main__",
