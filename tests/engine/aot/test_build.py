@@ -17,6 +17,8 @@ from harness.engine.aot.here import Here
 from harness.engine.aot.onnx_file import read
 from harness.engine.errors import BuildFailed, ExportRefused, InvalidInput, PackageMissing
 from harness.parity import catalog
+from harness.rails import layer_files
+from harness.rails.layers import Report
 from tests.engine.aot.test_onnx_file import written
 
 ASKED = Asked(max_rows=4, frames=Sizes(2, 16, 100), tokens=Sizes(1, 64, 128), compute_capability="8.9")
@@ -69,6 +71,13 @@ def test_its_layers_are_the_builders_with_the_nodes_that_they_compute(plans: dic
     told = {node for layer in layers for node in layer.nodes}
     assert len(told & nodes) > 0.9 * len(told)
     assert any(node.startswith("layers.1.mlp.down_proj/MatMul") for node in told)
+
+
+@DTYPES
+def test_fewer_than_one_layer_in_twenty_cannot_be_attributed(plans: dict[str, Built], dtype: str) -> None:
+    report = Report(layer_files.plan(plans[dtype].plan))
+    assert len(report.rows) == len(plans[dtype].sidecar.layers) > 50
+    assert report.unattributed.share < 0.05
 
 
 def test_a_plan_that_matches_is_used_again(plans: dict[str, Built]) -> None:
