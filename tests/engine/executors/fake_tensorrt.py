@@ -334,7 +334,7 @@ class FakeRuntime:
         self._flavour, self._machine, self._stream = flavour, machine, stream
 
     def binding(self, flavour: str) -> Binding:
-        return Binding(self._flavour, VERSION, installed() or SimpleNamespace(IProfiler=object))
+        return Binding(self._flavour, VERSION, installed() or WITHOUT_BINDING)
 
     def here(self, found: Binding) -> Here:
         return self._machine
@@ -386,6 +386,11 @@ def dims(shape: tuple[int, ...]) -> Any:
     """As the binding has shapes: comparable with tuples and lists alone, and no tuple."""
     module = installed()
     return tuple(shape) if module is None else module.Dims(shape)
+
+
+_STRATEGIES = SimpleNamespace(EAGER=SimpleNamespace(name="EAGER"), LAZY=SimpleNamespace(name="LAZY"))
+# What stands in for the binding where none is installed: calls are then held to no signature.
+WITHOUT_BINDING = SimpleNamespace(IProfiler=object, DynamicShapesKernelSpecializationStrategy=_STRATEGIES)
 
 
 def enum(kind: str, name: str) -> Any:
