@@ -1,0 +1,162 @@
+"""The defects of ahead-of-time engines: files, plans, the executors that run them, layer profiles."""
+
+from __future__ import annotations
+
+from tests.sabotage.runner import Defect
+
+_AOT, _EXECUTORS, _RAILS = "harness/engine/aot", "harness/engine/executors", "harness/rails"
+_T_AOT, _T_EXECUTORS, _T_RAILS = "tests/engine/aot", "tests/engine/executors", "tests/rails"
+
+FILES = [
+    Defect(
+        "folded constants keep NumPy's bits",
+        f"{_AOT}/constants.py",
+        "        value.const_value = onnx_ir",
+        "        _ = onnx_ir",
+        f"{_T_AOT}/test_constants.py"
+        "::test_folded_frequencies_have_torchs_bits_and_numpys_would_be_twice_as_far_from_float64",
+    ),
+    Defect(
+        "an exported file may be as far from float64 as a NaN",
+        f"{_AOT}/closeness.py",
+        "        return self.file <= FACTOR * self.torch\n",
+        "        return not self.file > FACTOR * self.torch\n",
+        f"{_T_AOT}/test_closeness.py::test_the_bound_is_twice_torchs_own_distance[nan-False]",
+    ),
+    Defect(
+        "a file with a frozen batch is taken",
+        f"{_AOT}/onnx_file.py",
+        "    if rows != (Span(1), 1):\n",
+        "    if rows[0] is None:\n",
+        f"{_T_AOT}/test_onnx_file.py::test_a_file_is_read_and_a_frozen_batch_in_it_refused",
+    ),
+    Defect(
+        "a plan for another driver is used again",
+        f"{_AOT}/sidecar.py",
+        'if f.name not in ("plan_sha256", "layers"))',
+        'if f.name not in ("plan_sha256", "layers", "driver"))',
+        f"{_T_AOT}/test_build.py::test_a_plan_that_differs_in_a_field_is_built_anew_and_the_field_is_named[driver]",
+    ),
+    Defect(
+        "a truncated plan is read",
+        f"{_AOT}/sidecar.py",
+        "    if hashlib.sha256(data).hexdigest() != sidecar.plan_sha256:\n",
+        "    if not data:\n",
+        f"{_T_AOT}/test_sidecar.py::test_a_truncated_or_altered_plan_is_refused[cut]",
+    ),
+    Defect(
+        "an engine's inputs and outputs are taken for layers",
+        f"{_AOT}/layers.py",
+        ' and ", LayerType: " in line:\n',
+        ":\n",
+        f"{_T_AOT}/test_layers.py::test_a_builders_printout_gives_the_final_layers_and_no_tensors",
+    ),
+]
+
+TENSORRT = [
+    Defect(
+        "an odd run sees a frame of the even one before it",
+        f"{_EXECUTORS}/trt_buffers.py",
+        "        target[:, frames:].zero_()\n",
+        "",
+        f"{_T_EXECUTORS}/test_tensorrt.py::test_an_odd_run_after_an_even_one_of_its_buffers_sees_no_frame_of_it",
+    ),
+    Defect(
+        "what a refused call left is taken for bound",
+        f"{_EXECUTORS}/trt_context.py",
+        "bound, self._bound = self._bound, None",
+        "bound = self._bound",
+        f"{_T_EXECUTORS}/test_trt_context.py"
+        "::test_what_it_refuses_is_named_and_the_next_run_binds_everything_anew[execute-no]",
+    ),
+    Defect(
+        "a call that TensorRT refuses passes",
+        f"{_EXECUTORS}/trt_context.py",
+        "    if answer is not True:",
+        "    if answer is None:",
+        f"{_T_EXECUTORS}/test_tensorrt.py"
+        "::test_a_call_that_is_refused_is_named_and_the_next_run_is_a_good_one[False-set_tensor_address]",
+    ),
+    Defect(
+        "the ceiling is that of whichever input comes last",
+        f"{_EXECUTORS}/trt_engine.py",
+        "spans[axis].met(span)",
+        "spans[axis]",
+        f"{_T_EXECUTORS}/test_trt_engine.py::test_the_most_rows_are_the_fewest_that_any_input_allows[timestep]",
+    ),
+    Defect(
+        "kernels are compiled behind the runs, which have other bits until then",
+        f"{_EXECUTORS}/trt_runtime.py",
+        "strategies.EAGER",
+        "strategies.LAZY",
+        f"{_T_EXECUTORS}/test_trt_runtime.py"
+        "::test_rtx_compiles_a_shape_s_kernels_before_its_first_run_and_not_behind_the_runs",
+    ),
+    Defect(
+        "buffers are freed while a run uses them",
+        f"{_EXECUTORS}/tensorrt.py",
+        "        self.stream.wait()\n        self.stream.launch(work)\n",
+        "        self.stream.launch(work)\n",
+        f"{_T_EXECUTORS}/test_tensorrt.py::test_buffers_are_made_and_freed_only_when_no_run_uses_them[eviction]",
+    ),
+    Defect(
+        "a batch is let go while its run reads it",
+        f"{_EXECUTORS}/tensorrt.py",
+        "        self._running = batch\n",
+        "        self._running = None\n",
+        f"{_T_EXECUTORS}/test_tensorrt.py::test_a_batch_is_kept_until_the_next_run_may_no_longer_read_it",
+    ),
+    Defect(
+        "a plan for another driver is loaded",
+        f"{_EXECUTORS}/tensorrt.py",
+        "        here.check(recorded, self._runtime.here(found))\n",
+        "",
+        f"{_T_EXECUTORS}/test_tensorrt_plans.py"
+        "::test_a_plan_for_something_else_is_refused_by_the_field_that_differs[driver-580.1]",
+    ),
+]
+
+_WALL = "wall = [_milliseconds(subject.run) for _ in range(iters)]"
+_PROFILED = "layers, resolved = subject.layers(iters, warmup)"
+
+LAYERS = [
+    Defect(
+        "an opaque blob counts as what its name holds",
+        f"{_RAILS}/layer_rules.py",
+        r'Named(r"\{ForeignNode\[")',
+        r'Named(r"^\{ForeignNode\[[^/]*$")',
+        f"{_T_RAILS}/test_layer_rules.py"
+        "::test_nothing_inside_an_opaque_blob_is_read_whatever_its_name_and_metadata_say",
+    ),
+    Defect(
+        "the residual loses its sign",
+        f"{_RAILS}/layers.py",
+        "else self.wall - self.sum_ms",
+        "else abs(self.wall - self.sum_ms)",
+        f"{_T_RAILS}/test_layers.py::test_the_residual_is_the_wall_time_without_the_layers_with_its_sign",
+    ),
+    Defect(
+        "what no rule matches counts as attributed",
+        f"{_RAILS}/layers.py",
+        "return self._part(UNATTRIBUTED)",
+        "return self._part((Category.OPAQUE,))",
+        f"{_T_RAILS}/test_layers.py::test_unattributed_is_what_is_opaque_and_what_no_rule_matches",
+    ),
+    Defect(
+        "the wall time is taken while a profiler is on",
+        f"{_RAILS}/layer_sources.py",
+        f"    {_WALL}\n    {_PROFILED}\n",
+        f"    {_PROFILED}\n    {_WALL}\n",
+        f"{_T_RAILS}/test_layer_sources.py::test_the_wall_time_is_taken_before_any_profiler_is_on",
+    ),
+    Defect(
+        "runs that warm up count in a layer's average",
+        f"{_RAILS}/layer_onnx.py",
+        ' and event["ts"] >= started[warmup]',
+        "",
+        f"{_T_RAILS}/test_layer_onnx.py"
+        "::test_a_nodes_time_is_its_average_over_the_profiled_runs_and_not_over_those_that_warm_up",
+    ),
+]
+
+AHEAD_OF_TIME = [*FILES, *TENSORRT, *LAYERS]
