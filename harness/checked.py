@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.parity import platform
-from harness.parity.captures import Report
+from harness.parity.captures import Report, Verdict
+from harness.parity.engines import EngineReport
 from harness.parity.switches import SwitchResult
 from harness.rails.costs import CostReport
 
@@ -18,27 +19,32 @@ class Checked:
     """A whole check.
 
     Attributes:
-        captures: of the battery against its captures; None where that was not asked for.
+        captures: of the battery against its captures, or on an engine; None where that was not asked for.
         switches: of every switch in lockstep; empty where that was not asked for.
         costs: of the cost rails; None where that was not asked for.
     """
 
-    captures: Report | None
+    captures: Report | EngineReport | None
     switches: tuple[SwitchResult, ...] = ()
     costs: CostReport | None = None
 
     @property
     def compared(self) -> bool:
-        """Whether anything was compared: costs that nothing is blessed for are not."""
-        return self.captures is not None or bool(self.switches) or (self.costs is not None and self.costs.gated)
+        """Whether anything was compared: not costs that nothing is blessed for, nor what an engine does not take."""
+        played = self.captures is not None and self.captures.compared
+        return played or bool(self._switched) or (self.costs is not None and self.costs.gated)
 
     @property
     def passes(self) -> bool:
         """Whether something was compared and every verdict passes; costs that are not gated have none."""
-        parts = [] if self.captures is None else [self.captures.passes]
-        parts += [result.verdict.passes for result in self.switches]
+        parts = [] if self.captures is None or not self.captures.compared else [self.captures.passes]
+        parts += [result.verdict.passes for result in self._switched]
         parts += [self.costs.passes] if self.costs is not None and self.costs.gated else []
         return self.compared and all(parts)
+
+    @property
+    def _switched(self) -> list[SwitchResult]:
+        return [result for result in self.switches if result.verdict is not Verdict.OUTSIDE_PROFILE]
 
     def summary(self) -> list[str]:
         """A line for each of the three."""
@@ -51,7 +57,7 @@ class Checked:
         found = {"scenarios": []} if self.captures is None else self.captures.document()
         where = found.get("platform", {"name": platform.name(), "fingerprint": platform.fingerprint()})
         verdicts = Counter(str(result.verdict) for result in self.switches)
-        verdicts += Counter() if self.captures is None else Counter(str(r.verdict) for r in self.captures.results)
+        verdicts += Counter(() if self.captures is None else [str(r.verdict) for r in self.captures.results])
         summary = {"passes": self.passes, "verdicts": dict(verdicts), "text": "; ".join(self.summary())}
         switches = [asdict(result) for result in self.switches]
         costs = [] if self.costs is None else self.costs.document()

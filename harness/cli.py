@@ -13,22 +13,23 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Column, Table
-from rich.text import Text
 
 from harness import __version__
 from harness.checked import Checked
-from harness.commands import engines, profile
+from harness.commands import engines, on_engine, profile, tables
 from harness.engine.config import Integrator, Switches
-from harness.engine.errors import InvalidInput
+from harness.engine.errors import EngineError, InvalidInput, OutsideProfile
 from harness.engine.request import GuidanceMode
 from harness.parity import catalog, contract, platform, store
 from harness.parity.bless import BATTERY, Battery, BlessRefused, ReplayFailed, bless, digests
-from harness.parity.captures import CAPTURES, Report, Verdict, check, select
+from harness.parity.captures import CAPTURES, Report, check, select
 from harness.parity.catalog import Kind
+from harness.parity.engines import Engine, EngineReport
+from harness.parity.engines import check as check_engine
 from harness.parity.lockstep import SWITCHES
-from harness.parity.switches import EVERY, Pair, SwitchResult, check_switches, pairs
-from harness.rails import costs, revisions, tables, tick
+from harness.parity.switches import Pair, check_switches, pairs
+from harness.rails import costs, revisions, tick
+from harness.rails import tables as rail_tables
 from harness.rails.ratios import Verdict as OfTimes
 from harness.rails.trees import CannotCompare
 
@@ -38,7 +39,6 @@ USAGE = 2
 COULD_NOT_RUN = 125
 """`git bisect run` takes 1 for bad and skips a revision at 125."""
 
-_COLORS = {Verdict.EXACT: "green", Verdict.TOLERANCE: "green", Verdict.NOT_GATED: "yellow"}
 _CAPTURES = click.option(
     "--captures", type=click.Path(path_type=Path, file_okay=False), default=CAPTURES, help="Folder of captures."
 )
@@ -64,10 +64,11 @@ def main(context: click.Context) -> None:
 @click.option("--costs", is_flag=True, help="Count what steady rings cost, instead of the captures.")
 @click.option("--all", "everything", is_flag=True, help="Captures, switches and costs.")
 @_choice("--switch", SWITCHES, "Of --switches, only this one; may be given several times.")
-@_choice("--executor", list(Kind), "Of --switches, only on this kind of executor.")
-@click.option("--decoder", multiple=True, help="Of --switches, this decoder instead of affine and tiny.")
+@_choice("--executor", list(Kind), "Of --switches, only on this kind; without it onnx or tensorrt, see above.")
+@on_engine.OPTION
+@click.option("--decoder", multiple=True, help="Of --switches or an engine, this one instead of affine and tiny.")
 @click.option("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True, help="Of its decoder.")
-@click.option("--device", default="cpu", show_default=True, help="Where --switches compares, such as cuda.")
+@click.option("--device", default="cpu", show_default=True, help="Where these are compared, such as cuda.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the report here too.")
 @_CAPTURES
 @_ONLY
@@ -81,29 +82,33 @@ def check_command(battery: Battery, /, **options: Any) -> None:
     affine and the tiny ACE-Step decoder. With --costs the exact costs of steady rings are counted and compared with the
     blessed ones.
 
+    With --executor onnx or tensorrt and none of these, the battery is played on an engine that was made ahead of time,
+    --engine PATH or the decoder's export. Its latents must be the eager executor's to the bit, or at most twice as far
+    from a replay in float64 as these are. What is outside the engine's profile is not compared.
+
     Exits with 0 where every verdict is exact or tolerance, with 1 on any other, with 2 on a wrong command line, and
     with 125 where it could not run: no captures for this platform, no costs for this version of torch, or an engine
     that fails before it can be compared. So it can be given to `git bisect run`.
     """
     chosen = _chosen(battery, options["only"] + options["names"])
     with_switches = options["switches"] or options["everything"]
-    elsewhere = options["dtype"] != "float32" or options["device"] != "cpu"
-    if not with_switches and (options["switch"] or options["executor"] or options["decoder"] or elsewhere):
-        raise click.UsageError("--switch, --executor, --decoder, --dtype and --device go with --switches or --all")
-    compared = _pairs(battery, chosen, options) if with_switches else []
     with_costs = options["costs"] or options["everything"]
     alone = not with_switches and not with_costs
+    engine = on_engine.checked(options, alone=alone)
+    elsewhere = options["dtype"] != "float32" or options["device"] != "cpu"
+    asked = options["switch"] or options["executor"] or options["decoder"] or elsewhere
+    if not with_switches and engine is None and asked:
+        raise click.UsageError("--switch, --executor, --decoder, --dtype and --device go with --switches or --all")
+    compared = _pairs(battery, chosen, options) if with_switches else []
     scenarios = len(chosen or battery.scenarios) if options["everything"] or alone else 0
     console = Console()
     try:
         with _progress(console, scenarios + len(compared) + len(costs.rails()) * with_costs) as advance:
-            captures = (
-                check(battery.scenarios, battery.play, options["captures"], chosen, advance) if scenarios else None
-            )
+            captures = _played(battery, engine, options["captures"], chosen, advance) if scenarios else None
             switches = check_switches(compared, battery.scenarios, advance, whole=not chosen)
             counted = costs.check(options["captures"], advance) if with_costs else None
             checked = Checked(captures, tuple(switches), counted)
-    except (store.NoCaptures, platform.NoReferencePlatform) as error:
+    except (store.NoCaptures, platform.NoReferencePlatform, EngineError) as error:
         click.echo(f"cannot check: {error}", err=True)
         sys.exit(COULD_NOT_RUN)
     except Exception:  # noqa: BLE001 - a crash is no verdict, and Python's own exit code 1 would read as a difference
@@ -111,7 +116,7 @@ def check_command(battery: Battery, /, **options: Any) -> None:
         sys.exit(COULD_NOT_RUN)
     if options["json_path"] is not None:
         _write_json(options["json_path"], checked.document())
-    for table in _tables(checked):
+    for table in tables.checked(checked):
         console.print(table)
     for line in checked.summary():
         click.echo(line)
@@ -170,6 +175,7 @@ def costs_command() -> None:
 @main.command("probe")
 @click.option("--decoder", "decoders", multiple=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
 @_choice("--executor", list(Kind), "Only this kind; may be given several times.")
+@on_engine.OPTION
 @click.option("--dtype", "dtypes", multiple=True, type=click.Choice(_DTYPES), help="Of it.")
 @click.option("--frames", multiple=True, type=click.IntRange(min=1), help="Latent frames T; 25 are a second.")
 @click.option("--max-rows", default=8, type=click.IntRange(min=1), show_default=True, help="Of the executor.")
@@ -188,9 +194,10 @@ def probe_command(**options: Any) -> None:
     Exits with 0 where every recorded property holds, with 1 where one is lost, and with 125 where there is no contract
     of this very machine to compare with.
     """
+    engine, device = on_engine.probed(options)
     chosen = {"decoders": options["decoders"], "executors": options["executor"], "dtypes": options["dtypes"]}
     chosen = {name: values for name, values in {**chosen, "frames": options["frames"]}.items() if values}
-    subjects = contract.declared(**chosen, max_rows=options["max_rows"], device=options["device"])
+    subjects = contract.declared(**chosen, max_rows=options["max_rows"], device=device, engine=engine)
     console = Console()
     try:
         with _progress(console, len(subjects) * (2 if options["reason"] else 1)) as advance:
@@ -203,16 +210,25 @@ def probe_command(**options: Any) -> None:
         sys.exit(USAGE)
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error
-    except store.CapturesError as error:
+    except (store.CapturesError, EngineError, OutsideProfile) as error:
         click.echo(f"cannot probe: {error}", err=True)
         sys.exit(COULD_NOT_RUN)
     if options["json_path"] is not None:
         _write_json(options["json_path"], found.document())
-    console.print(_probe_table(found))
+    console.print(tables.probed(found))
     click.echo(found.summary() + ("; recorded" if options["reason"] else ""))
     sys.exit(
         DIFFERS if found.lost and not options["reason"] else 0 if found.gated or options["reason"] else COULD_NOT_RUN
     )
+
+
+def _played(
+    battery: Battery, engine: Engine | None, captures: Path, only: Sequence[str], advance: Callable[[str], None]
+) -> Report | EngineReport:
+    """The battery against its captures, or on an engine."""
+    if engine is not None:
+        return check_engine(engine, battery.scenarios, captures, only, advance)
+    return check(battery.scenarios, battery.play, captures, only, advance)
 
 
 def _switched(_context: click.Context, _option: click.Parameter, assignments: Sequence[str]) -> Switches:
@@ -249,6 +265,7 @@ def _switched(_context: click.Context, _option: click.Parameter, assignments: Se
 @click.option("--dcw/--no-dcw", default=True, show_default=True, help="Wavelet correction after every step.")
 @click.option("--decoder", default="tiny", show_default=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
 @click.option("--executor", type=click.Choice([*map(str, Kind)]), default="eager", show_default=True, help="Its kind.")
+@on_engine.OPTION
 @click.option("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True, help="Of the decoder.")
 @click.option("--device", default="cpu", show_default=True, help="Where the decoder is, such as cuda.")
 @click.option("--threads", default=1, type=click.IntRange(min=1), show_default=True, help="Of torch's CPU operators.")
@@ -260,8 +277,10 @@ def _switched(_context: click.Context, _option: click.Parameter, assignments: Se
 def bench_command(threads: int, ablated: bool, json_path: Path | None, **load: Any) -> None:
     """Drive a session at a fixed depth and measure what a tick takes, and what the bare decoder takes of it.
 
-    Latents alone are made. Every tick of the window counts, those in which requests enter and finish as well.
+    Latents alone are made. Every tick of the window counts, those in which requests enter and finish as well. With an
+    onnx or tensorrt executor the engine's own runs, back to back, are one of the bare decoder's forms.
     """
+    load = on_engine.benched(load)
     console = Console()
     with platform.threads(threads):
         try:
@@ -272,11 +291,14 @@ def bench_command(threads: int, ablated: bool, json_path: Path | None, **load: A
                 savings = tick.ablate(asked, advance) if ablated else []
         except InvalidInput as error:
             raise click.UsageError(str(error)) from error
+        except (EngineError, OutsideProfile) as error:
+            click.echo(f"cannot bench: {error}", err=True)
+            sys.exit(COULD_NOT_RUN)
         where = {"name": platform.name(asked.device), "fingerprint": contract.fingerprint(asked.device)}
     if json_path is not None:
         document = {**measured.document(), "ablation": [asdict(saving) for saving in savings], "platform": where}
         _write_json(json_path, document)
-    for table in _bench_tables(measured, savings):
+    for table in tables.benched(measured, savings):
         console.print(table)
 
 
@@ -320,7 +342,7 @@ def compare_command(rounds: int, most: int, calibrate: bool, json_path: Path | N
     if json_path is not None:
         smallest = revisions.smallest_caught(tried)
         _write_json(json_path, {"smallest_caught": smallest, "tried": documents} if calibrate else documents[0])
-    for part in tables.calibrated(tried) if calibrate else tables.compared(tried[0.0]):
+    for part in rail_tables.calibrated(tried) if calibrate else rail_tables.compared(tried[0.0]):
         # Rich would break a line where a log has no width.
         (click.echo if isinstance(part, str) else console.print)(part)
     sys.exit(_exit_code(tried, calibrate))
@@ -402,95 +424,8 @@ def _pairs(battery: Battery, chosen: Sequence[str], options: Mapping[str, Any]) 
             catalog.check_name(name)
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error
-    found = pairs(select(battery.scenarios, chosen), **named, dtype=options["dtype"], device=options["device"])
+    where = {"device": on_engine.device(options["executor"], options["device"]), "engine": options["engine"]}
+    found = pairs(select(battery.scenarios, chosen), **named, dtype=options["dtype"], **where)
     if not found:
         raise click.UsageError(f"{', '.join(named['switches'])} does not act on {', '.join(named['executors'])}")
     return found
-
-
-def _tables(checked: Checked) -> Iterator[Table]:
-    if checked.costs is not None and checked.costs.wrong():
-        yield _cost_table(checked.costs)
-    if checked.switches:
-        yield _switch_table(checked.switches)
-    if checked.captures is not None:
-        yield _table(checked.captures)
-
-
-def _cost_table(report: costs.CostReport) -> Table:
-    """A row for each count that differs, with what would stand in the file instead."""
-    table = Table("rail", "blessed", "now", f"in {report.file.parent.name}/{report.file.name}")
-    for row in report.wrong():
-        cells = (row.rail, f"{row.name}: {row.blessed}", str(row.now), costs.replacement(row))
-        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
-    return table
-
-
-def _switch_table(results: Sequence[SwitchResult]) -> Table:
-    """A row for each switch, executor and decoder, then one for each comparison that did not pass."""
-    table = Table("switch", "executor", "decoder", "scenarios", "acted in", "verdict")
-    groups: dict[tuple[str, str, str], list[SwitchResult]] = {}
-    for result in results:
-        groups.setdefault((result.switch, result.executor, result.decoder), []).append(result)
-    for key, group in groups.items():
-        wrong = [result for result in group if not result.verdict.passes]
-        verdict = Text(str(wrong[0].verdict), style="red") if wrong else Text("exact", style="green")
-        acted = sum(result.acted for result in group)
-        table.add_row(*key, str(sum(r.scenario != EVERY for r in group)), str(acted), verdict)
-        for result in wrong:
-            table.add_row("", "", "", Text(result.scenario), "", Text(result.detail, overflow="fold"))
-    return table
-
-
-def _bench_tables(measured: tick.Measured, savings: Sequence[tick.Saving]) -> Iterator[Table]:
-    """The figures, then what each switch saves."""
-    m, load = measured, measured.load
-    guided = "" if load.cfg is None else f", {load.cfg} guidance {load.guidance_scale:g}"
-    corrected = ", wavelet correction" if load.dcw else ""
-    subject = f"{load.decoder}, {load.dtype}, {load.executor}, {load.device}: T {load.frames}, depth {load.depth}"
-    table = Table("", "median", "p95", "p99", title=f"{subject}, {load.steps} steps{guided}{corrected}")
-    for name, spread in (("ms a tick", m.tick), ("ms until tick() returned", m.host)):
-        table.add_row(name, *(f"{value:.3f}" for value in (spread.median, spread.p95, spread.p99)))
-    forms = ", ".join(f"{form} {ms:.3f}" for form, ms in m.bare.forms.items())
-    yield table
-    facts = Table("", Column("", overflow="fold"), show_header=False)
-    for name, words in (
-        (f"bare decoder, {m.bare.rows} rows, ms", forms),
-        ("beyond it, ms a tick", ", ".join(f"{form} {ms:.3f}" for form, ms in m.beyond.items())),
-        ("overhead", f"{m.overhead_ms:.3f} ms, {m.overhead_ratio:.1%} of the {m.bare.fastest} decoder"),
-        ("decoder runs and rows a tick", f"{m.runs:.2f} and {m.rows:.2f}"),
-        ("latents a second", f"{m.latents_per_second:.3f}"),
-        ("audio x realtime", f"{m.realtime:.1f}"),
-        ("dropped requests", str(m.dropped)),
-        ("control to a latent it touched", f"{m.control.touched_ticks:.1f} ticks, {m.control.touched_ms:.1f} ms"),
-        ("control to one wholly under it", f"{m.control.whole_ticks:.1f} ticks, {m.control.whole_ms:.1f} ms"),
-    ):
-        facts.add_row(name, words)
-    yield facts
-    if savings:
-        saved = Table("switched off", "ms a tick", "saved by it", "host ms", "saved by it")
-        for s in savings:
-            saved.add_row(s.switch, *(f"{ms:.3f}" for ms in (s.tick_ms, s.saved_tick_ms, s.host_ms, s.saved_host_ms)))
-        yield saved
-
-
-def _probe_table(found: contract.Findings) -> Table:
-    """A row for each subject: what does not hold, and at which numbers of rows."""
-    table = Table(Column("subject", no_wrap=True), "does not hold", Column("contract", no_wrap=True))
-    for finding in found.findings:
-        fails = [f"{name} at {contract.ranges(rows)} rows" for name, rows in finding.fails.items() if rows]
-        style = {contract.Standing.KEPT: "green", contract.Standing.LOST: "red"}.get(finding.standing, "yellow")
-        words = "; ".join(fails) or "everything holds"
-        table.add_row(Text(finding.subject), Text(words), Text(finding.standing, style=style))
-        if finding.detail:
-            table.add_row("", Text(f"{finding.standing}: {finding.detail}", style=style, overflow="fold"), "")
-    return table
-
-
-def _table(report: Report) -> Table:
-    table = Table("scenario", "verdict", "detail")
-    for result in report.results:
-        # Text, because a detail may hold brackets that rich would read as markup.
-        verdict = Text(str(result.verdict), style=_COLORS.get(result.verdict, "red"))
-        table.add_row(Text(result.name), verdict, Text(result.detail, overflow="fold"))
-    return table

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FIXTURES = ("blessed", "lockstep", "cost_rail")
 EXECUTORS = ("eager", "static", "deferred")
-"""The values of `harness.parity.catalog.Kind`, which imports torch."""
+"""The values of `harness.parity.catalog.LIVE`, the kinds that run a decoder itself; that module imports torch."""
 
 _OWN_STREAM = "joined_stream"  # the switch that acts only where an executor has a stream of its own
 

@@ -18,7 +18,7 @@ import torch
 
 import harness.plugin
 from harness.parity import kept, platform, store
-from harness.parity.catalog import Kind
+from harness.parity.catalog import LIVE
 from harness.rails import block, costs
 from tests.parity.test_captures import commit
 
@@ -794,7 +794,7 @@ def test_an_option_without_a_test_that_uses_a_fixture_is_said_to_do_nothing(outs
 
 
 def test_the_executors_that_can_be_chosen_are_those_there_are() -> None:
-    assert list(harness.plugin.EXECUTORS) == [str(kind) for kind in Kind]
+    assert list(harness.plugin.EXECUTORS) == [str(kind) for kind in LIVE]
     assert kept.BLESSED == "blessed" and block.COSTS == "costs"
 
 

@@ -25,7 +25,10 @@ Play = Callable[[Scenario], Played]
 
 
 class Verdict(StrEnum):
-    """What a check found out about one scenario; only `exact` and `tolerance` pass."""
+    """What a check found out about one scenario; only `exact` and `tolerance` pass.
+
+    `outside_profile` neither passes nor fails: an engine from a file does not take what the scenario runs.
+    """
 
     EXACT = "exact"
     TOLERANCE = "tolerance"
@@ -35,6 +38,7 @@ class Verdict(StrEnum):
     CORRUPT = "corrupt"
     DIGEST_DIFFERS = "digest_differs"
     NOT_GATED = "not_gated"
+    OUTSIDE_PROFILE = "outside_profile"
 
     @property
     def passes(self) -> bool:
@@ -78,6 +82,11 @@ class Report:
     compared_with: str
     differs: tuple[str, ...] = ()
     fingerprint: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def compared(self) -> bool:
+        """True: a scenario that could not be compared has a verdict that says so, and fails."""
+        return True
 
     @property
     def passes(self) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +16,7 @@ from harness.engine.aot.export import TOKENS, export
 from harness.engine.decoders import AffineDecoder, Decoder
 from harness.engine.errors import InvalidInput
 from harness.engine.executors import CudaStream, EagerExecutor, Executor, StaticExecutor
+from harness.engine.executors.onnx import OnnxExecutor
 
 AFFINE = "affine"
 AFFINE_CHANNELS = 4
@@ -58,14 +60,15 @@ def onnx_file(name: str, *, encoder_dim: int = 16, dtype: str = "float32", token
         InvalidInput: neither a name nor a directory.
         PackageMissing: the exporter is not installed.
     """
-    return _exported(name, encoder_dim, dtype, tokens)
+    # What says nothing about the decoder is left out, so that whoever asks for the same file gets it.
+    return _exported(AFFINE, encoder_dim, "float32", tokens) if name == AFFINE else _exported(name, 0, dtype, None)
 
 
-@lru_cache(maxsize=8)
-def _exported(name: str, encoder_dim: int, dtype: str, tokens: int) -> Path:
+@lru_cache(maxsize=16)
+def _exported(name: str, encoder_dim: int, dtype: str, tokens: int | None) -> Path:
     made = decoder(name, encoder_dim=encoder_dim, dtype=getattr(torch, dtype))
     folder = Path(_exports().name)
-    return export(made, folder / f"{len(list(folder.iterdir()))}.onnx", tokens=tokens if name == AFFINE else None).path
+    return export(made, folder / f"{len(list(folder.iterdir()))}.onnx", tokens=tokens).path
 
 
 @lru_cache(maxsize=1)
@@ -130,32 +133,85 @@ class Kind(StrEnum):
     """An executor's kind.
 
     `eager` calls the decoder. `static` calls it on static buffers, on a GPU on a stream of its own. `deferred` is
-    `static` on a CPU with a stream that computes as late as it may.
+    `static` on a CPU with a stream that computes as late as it may. `onnx` and `tensorrt` run an engine that was made
+    of a decoder ahead of time: an exported file on the CPU, and a built plan on a GPU.
     """
 
     EAGER = "eager"
     STATIC = "static"
     DEFERRED = "deferred"
+    ONNX = "onnx"
+    TENSORRT = "tensorrt"
+
+    @property
+    def ahead_of_time(self) -> bool:
+        """Whether it runs an engine from a file, and not the decoder itself."""
+        return self in _ENGINES
 
 
 def executor(
-    kind: Kind | str, decoder: Decoder, max_rows: int = 8, pin_rows: int | None = None, device: str = "cpu"
+    kind: Kind | str,
+    decoder: Decoder,
+    max_rows: int = 8,
+    pin_rows: int | None = None,
+    device: str = "cpu",
+    engine: Path | None = None,
 ) -> Executor:
     """A new executor of `kind`.
 
     Args:
         kind: which.
-        decoder: the model.
+        decoder: the model; an engine that was made ahead of time does not ask.
         max_rows: see `EagerExecutor`.
         pin_rows: see `EagerExecutor`.
         device: where the decoder is.
+        engine: the file that an ahead-of-time kind runs, see `engine_for`. `onnx` has as many threads as torch has now.
+
+    Raises:
+        InvalidInput: an ahead-of-time kind without a file, another one with a file, or a device that it has nothing to
+            do with.
+        EngineError: the file cannot be used, or the package that runs it is not installed.
     """
-    return _MAKERS[Kind(kind)](decoder, max_rows, pin_rows, torch.device(device))
+    kind = Kind(kind)
+    if kind.ahead_of_time:
+        return _opened(kind, engine, max_rows, pin_rows, torch.device(device))
+    if engine is not None:
+        raise InvalidInput("engine", str(engine), f"none: an executor of the kind {kind} runs the decoder itself")
+    return _MAKERS[kind](decoder, max_rows, pin_rows, torch.device(device))
+
+
+def engine_for(
+    kind: Kind | str, name: str, *, encoder_dim: int = 16, dtype: str = "float32", tokens: int = TOKENS
+) -> Path | None:
+    """The file that an executor of `kind` runs where none is named: for `onnx` the decoder's, exported, else None.
+
+    Args:
+        kind: of the executor.
+        name: of the decoder; see `onnx_file`, as for the others.
+        encoder_dim: E of `affine`.
+        dtype: what the others compute in, by name.
+        tokens: L of `affine`.
+    """
+    if Kind(kind) is not Kind.ONNX:
+        return None
+    return onnx_file(name, encoder_dim=encoder_dim, dtype=dtype, tokens=tokens)
+
+
+def check_device(kind: Kind | str, device: torch.device | str) -> None:
+    """Refuse a device that executors of an ahead-of-time `kind` are not on.
+
+    Raises:
+        InvalidInput: it is one; a kind that runs the decoder itself is wherever that is.
+    """
+    where = _ENGINES[Kind(kind)][1] if Kind(kind).ahead_of_time else torch.device(device).type
+    if torch.device(device).type != where:
+        raise InvalidInput("device", f"'{device}'", f"'{where}', where an executor of the kind {kind} is")
 
 
 def has_own_stream(kind: Kind | str, device: str = "cpu") -> bool:
     """Whether executors of `kind` run on a stream of their own on `device`."""
-    return Kind(kind) is Kind.DEFERRED or (Kind(kind) is Kind.STATIC and torch.device(device).type == "cuda")
+    on_gpu = torch.device(device).type == "cuda"
+    return Kind(kind) is Kind.DEFERRED or (Kind(kind) in (Kind.STATIC, Kind.TENSORRT) and on_gpu)
 
 
 def _eager(decoder: Decoder, max_rows: int, pin_rows: int | None, _device: torch.device) -> Executor:
@@ -176,3 +232,27 @@ _MAKERS: dict[Kind, Callable[[Decoder, int, int | None, torch.device], Executor]
     Kind.STATIC: _static,
     Kind.DEFERRED: _deferred,
 }
+
+
+def _opened(kind: Kind, engine: Path | None, max_rows: int, pin_rows: int | None, device: torch.device) -> Executor:
+    if engine is None:
+        raise InvalidInput(
+            "engine", "none", f"the path of {_ENGINES[kind][0]}: an executor of the kind {kind} runs one"
+        )
+    check_device(kind, device)
+    if kind is Kind.ONNX:
+        return OnnxExecutor(engine, max_rows=max_rows, pin_rows=pin_rows, threads=torch.get_num_threads())
+    # TensorRT is an optional package.
+    module = import_module("harness.engine.executors.tensorrt")
+    made: Executor = module.TensorRTExecutor(engine, max_rows=max_rows, pin_rows=pin_rows, device=str(device))
+    return made
+
+
+_ENGINES: Mapping[Kind, tuple[str, str]] = {
+    Kind.ONNX: ("an ONNX file", "cpu"),
+    Kind.TENSORRT: ("a built plan", "cuda"),
+}
+"""What an ahead-of-time kind runs, and on which type of device."""
+
+LIVE = tuple(kind for kind in Kind if not kind.ahead_of_time)
+"""The kinds that run the decoder itself: what a comparison takes where no kind is named."""

@@ -127,10 +127,11 @@ def declared(
     *,
     max_rows: int = 8,
     device: str = "cpu",
+    engine: Path | None = None,
 ) -> list[Subject]:
     """Every combination, each with free and with pinned rows; by default what a CPU's contract covers."""
     return [
-        Subject(decoder, executor, dtype, length, pin_rows, max_rows, device)
+        Subject(decoder, executor, dtype, length, pin_rows, max_rows, device, engine)
         for decoder in decoders
         for executor in executors
         for dtype in dtypes

@@ -11,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from harness.engine.errors import OutsideProfile
 from harness.engine.executors import Batch, Executor
 from harness.engine.executors.stream import run_to_end
 from harness.engine.noise import Purpose, noise
@@ -66,6 +68,7 @@ class Subject:
         pin_rows: of the executor, or None.
         max_rows: of the executor.
         device: where.
+        engine: the file that an ahead-of-time kind runs; None is `catalog.engine_for` the decoder.
     """
 
     decoder: str
@@ -75,10 +78,11 @@ class Subject:
     pin_rows: int | None = None
     max_rows: int = 8
     device: str = "cpu"
+    engine: Path | None = None
 
     @property
     def name(self) -> str:
-        """All of it but the device, in a word without blanks: `tiny/eager/float32/T16/pinned8`."""
+        """All of it but device and file, in a word without blanks: `tiny/eager/float32/T16/pinned8`."""
         rows = f"max{self.max_rows}" if self.pin_rows is None else f"pinned{self.pin_rows}"
         return f"{self.decoder}/{self.executor}/{self.dtype}/T{self.frames}/{rows}"
 
@@ -86,7 +90,8 @@ class Subject:
         """The executor, and the rows to run on it."""
         dtype = getattr(torch, self.dtype)
         decoder = catalog.decoder(self.decoder, dtype=dtype, device=self.device)
-        executor = catalog.executor(self.executor, decoder, self.max_rows, self.pin_rows, self.device)
+        engine = self.engine or catalog.engine_for(self.executor, self.decoder, dtype=self.dtype, tokens=LENGTH)
+        executor = catalog.executor(self.executor, decoder, self.max_rows, self.pin_rows, self.device, engine)
         return executor, Rows(*catalog.widths(decoder), self.frames, torch.device(self.device))
 
 
@@ -130,15 +135,16 @@ class Rows:
 def measure(executor: Executor, rows: Rows, max_rows: int | None = None) -> Held:
     """Measure every property at 1 to `max_rows` rows; None is all that the executor takes.
 
-    `fused` is measured at N where 2N rows fit.
+    `fused` is measured at N where 2N rows fit, and `padding` not at all where an engine has one encoder length.
     """
     probe = _Probe(executor, rows)
     held: Held = {asked: {} for asked in Property}
+    one_length = not probe.takes(LENGTH + MORE_PADDING)
     for count in range(1, (max_rows or executor.max_rows) + 1):
         if 2 * count <= executor.max_rows:
             held[Property.FUSED][count] = probe.fused(count)
         for asked in Property:
-            if asked is not Property.FUSED:
+            if asked is not Property.FUSED and not (asked is Property.PADDING and one_length):
                 held[asked][count] = getattr(probe, asked.value)(count)
     return held
 
@@ -148,6 +154,14 @@ class _Probe:
 
     def __init__(self, executor: Executor, rows: Rows) -> None:
         self._executor, self._rows = executor, rows
+
+    def takes(self, length: int) -> bool:
+        """Whether the executor's profile has this encoder length; one that runs a decoder has none."""
+        try:
+            self._run([0], length)
+        except OutsideProfile:
+            return False
+        return True
 
     def fused(self, count: int) -> bool:
         positive, negative = range(count), range(count, 2 * count)

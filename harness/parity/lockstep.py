@@ -25,6 +25,7 @@ from harness.engine.decoders import Decoder
 from harness.engine.errors import InvalidInput
 from harness.engine.execute import Observer, Stage
 from harness.engine.executors import Executor
+from harness.engine.geometry import LENGTH_MULTIPLE
 from harness.engine.pipeline import Finished, Stats, StreamPipeline, Submission
 from harness.engine.request import Request
 from harness.engine.slot import Slot
@@ -144,9 +145,12 @@ def _two_executors(
     device: str,
 ) -> tuple[Executor, Executor]:
     if isinstance(executor, str):
+        engine = None
         if isinstance(decoder, str):
+            tokens = script.encoder_length or LENGTH_MULTIPLE
+            engine = catalog.engine_for(executor, decoder, encoder_dim=script.encoder_dim, tokens=tokens)
             decoder = catalog.decoder(decoder, encoder_dim=script.encoder_dim, device=device)
-        first, second = (catalog.executor(executor, decoder, max_rows, pin_rows, device) for _ in range(2))
+        first, second = (catalog.executor(executor, decoder, max_rows, pin_rows, device, engine) for _ in range(2))
         return first, second
     made = executor(), executor()
     if made[0] is made[1]:

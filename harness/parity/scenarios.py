@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -137,10 +138,21 @@ def decoder(scenario: Scenario) -> Decoder:
     return catalog.decoder(scenario.decoder, dtype=getattr(torch, scenario.dtype), device=scenario.device)
 
 
-def executor(scenario: Scenario, kind: catalog.Kind | str = catalog.Kind.EAGER) -> Executor:
-    """An executor for a scenario, its rows pinned for the real architecture; captures are blessed on the eager one."""
-    pinned = None if scenario.decoder == catalog.AFFINE else 8
-    return catalog.executor(kind, decoder(scenario), pin_rows=pinned, device=scenario.device)
+def executor(scenario: Scenario, kind: catalog.Kind | str = catalog.Kind.EAGER, engine: Path | None = None) -> Executor:
+    """An executor for a scenario, its rows pinned for the real architecture; captures are blessed on the eager one.
+
+    Args:
+        scenario: what it will run.
+        kind: of the executor.
+        engine: the file that an ahead-of-time kind runs; None is `catalog.engine_for` the decoder.
+    """
+    engine = engine or catalog.engine_for(kind, scenario.decoder, dtype=scenario.dtype)
+    return catalog.executor(kind, decoder(scenario), 8, pinned(scenario), scenario.device, engine)
+
+
+def pinned(scenario: Scenario) -> int | None:
+    """The rows that a scenario's executor always runs; None where rows are pure anyway."""
+    return None if scenario.decoder == catalog.AFFINE else 8
 
 
 def configuration(scenario: Scenario) -> PipelineConfig:

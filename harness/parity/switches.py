@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from harness.engine.config import PipelineConfig
+from harness.engine.errors import OutsideProfile
 from harness.parity import catalog, platform
 from harness.parity.captures import Verdict
 from harness.parity.catalog import Kind
@@ -27,12 +30,14 @@ class Pair:
     decoder: str
     dtype: str = "float32"
     device: str = "cpu"
+    engine: Path | None = None
 
     def repro(self) -> str:
         """The command that compares it alone."""
         options = f"--only {self.scenario} --switch {self.switch} --executor {self.executor} --decoder {self.decoder}"
         usual = (self.dtype, self.device) == ("float32", "cpu")
         options += "" if usual else f" --dtype {self.dtype} --device {self.device}"
+        options += "" if self.engine is None else f" --engine {shlex.quote(str(self.engine))}"
         return f"python -m harness check --switches {options}"
 
 
@@ -48,7 +53,7 @@ class SwitchResult:
         dtype: of the decoder.
         device: where.
         verdict: `exact`; `moved` where the two part; `not_gated` where the switch had nothing to do in any scenario,
-            so that nothing was compared.
+            so that nothing was compared; `outside_profile` where the engine does not take what the scenario runs.
         acted: whether the switch had anything to do.
         detail: where the two part, in words.
     """
@@ -64,11 +69,18 @@ class SwitchResult:
     detail: str = ""
 
 
-def executors_of(switch: str, device: str = "cpu") -> tuple[Kind, ...]:
-    """The kinds of executor that a switch is compared on: `joined_stream` acts on those with a stream of their own."""
+def executors_of(switch: str, device: str = "cpu", asked: Sequence[str] = ()) -> tuple[Kind, ...]:
+    """The kinds of executor that a switch is compared on: `joined_stream` acts on those with a stream of their own.
+
+    Args:
+        switch: of `SWITCHES`.
+        device: where.
+        asked: kinds, and no others; empty are those that run the decoder itself.
+    """
+    kinds = [kind for kind in Kind if kind in asked] or catalog.LIVE
     if switch == "joined_stream":
-        return tuple(kind for kind in Kind if catalog.has_own_stream(kind, device) and _there(kind, device))
-    return Kind.EAGER, Kind.STATIC
+        return tuple(kind for kind in kinds if catalog.has_own_stream(kind, device) and _there(kind, device))
+    return tuple(kind for kind in kinds if kind is not Kind.DEFERRED)
 
 
 def _there(kind: Kind, device: str) -> bool:
@@ -84,23 +96,24 @@ def pairs(
     decoders: Sequence[str] = (),
     dtype: str = "float32",
     device: str = "cpu",
+    engine: Path | None = None,
 ) -> list[Pair]:
     """Everything there is to compare, or those of it that are named; an empty sequence names all.
 
     Args:
         scenarios: the battery, by name.
         switches: of `SWITCHES`.
-        executors: kinds.
+        executors: kinds; empty are those that run the decoder itself.
         decoders: see `catalog.decoder`; empty are `DECODERS`.
         dtype: what decoders compute in.
         device: where.
+        engine: the file that an ahead-of-time kind runs; None is `catalog.engine_for` the decoder.
     """
     return [
-        Pair(switch, scenario, kind, decoder, dtype, device)
+        Pair(switch, scenario, kind, decoder, dtype, device, engine)
         for switch in SWITCHES
         if not switches or switch in switches
-        for kind in executors_of(switch, device)
-        if not executors or kind in executors
+        for kind in executors_of(switch, device, executors)
         for decoder in decoders or DECODERS
         for scenario in scenarios
     ]
@@ -130,7 +143,11 @@ def check_switches(
 
 
 def compare(pair: Pair, scenario: Scenario) -> SwitchResult:
-    """Play one scenario on two pipelines, the switch on in one and off in the other, and compare them at every tick."""
+    """Play one scenario on two pipelines, the switch on in one and off in the other, and compare them at every tick.
+
+    Raises:
+        OutsideProfile: the engine that was made for this decoder does not take what the scenario runs.
+    """
     on_it = replace(scenario, decoder=pair.decoder, dtype=pair.dtype, device=pair.device)
     on, off = one_apart(configuration(on_it), pair.switch)
     try:
@@ -138,13 +155,18 @@ def compare(pair: Pair, scenario: Scenario) -> SwitchResult:
             on_it.script(Player(lockstep, on_it.sizes))
     except Parted as parted:
         return _result(pair, Verdict.MOVED, True, str(parted))
+    except OutsideProfile as error:
+        if pair.engine is None:
+            raise
+        return _result(pair, Verdict.OUTSIDE_PROFILE, False, str(error))
     return _result(pair, Verdict.EXACT, acted(pair.switch, lockstep.first.stats(), lockstep.second.stats()))
 
 
 def idle(results: Sequence[SwitchResult]) -> Iterator[SwitchResult]:
     """A verdict for every switch, executor and decoder of which no scenario says anything."""
     spoken = {_combination(result) for result in results if result.acted}
-    silent = {_combination(result): result for result in results if _combination(result) not in spoken}
+    compared = [result for result in results if result.verdict is not Verdict.OUTSIDE_PROFILE]
+    silent = {_combination(result): result for result in compared if _combination(result) not in spoken}
     for result in silent.values():
         detail = f"{result.switch} had nothing to do in any scenario: that both agree says nothing"
         yield replace(result, scenario=EVERY, verdict=Verdict.NOT_GATED, detail=detail)
@@ -156,7 +178,7 @@ def _combination(result: SwitchResult) -> tuple[str, ...]:
 
 
 def _lockstep(pair: Pair, scenario: Scenario, on: PipelineConfig, off: PipelineConfig) -> Lockstep:
-    first, second = (executor(scenario, pair.executor) for _ in range(2))
+    first, second = (executor(scenario, pair.executor, pair.engine) for _ in range(2))
     return Lockstep((first, on), (second, off), (f"{pair.switch} on", "off"), pair.repro())
 
 

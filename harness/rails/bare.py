@@ -11,6 +11,7 @@ from torch import Tensor
 
 from harness.engine.decoders import Decoder
 from harness.engine.executors import Batch, Executor, ExecutorStream
+from harness.engine.executors.stream import joiner
 from harness.rails.clocks import EventClock, HostClock
 
 GROUPS, FORWARDS = 7, 10
@@ -41,7 +42,12 @@ class Bare:
 
 
 class Tap:
-    """An executor that keeps the batches it was given, so that the bare decoder can be given the same rows."""
+    """An executor that keeps the batches it was given, so that the bare decoder can be given the same rows.
+
+    Attributes:
+        batches: that it was given.
+        inner: what runs them.
+    """
 
     def __init__(self, inner: Executor) -> None:
         """A tap on `inner`, which is closed with it."""
@@ -49,20 +55,27 @@ class Tap:
         self.takes_mask = inner.takes_mask
         self.stream: ExecutorStream | None = inner.stream
         self.batches: list[Batch] = []
-        self._inner = inner
+        self.inner = inner
 
     def run(self, batch: Batch) -> Tensor:
         """See `Executor.run`."""
         self.batches.append(batch)
-        return self._inner.run(batch)
+        return self.inner.run(batch)
 
     def close(self) -> None:
         """See `Executor.close`."""
-        self._inner.close()
+        self.inner.close()
 
 
-def bare(decoder: Decoder, batch: Batch, *, on_gpu: bool) -> Bare:
-    """The decoder alone on these rows, in every form that there is for it on this device."""
+def bare(decoder: Decoder, batch: Batch, *, on_gpu: bool, engine: Callable[[], object] | None = None) -> Bare:
+    """The decoder alone on these rows, in every form that there is for it on this device.
+
+    Args:
+        decoder: the model.
+        batch: the rows.
+        on_gpu: whether it is on one.
+        engine: an ahead-of-time engine's own runs of these rows, which are then a form as well; see `runs`.
+    """
     inputs = batch.tensors()
     if not getattr(decoder, "takes_mask", True):
         del inputs["encoder_mask"]
@@ -75,7 +88,21 @@ def bare(decoder: Decoder, batch: Batch, *, on_gpu: bool) -> Bare:
         if on_gpu:
             forms["graph"] = captured(forward)
             forms["compiled graph"] = captured(torch.compile(forward, dynamic=False))
+        if engine is not None:
+            forms["engine"] = engine
         return Bare(batch.rows, {form: back_to_back(call, on_gpu=on_gpu) for form, call in forms.items()})
+
+
+def runs(executor: Executor, batches: Sequence[Batch]) -> Callable[[], None]:
+    """An executor's runs of these batches one after the other, each there before the next, as its launch."""
+    join = joiner(executor, joined=True)
+
+    def launch() -> None:
+        for batch in batches:
+            executor.run(batch)
+            join()
+
+    return launch
 
 
 def captured(forward: Callable[[], Tensor]) -> Callable[[], None]:

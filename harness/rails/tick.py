@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
@@ -24,7 +25,7 @@ from harness.engine.session import Session, Stream
 from harness.parity import catalog
 from harness.parity.compare import digest_tree
 from harness.parity.lockstep import SWITCHES
-from harness.rails.bare import Bare, Tap, bare, merged
+from harness.rails.bare import Bare, Tap, bare, merged, runs
 from harness.rails.clocks import EventClock, HostClock
 from harness.rails.workload import is_due
 
@@ -48,6 +49,7 @@ class Load:
         executor: kind.
         dtype: what the decoder computes in, such as `"float32"`.
         device: where.
+        engine: path of the file that an ahead-of-time kind runs; None is `catalog.engine_for` the decoder.
         duration: of a latent, in seconds of 25 frames.
         depth: requests in flight.
         steps: of a request.
@@ -67,6 +69,7 @@ class Load:
     executor: str = "eager"
     dtype: str = "float32"
     device: str = "cpu"
+    engine: str | None = None
     duration: float = 30.0
     depth: int = 4
     steps: int = 8
@@ -259,7 +262,9 @@ class Driver:
             return noise(seed, Purpose.INITIAL, 0, (1, length, width), device)
 
         null = None if getattr(self.decoder, "null_embedding", None) is not None else drawn(4, 1, encoder_dim)
-        self.tap = Tap(catalog.executor(load.executor, self.decoder, load.max_rows, device=load.device))
+        engine = load.engine or catalog.engine_for(load.executor, load.decoder, dtype=load.dtype, tokens=TOKENS)
+        file = None if engine is None else Path(engine)
+        self.tap = Tap(catalog.executor(load.executor, self.decoder, load.max_rows, None, load.device, file))
         self.session = Session(self.decoder, self.tap, null_embedding=null)
         config = PipelineConfig(
             depth=load.depth,
@@ -368,7 +373,8 @@ def bench(load: Load, advance: Advance = _silent) -> Measured:
         before = pipeline.stats()
         window = driver.window(load.ticks, advance)
         after = pipeline.stats()
-        rows = merged(driver.tap.batches)
+        batches = tuple(driver.tap.batches)
+        engine = runs(driver.tap.inner, batches) if catalog.Kind(load.executor).ahead_of_time else None
         return Measured(
             load=load,
             samples={"tick_ms": window.tick_ms, "host_ms": window.host_ms},
@@ -379,7 +385,7 @@ def bench(load: Load, advance: Advance = _silent) -> Measured:
             runs=(after.decoder_runs - before.decoder_runs) / load.ticks,
             rows=(after.decoder_rows - before.decoder_rows) / load.ticks,
             control=driver.latency(),
-            bare=bare(driver.decoder, rows, on_gpu=driver.on_gpu),
+            bare=bare(driver.decoder, merged(batches), on_gpu=driver.on_gpu, engine=engine),
         )
 
 

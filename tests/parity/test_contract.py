@@ -159,6 +159,7 @@ def test_an_unknown_decoder_is_a_usage_error(captures: Path) -> None:
 # This platform's own contract.
 
 ASKED = contract.declared(frames=[16])
+ON_ENGINES = contract.declared(executors=["onnx"], frames=[15])
 
 
 @pytest.fixture(name="findings", scope="module")
@@ -177,6 +178,14 @@ def test_this_platform_keeps_its_contract_to_the_letter(findings: Findings) -> N
     assert {f.subject: Entry(f.holds, f.fails, known.entries[f.subject].reason) for f in findings.findings} == {
         subject.name: known.entries[subject.name] for subject in ASKED
     }
+
+
+@pytest.mark.parametrize("subject", ON_ENGINES, ids=lambda subject: subject.name)
+def test_what_a_ring_relies_on_holds_on_an_engine(subject: Subject) -> None:
+    """With free rows as well where one thread computes: nothing in a file hangs on the number of rows."""
+    (finding,) = contract.probe([subject]).findings
+    assert {name: rows for name, rows in finding.fails.items() if name in RING and rows} == {}
+    assert all(finding.holds[asked.value] for asked in RING)
 
 
 RELIED_ON = [subject for subject in ASKED if subject.pin_rows is not None or subject.decoder == "affine"]

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from harness.engine.decoders import AffineDecoder
-from harness.engine.executors import EagerExecutor, StaticExecutor
-from harness.parity.invariance import Property, Rows, Subject, measure
+from harness.engine.errors import OutsideProfile
+from harness.engine.executors import Batch, EagerExecutor, StaticExecutor
+from harness.parity.invariance import LENGTH, Property, Rows, Subject, measure
 
 PURE = AffineDecoder(16)
 ROWS = Rows(4, 16, 6, torch.device("cpu"))
@@ -89,6 +90,18 @@ def test_a_run_of_one_row_has_no_neighbour_to_lose_it_by() -> None:
 def test_pinned_rows_cure_what_the_count_does(pin_rows: int) -> None:
     held = measure(EagerExecutor(by_count, 4, pin_rows), ROWS)
     assert all(all(at.values()) for at in held.values())
+
+
+def test_where_an_engine_has_one_encoder_length_padding_is_not_measured() -> None:
+    class OneLength(EagerExecutor):
+        def run(self, batch: Batch) -> Tensor:
+            if batch.encoder_hidden_states.shape[1] != LENGTH:
+                raise OutsideProfile("tokens L")
+            return super().run(batch)
+
+    held = measure(OneLength(PURE, 2), ROWS)
+    assert held.pop(P.PADDING) == {}
+    assert all(at and all(at.values()) for at in held.values())
 
 
 def test_an_output_that_is_not_finite_is_no_measurement() -> None:

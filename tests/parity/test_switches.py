@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from functools import lru_cache
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
+from harness.engine.executors import Batch, Executor
+from harness.parity import catalog
 from harness.parity.lockstep import SWITCHES, acted, run
 from tests.parity.strategies import CASES, Case
 
@@ -30,3 +36,36 @@ def test_off_equals_on_whatever_happens(switch: str, executor: str) -> None:
 
     off_equals_on()
     assert min(counted["acted"], counted["overlapped"]) >= 20, f"of 100 examples {dict(counted)}: that says little"
+
+
+class Kept:
+    """An executor that a pipeline cannot close: a new session for each of a hundred examples takes longer than they."""
+
+    def __init__(self, inner: Executor) -> None:
+        self.inner, self.max_rows, self.takes_mask, self.stream = inner, inner.max_rows, inner.takes_mask, inner.stream
+
+    def run(self, batch: Batch) -> Tensor:
+        return self.inner.run(batch)
+
+    def close(self) -> None:
+        pass
+
+
+@lru_cache(maxsize=2)
+def engines(max_rows: int) -> tuple[Kept, Kept]:
+    """Two sessions of the affine decoder, for scripts' E and the longest conditions of the shorter ones."""
+    file, decoder = catalog.onnx_file("affine", encoder_dim=8, tokens=64), catalog.decoder("affine")
+    first, second = (Kept(catalog.executor("onnx", decoder, max_rows, engine=file)) for _ in range(2))
+    return first, second
+
+
+def fits(case: Case) -> bool:
+    """Whether its conditions fit into a file of 64 tokens: each length is an export."""
+    return case.script.encoder_length is not None and case.script.encoder_length <= 64
+
+
+@settings(max_examples=40)
+@given(case=CASES.filter(fits), switch=st.sampled_from(SWITCHES[:-1]))
+def test_off_equals_on_on_an_engine_whatever_happens(case: Case, switch: str) -> None:
+    pair = iter(engines(8 + case.max_rows % 2))
+    run(replace(case.script, encoder_length=64), switch, executor=lambda: next(pair), others=case.others)

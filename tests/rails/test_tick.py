@@ -22,9 +22,10 @@ from harness.engine.errors import InvalidInput
 from harness.engine.pipeline import StreamPipeline
 from harness.parity.lockstep import SWITCHES
 from harness.rails import clocks, tick
-from harness.rails.bare import merged
+from harness.rails.bare import merged, runs
 from harness.rails.clocks import HostClock
 from harness.rails.tick import FLOOR, Driver, Load, ablate, bench, spread
+from tests.fakes import Counting, LoggedStream
 
 SMALL = Load(decoder="affine", duration=0.64, ticks=16, warmup=8)
 
@@ -64,11 +65,29 @@ def test_what_is_reported_of_a_window_is_what_was_done_in_it() -> None:
     ({"cfg": "initialize"}, 1, 4.5),
     ({"denoise": 0.5}, 1, 4),
     ({"executor": "static"}, 1, 4),
+    ({"executor": "onnx"}, 1, 4),
 ])  # fmt: skip
 def test_the_bare_decoder_gets_the_rows_of_a_tick(more: dict[str, Any], runs: int, rows: float) -> None:
     m = bench(replace(SMALL, **more))
     assert (m.runs, m.rows) == (runs, rows)
     assert m.bare.rows in (int(rows), int(rows) + 1)
+
+
+def test_an_engine_s_own_runs_are_one_of_the_bare_decoder_s_forms_and_its_latents_those_of_the_decoder() -> None:
+    m, eager = bench(replace(SMALL, executor="onnx")), bench(SMALL)
+    assert m.bare.forms.keys() == m.beyond.keys() == {"eager", "engine"}
+    assert all(ms > 0 for ms in m.bare.forms.values())
+    assert eager.bare.forms.keys() == {"eager"}
+    assert m.outputs == eager.outputs
+
+
+def test_an_engine_s_form_runs_what_the_tick_ran_and_waits_for_each() -> None:
+    driver = Driver(replace(SMALL, cfg="full", switches=Switches(fused_cfg=False)))
+    driver.warm_up()
+    counting = Counting(driver.tap.inner)
+    stream = counting.stream = LoggedStream()
+    runs(counting, driver.tap.batches)()
+    assert (counting.rows, stream.log) == ([4, 4], ["join", "join"])
 
 
 def test_merged_rows_are_the_rows_of_both_runs_in_order() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from harness.engine.executors.base import Batch, Executor, ExecutorStream
@@ -10,15 +11,25 @@ from harness.engine.executors.static import StaticExecutor
 from harness.engine.executors.stream import CudaStream
 
 if TYPE_CHECKING:
+    from harness.engine.executors.onnx import OnnxExecutor
     from harness.engine.executors.tensorrt import TensorRTExecutor
 
-__all__ = ["Batch", "CudaStream", "EagerExecutor", "Executor", "ExecutorStream", "StaticExecutor", "TensorRTExecutor"]
+__all__ = [
+    "Batch",
+    "CudaStream",
+    "EagerExecutor",
+    "Executor",
+    "ExecutorStream",
+    "OnnxExecutor",
+    "StaticExecutor",
+    "TensorRTExecutor",
+]
+
+_AHEAD_OF_TIME = {"OnnxExecutor": "onnx", "TensorRTExecutor": "tensorrt"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import an executor of ahead-of-time engines on first use."""
-    if name == "TensorRTExecutor":
-        from harness.engine.executors.tensorrt import TensorRTExecutor  # noqa: PLC0415 - it imports this package
-
-        return TensorRTExecutor
+    """Import an executor of ahead-of-time engines on first use: their modules import this package."""
+    if name in _AHEAD_OF_TIME:
+        return getattr(import_module(f"{__name__}.{_AHEAD_OF_TIME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

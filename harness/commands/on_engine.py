@@ -1,0 +1,98 @@
+"""What the commands have in common that take an ahead-of-time engine: `--executor onnx|tensorrt --engine PATH`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.engine.errors import InvalidInput
+from harness.parity import catalog
+from harness.parity.catalog import Kind
+from harness.parity.engines import Engine
+
+OPTION = click.option(
+    "--engine",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="PATH",
+    help="ONNX file or plan of an onnx or tensorrt executor; for onnx the decoder is exported if none is named.",
+)
+
+
+def checked(options: Mapping[str, Any], *, alone: bool) -> Engine | None:
+    """The engine that `check` plays the battery on; None where it compares something else.
+
+    Args:
+        options: of the command.
+        alone: whether neither switches nor costs were asked for.
+
+    Raises:
+        UsageError: options that contradict each other.
+    """
+    kinds, file, decoders = options["executor"], options["engine"], options["decoder"]
+    _check(kinds, file, options["device"])
+    _check_decoders(decoders, file, 0)
+    if not (alone and any(Kind(kind).ahead_of_time for kind in kinds)):
+        return None
+    if len(kinds) > 1 or len(decoders) > 1 or options["switch"]:
+        raise click.UsageError("without --switches the battery is played on one --executor, with one --decoder at most")
+    decoder = next(iter(decoders), None)
+    if decoder is not None:
+        _check_name(decoder)
+    return Engine(Kind(kinds[0]), file, decoder, options["dtype"], device(kinds, options["device"]))
+
+
+def probed(options: Mapping[str, Any]) -> tuple[Path | None, str]:
+    """The file and the device of `probe`.
+
+    Raises:
+        UsageError: options that contradict each other.
+    """
+    _check(options["executor"], options["engine"], options["device"])
+    _check_decoders(options["decoders"], options["engine"], 1)
+    return options["engine"], device(options["executor"], options["device"])
+
+
+def benched(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The load of `bench`, its file as text.
+
+    Raises:
+        UsageError: options that contradict each other.
+    """
+    kinds, file = [options["executor"]], options["engine"]
+    _check(kinds, file, options["device"])
+    return {**options, "engine": None if file is None else str(file), "device": device(kinds, options["device"])}
+
+
+def device(kinds: Sequence[str], named: str) -> str:
+    """Where everything is: a plan runs on a GPU, also where no device is named."""
+    return "cuda" if (list(kinds), named) == ([Kind.TENSORRT], "cpu") else named
+
+
+def _check(kinds: Sequence[str], file: Path | None, named: str) -> None:
+    """Refuse a file without a kind of executor that runs it, a kind that lacks its file, and one that is elsewhere."""
+    ahead = [kind for kind in kinds if Kind(kind).ahead_of_time]
+    if file is not None and (len(kinds), len(ahead)) != (1, 1):
+        raise click.UsageError("--engine goes with one --executor, onnx or tensorrt: the others run the decoder itself")
+    if file is None and Kind.TENSORRT in ahead:
+        raise click.UsageError("--executor tensorrt needs --engine PATH, the plan that it runs")
+    try:
+        for kind in ahead:
+            catalog.check_device(kind, device(kinds, named))
+    except InvalidInput as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _check_decoders(decoders: Sequence[str], file: Path | None, least: int) -> None:
+    """Refuse a file with other than one decoder: it was made of one. With `least` 0 each scenario has its own."""
+    if file is not None and not least <= len(decoders) <= 1:
+        raise click.UsageError(f"--engine goes with one --decoder, the one it was made of, got {len(decoders)}")
+
+
+def _check_name(decoder: str) -> None:
+    try:
+        catalog.check_name(decoder)
+    except InvalidInput as error:
+        raise click.UsageError(str(error)) from error

@@ -1,0 +1,115 @@
+"""Tables of `check`, `bench` and `probe` for a person to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.table import Column, Table
+from rich.text import Text
+
+from harness.checked import Checked
+from harness.parity import contract
+from harness.parity.captures import Report, Verdict
+from harness.parity.engines import EngineReport
+from harness.parity.switches import EVERY, SwitchResult
+from harness.rails import costs, tick
+
+_PASSES = "green"
+_COLORS = {
+    Verdict.EXACT: _PASSES,
+    Verdict.TOLERANCE: _PASSES,
+    Verdict.NOT_GATED: "yellow",
+    Verdict.OUTSIDE_PROFILE: "yellow",
+}
+
+
+def checked(found: Checked) -> Iterator[Table]:
+    """A table for each of costs, switches and scenarios that were checked."""
+    if found.costs is not None and found.costs.wrong():
+        yield _cost_table(found.costs)
+    if found.switches:
+        yield _switch_table(found.switches)
+    if found.captures is not None:
+        yield _scenario_table(found.captures)
+
+
+def _cost_table(report: costs.CostReport) -> Table:
+    """A row for each count that differs, with what would stand in the file instead."""
+    table = Table("rail", "blessed", "now", f"in {report.file.parent.name}/{report.file.name}")
+    for row in report.wrong():
+        cells = (row.rail, f"{row.name}: {row.blessed}", str(row.now), costs.replacement(row))
+        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
+    return table
+
+
+def _switch_table(results: Sequence[SwitchResult]) -> Table:
+    """A row for each switch, executor and decoder, then one for each comparison that did not pass."""
+    table = Table("switch", "executor", "decoder", "scenarios", "acted in", "verdict")
+    groups: dict[tuple[str, str, str], list[SwitchResult]] = {}
+    for result in results:
+        groups.setdefault((result.switch, result.executor, result.decoder), []).append(result)
+    for key, group in groups.items():
+        outside = [result for result in group if result.verdict is Verdict.OUTSIDE_PROFILE]
+        wrong = [result for result in group if not result.verdict.passes and result not in outside]
+        verdict = Text(str(wrong[0].verdict), style="red") if wrong else Text("exact", style=_PASSES)
+        if len(outside) == len(group):
+            verdict = Text(str(Verdict.OUTSIDE_PROFILE), style=_COLORS[Verdict.OUTSIDE_PROFILE])
+        acted = sum(result.acted for result in group)
+        table.add_row(*key, str(sum(r.scenario != EVERY for r in group) - len(outside)), str(acted), verdict)
+        for result in wrong:
+            table.add_row("", "", "", Text(result.scenario), "", Text(result.detail, overflow="fold"))
+    return table
+
+
+def benched(measured: tick.Measured, savings: Sequence[tick.Saving]) -> Iterator[Table]:
+    """The figures, then what each switch saves."""
+    m, load = measured, measured.load
+    guided = "" if load.cfg is None else f", {load.cfg} guidance {load.guidance_scale:g}"
+    corrected = ", wavelet correction" if load.dcw else ""
+    subject = f"{load.decoder}, {load.dtype}, {load.executor}, {load.device}: T {load.frames}, depth {load.depth}"
+    table = Table("", "median", "p95", "p99", title=f"{subject}, {load.steps} steps{guided}{corrected}")
+    for name, spread in (("ms a tick", m.tick), ("ms until tick() returned", m.host)):
+        table.add_row(name, *(f"{value:.3f}" for value in (spread.median, spread.p95, spread.p99)))
+    forms = ", ".join(f"{form} {ms:.3f}" for form, ms in m.bare.forms.items())
+    yield table
+    facts = Table("", Column("", overflow="fold"), show_header=False)
+    for name, words in (
+        (f"bare decoder, {m.bare.rows} rows, ms", forms),
+        ("beyond it, ms a tick", ", ".join(f"{form} {ms:.3f}" for form, ms in m.beyond.items())),
+        ("overhead", f"{m.overhead_ms:.3f} ms, {m.overhead_ratio:.1%} of the {m.bare.fastest} decoder"),
+        ("decoder runs and rows a tick", f"{m.runs:.2f} and {m.rows:.2f}"),
+        ("latents a second", f"{m.latents_per_second:.3f}"),
+        ("audio x realtime", f"{m.realtime:.1f}"),
+        ("dropped requests", str(m.dropped)),
+        ("control to a latent it touched", f"{m.control.touched_ticks:.1f} ticks, {m.control.touched_ms:.1f} ms"),
+        ("control to one wholly under it", f"{m.control.whole_ticks:.1f} ticks, {m.control.whole_ms:.1f} ms"),
+    ):
+        facts.add_row(name, words)
+    yield facts
+    if savings:
+        saved = Table("switched off", "ms a tick", "saved by it", "host ms", "saved by it")
+        for s in savings:
+            saved.add_row(s.switch, *(f"{ms:.3f}" for ms in (s.tick_ms, s.saved_tick_ms, s.host_ms, s.saved_host_ms)))
+        yield saved
+
+
+def probed(found: contract.Findings) -> Table:
+    """A row for each subject: what does not hold, and at which numbers of rows."""
+    table = Table(Column("subject", no_wrap=True), "does not hold", Column("contract", no_wrap=True))
+    for finding in found.findings:
+        fails = [f"{name} at {contract.ranges(rows)} rows" for name, rows in finding.fails.items() if rows]
+        style = {contract.Standing.KEPT: "green", contract.Standing.LOST: "red"}.get(finding.standing, "yellow")
+        words = "; ".join(fails) or "everything holds"
+        table.add_row(Text(finding.subject), Text(words), Text(finding.standing, style=style))
+        if finding.detail:
+            table.add_row("", Text(f"{finding.standing}: {finding.detail}", style=style, overflow="fold"), "")
+    return table
+
+
+def _scenario_table(report: Report | EngineReport) -> Table:
+    table = Table("scenario", "verdict", "detail")
+    for result in report.results:
+        # Text, because a detail may hold brackets that rich would read as markup.
+        verdict = Text(str(result.verdict), style=_COLORS.get(result.verdict, "red"))
+        table.add_row(Text(result.name), verdict, Text(result.detail, overflow="fold"))
+    return table

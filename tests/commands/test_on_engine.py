@@ -1,0 +1,158 @@
+"""`--executor onnx|tensorrt --engine PATH`: what the commands do with it, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from harness.cli import main
+from harness.commands.on_engine import device
+from harness.parity import catalog
+from harness.parity.bless import BATTERY
+from tests.onnx_files import DIMS, written
+
+PROBE = ["--decoder", "affine", "--frames", "5", "--max-rows", "2"]
+BENCH = ["--decoder", "tiny", "--duration", "0.44", "--ticks", "4", "--warmup", "2", "--steps", "2", "--depth", "2"]
+COMMANDS = {"check": ["--only", "ace_tiny_plain"], "probe": PROBE, "bench": BENCH}
+
+
+def invoke(command: str, *arguments: str) -> Result:
+    return CliRunner().invoke(main, [command, *COMMANDS[command], *arguments], obj=BATTERY)
+
+
+def tiny() -> str:
+    return str(catalog.onnx_file("tiny"))
+
+
+def frozen(tmp_path: Path) -> str:
+    dims = {name: (2, *rest) for name, (_, *rest) in DIMS.items()}
+    return str(written(tmp_path / "frozen.onnx", **dims))
+
+
+# What they do.
+
+
+def test_check_plays_the_battery_on_an_engine(tmp_path: Path) -> None:
+    arguments = ["--executor", "onnx", "--engine", tiny(), "ode_plain", "--json", str(tmp_path / "r.json")]
+    result = invoke("check", *arguments)
+    assert result.exit_code == 0, result.output
+    last = result.stdout.rstrip().splitlines()[-1]
+    assert last.startswith(f"2 scenarios on onnx {tiny()}: 1 tolerance, 1 outside_profile")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [(r["name"], r["verdict"]) for r in report["scenarios"]] == [
+        ("ode_plain", "outside_profile"),
+        ("ace_tiny_plain", "tolerance"),
+    ]
+    assert report["engine"]["file"] == tiny() and report["summary"]["passes"]
+
+
+def test_check_exports_the_decoder_where_no_file_is_named_and_plays_everything_on_the_one_that_is() -> None:
+    result = CliRunner().invoke(main, ["check", "--executor", "onnx", "--decoder", "tiny", "cfg_full"], obj=BATTERY)
+    assert result.exit_code == 0, result.output
+    assert "1 scenario on onnx: 1 tolerance" in result.stdout
+    result = CliRunner().invoke(main, ["check", "--executor", "onnx", "cfg_full"], obj=BATTERY)
+    assert "1 scenario on onnx: 1 exact" in result.stdout
+
+
+def test_check_that_compares_nothing_could_not_run() -> None:
+    arguments = ["check", "--executor", "onnx", "--engine", tiny(), "cfg_full"]
+    result = CliRunner().invoke(main, arguments, obj=BATTERY)
+    assert result.exit_code == 125, result.output
+    assert "1 outside_profile" in result.stdout
+
+
+def test_check_compares_switches_on_an_engine_and_nothing_outside_it(tmp_path: Path) -> None:
+    arguments = ["--switches", "--executor", "onnx", "--engine", tiny(), "--json", str(tmp_path / "r.json")]
+    result = CliRunner().invoke(main, ["check", "--only", "cfg_full", *arguments], obj=BATTERY)
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["summary"]["verdicts"] == {"exact": 4, "outside_profile": 4}
+    assert {r["decoder"] for r in report["switches"] if r["verdict"] == "exact"} == {"tiny"}
+
+
+def test_switches_that_are_all_outside_an_engine_could_not_be_compared() -> None:
+    arguments = ["check", "--switches", "--executor", "onnx", "--engine", tiny(), "--decoder", "affine", "cfg_full"]
+    assert CliRunner().invoke(main, arguments, obj=BATTERY).exit_code == 125
+
+
+def test_probe_measures_an_engine(tmp_path: Path) -> None:
+    file = str(catalog.onnx_file("affine"))
+    arguments = ["--executor", "onnx", "--engine", file, "--captures", str(tmp_path), "--json", str(tmp_path / "r")]
+    result = invoke("probe", *arguments)
+    assert result.exit_code == 125, result.output
+    findings = json.loads((tmp_path / "r").read_text())["findings"]
+    assert [finding["subject"] for finding in findings] == [
+        "affine/onnx/float32/T5/max2",
+        "affine/onnx/float32/T5/pinned2",
+    ]
+    assert all(finding["holds"]["rows_alone"] == [1, 2] for finding in findings)
+    assert all(finding["holds"]["padding"] == finding["fails"]["padding"] == [] for finding in findings)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_bench_times_the_engine_s_own_runs_beside_the_decoder(tmp_path: Path, named: bool) -> None:
+    engine = ["--engine", tiny()] if named else []
+    result = invoke("bench", "--executor", "onnx", *engine, "--json", str(tmp_path / "r.json"))
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "r.json").read_text())
+    assert document["load"]["engine"] == (tiny() if named else None)
+    assert document["bare"]["forms"].keys() == document["beyond_ms"].keys() == {"eager", "engine"}
+
+
+# What they refuse.
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--executor", "eager", "--engine", "FILE"], "--engine goes with one --executor"),
+    (["--engine", "FILE"], "--engine goes with one --executor"),
+    (["--executor", "tensorrt"], "--executor tensorrt needs --engine PATH"),
+    (["--executor", "onnx", "--engine", "none.onnx"], "none.onnx"),
+    (["--executor", "onnx", "--device", "cuda"], "device"),
+])  # fmt: skip
+def test_a_file_and_a_kind_that_do_not_go_together_are_a_usage_error(
+    command: str, arguments: list[str], words: str, tmp_path: Path
+) -> None:
+    file = str(written(tmp_path / "a.onnx"))
+    result = invoke(command, *[file if each == "FILE" else each for each in arguments])
+    assert result.exit_code == 2, result.output
+    assert words in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(("command", "arguments"), [
+    ("check", ["--executor", "onnx", "--executor", "eager"]),
+    ("check", ["--executor", "onnx", "--switch", "fused_cfg"]),
+    ("check", ["--executor", "onnx", "--decoder", "tiny", "--decoder", "affine"]),
+    ("check", ["--executor", "onnx", "--decoder", "none"]),
+    ("check", ["--executor", "onnx", "--costs"]),
+    ("check", ["--switches", "--executor", "onnx", "--engine", "FILE", "--decoder", "tiny", "--decoder", "affine"]),
+    ("probe", ["--executor", "onnx", "--engine", "FILE", "--decoder", "tiny"]),
+])  # fmt: skip
+def test_an_engine_is_one_and_of_one_decoder(command: str, arguments: list[str], tmp_path: Path) -> None:
+    file = str(written(tmp_path / "a.onnx"))
+    result = invoke(command, *[file if each == "FILE" else each for each in arguments])
+    assert result.exit_code == 2, result.output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_frozen_batch_could_not_run_and_the_message_says_so(command: str, tmp_path: Path) -> None:
+    result = invoke(command, "--executor", "onnx", "--engine", frozen(tmp_path))
+    assert result.exit_code == 125
+    assert f"cannot {command}: " in result.stderr and "its batch is frozen to 2" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["probe", "bench"])
+def test_a_decoder_that_the_file_was_not_made_of_could_not_run(command: str) -> None:
+    other = ["--decoder", "affine"] if command == "bench" else []
+    result = invoke(command, "--executor", "onnx", "--engine", tiny(), *other)
+    assert result.exit_code == 125, result.output
+    assert "channels D: got 4, the engine takes 8" in result.stderr
+
+
+def test_a_device_that_tensorrt_is_not_on_becomes_the_gpu() -> None:
+    assert device(["tensorrt"], "cpu") == "cuda"
+    assert device(["tensorrt"], "cuda:1") == "cuda:1"
+    assert device(["onnx"], "cpu") == device(["onnx", "tensorrt"], "cpu") == device([], "cpu") == "cpu"
