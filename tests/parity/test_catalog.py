@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,6 +34,13 @@ def test_an_onnx_executor_runs_the_file_with_torch_s_threads(file: Path) -> None
     assert made._session.get_session_options().intra_op_num_threads == 2
 
 
+def test_a_plan_goes_to_the_executor_that_runs_it_with_rows_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = SimpleNamespace(TensorRTExecutor=lambda plan, **options: (plan, options))
+    monkeypatch.setitem(sys.modules, "harness.engine.executors.tensorrt", made)
+    found = catalog.executor("tensorrt", catalog.decoder("affine"), 6, 4, "cuda:1", Path("a.plan"))
+    assert found == (Path("a.plan"), {"max_rows": 6, "pin_rows": 4, "device": "cuda:1"})
+
+
 @pytest.mark.parametrize(("kind", "words"), [("onnx", "an ONNX file"), ("tensorrt", "a built plan")])
 def test_an_ahead_of_time_kind_needs_a_file(kind: str, words: str) -> None:
     with pytest.raises(InvalidInput, match=f"engine: got none, expected the path of {words}"):
@@ -54,7 +63,7 @@ def test_only_onnx_has_a_file_where_none_is_named() -> None:
     assert [catalog.engine_for(kind, "none") for kind in Kind if kind is not Kind.ONNX] == [None] * 4
     assert catalog.engine_for("onnx", "affine") == catalog.onnx_file("affine")
     assert catalog.engine_for("onnx", "affine", dtype="float16", tokens=64) == catalog.onnx_file("affine")
-    assert catalog.engine_for("onnx", "affine") != catalog.engine_for("onnx", "affine", tokens=16)
+    assert catalog.engine_for("onnx", "affine") != catalog.engine_for("onnx", "affine", tokens=200)
 
 
 def test_on_a_gpu_a_plan_has_a_stream_of_its_own_and_no_file_has_one_on_a_cpu() -> None:
