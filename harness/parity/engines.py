@@ -8,16 +8,19 @@ latents of a scenario, in float64.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from harness.engine.decoders import Decoder
 from harness.engine.errors import OutsideProfile
 from harness.engine.executors import EagerExecutor, Executor
 from harness.parity import captures as blessed
@@ -205,18 +208,32 @@ def _on_engine(scenario: Scenario, executors: _Executors, engine: Engine, replay
     if scenario.decoder == catalog.AFFINE:
         detail = "; ".join(map(str, compare_trees(found, replay.finished)))
         return OnEngine(scenario.name, Verdict.MOVED, bound=0.0, detail=f"not the eager executor's bits: {detail}")
-    return judged(scenario.name, found, replay.finished, in_double(scenario))
+    return judged(scenario.name, found, replay.finished, in_double(replace(scenario, dtype=dtype)))
 
 
 def in_double(scenario: Scenario) -> Tensors:
-    """A scenario's finished latents with its decoder in float64.
-
-    Everything around it is float32, as ever, and so are the frequencies of the model's time and position embeddings,
-    which diffusers computes in float32 whatever the model is in; an exported file has them as constants.
-    """
-    decoder = catalog.decoder(scenario.decoder, dtype=torch.float64, device=scenario.device)
+    """A scenario's finished latents with its decoder in float64; everything around it is float32, as ever."""
+    decoder = doubled(scenario.decoder, scenario.dtype, scenario.device)
     with closing(EagerExecutor(decoder, pin_rows=pinned(scenario))) as on:
         return play(scenario, on=on).finished
+
+
+@lru_cache(maxsize=1)
+def doubled(name: str, dtype: str, device: str) -> Decoder:
+    """A decoder that computes in float64 with the weights that it has in `dtype`.
+
+    The frequencies of its time and position embeddings stay what they are: diffusers computes them in float32 whatever
+    the model is in, and an exported file has them as constants.
+
+    Args:
+        name: of an ACE-Step decoder; see `catalog.decoder`.
+        dtype: by name.
+        device: where.
+    """
+    # A copy: the catalog's own is shared.
+    copied: Any = copy.deepcopy(catalog.decoder(name, dtype=getattr(torch, dtype), device=device))
+    made: Decoder = copied.double()
+    return made
 
 
 def judged(name: str, found: Tensors, eager: Tensors, reference: Tensors) -> OnEngine:

@@ -124,6 +124,14 @@ def test_a_real_defect_is_fifty_times_farther_than_the_bound_lets_pass(defect: s
     assert result.distance > 50 * result.bound
 
 
+def test_the_reference_has_the_weights_of_the_engine_s_dtype_and_the_catalog_s_decoder_stays_as_it_is() -> None:
+    half: Any = catalog.decoder("tiny", dtype=torch.float16)
+    double: Any = engines.doubled("tiny", "float16", "cpu")
+    assert (half.dtype, double.dtype) == (torch.float16, torch.float64)
+    for own, same in zip(double.parameters(), half.parameters(), strict=True):
+        assert_identical(own, same.double())
+
+
 # The verdict.
 
 
