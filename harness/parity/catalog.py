@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import torch
 
-from harness.engine import decoders
+from harness.engine import decoders, executors
 from harness.engine.aot.export import TOKENS, export
 from harness.engine.decoders import AffineDecoder, Decoder
 from harness.engine.errors import InvalidInput
 from harness.engine.executors import CudaStream, EagerExecutor, Executor, StaticExecutor
-from harness.engine.executors.onnx import OnnxExecutor
 
 AFFINE = "affine"
 AFFINE_CHANNELS = 4
@@ -241,11 +240,9 @@ def _opened(kind: Kind, engine: Path | None, max_rows: int, pin_rows: int | None
         )
     check_device(kind, device)
     if kind is Kind.ONNX:
-        return OnnxExecutor(engine, max_rows=max_rows, pin_rows=pin_rows, threads=torch.get_num_threads())
-    # TensorRT is an optional package.
-    module = import_module("harness.engine.executors.tensorrt")
-    made: Executor = module.TensorRTExecutor(engine, max_rows=max_rows, pin_rows=pin_rows, device=str(device))
-    return made
+        return executors.OnnxExecutor(engine, max_rows=max_rows, pin_rows=pin_rows, threads=torch.get_num_threads())
+    # It says more of its stream than the protocol does, which a protocol's own attribute does not allow.
+    return cast(Executor, executors.TensorRTExecutor(engine, max_rows=max_rows, pin_rows=pin_rows, device=str(device)))
 
 
 _ENGINES: Mapping[Kind, tuple[str, str]] = {

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
+from harness.engine import executors
 from harness.engine.errors import InvalidInput
 from harness.engine.executors import OnnxExecutor
 from harness.parity import catalog
@@ -35,8 +34,7 @@ def test_an_onnx_executor_runs_the_file_with_torch_s_threads(file: Path) -> None
 
 
 def test_a_plan_goes_to_the_executor_that_runs_it_with_rows_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = SimpleNamespace(TensorRTExecutor=lambda plan, **options: (plan, options))
-    monkeypatch.setitem(sys.modules, "harness.engine.executors.tensorrt", made)
+    monkeypatch.setattr(executors, "TensorRTExecutor", lambda plan, **options: (plan, options), raising=False)
     found = catalog.executor("tensorrt", catalog.decoder("affine"), 6, 4, "cuda:1", Path("a.plan"))
     assert found == (Path("a.plan"), {"max_rows": 6, "pin_rows": 4, "device": "cuda:1"})
 
