@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
-from harness.engine.errors import InvalidInput
+from harness.engine.aot import bindings
+from harness.engine.errors import InvalidInput, PackageMissing
 from harness.parity import catalog
 from harness.parity.catalog import Kind
 from harness.parity.engines import Engine
@@ -21,6 +23,12 @@ OPTION = click.option(
 )
 
 
+class CannotRun(click.ClickException):
+    """What runs a plan is not here; the exit code is that of a command that could not run."""
+
+    exit_code = 125
+
+
 def checked(options: Mapping[str, Any], *, alone: bool) -> Engine | None:
     """The engine that `check` plays the battery on; None where it compares something else.
 
@@ -30,6 +38,7 @@ def checked(options: Mapping[str, Any], *, alone: bool) -> Engine | None:
 
     Raises:
         UsageError: options that contradict each other.
+        CannotRun: of a plan, without TensorRT or without a GPU.
     """
     kinds, file, decoders = options["executor"], options["engine"], options["decoder"]
     _check(kinds, file, options["device"])
@@ -49,6 +58,7 @@ def probed(options: Mapping[str, Any]) -> tuple[Path | None, str]:
 
     Raises:
         UsageError: options that contradict each other.
+        CannotRun: of a plan, without TensorRT or without a GPU.
     """
     _check(options["executor"], options["engine"], options["device"])
     _check_decoders(options["decoders"], options["engine"], 1)
@@ -60,6 +70,7 @@ def benched(options: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         UsageError: options that contradict each other.
+        CannotRun: of a plan, without TensorRT or without a GPU.
     """
     kinds, file = [options["executor"]], options["engine"]
     _check(kinds, file, options["device"])
@@ -81,8 +92,14 @@ def _check(kinds: Sequence[str], file: Path | None, named: str) -> None:
     try:
         for kind in ahead:
             catalog.check_device(kind, device(kinds, named))
+        if Kind.TENSORRT in ahead:
+            bindings.binding()
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error
+    except PackageMissing as error:
+        raise CannotRun(str(error)) from error
+    if Kind.TENSORRT in ahead and not torch.cuda.is_available():
+        raise CannotRun("--executor tensorrt: torch sees no CUDA GPU here, and a plan runs on nothing else")
 
 
 def _check_decoders(decoders: Sequence[str], file: Path | None, least: int) -> None:

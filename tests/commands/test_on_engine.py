@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from harness.cli import main
 from harness.commands.on_engine import device
+from harness.engine.aot import bindings
 from harness.parity import catalog
 from harness.parity.bless import BATTERY
 from tests.onnx_files import DIMS, written
@@ -142,6 +144,24 @@ def test_a_frozen_batch_could_not_run_and_the_message_says_so(command: str, tmp_
     result = invoke(command, "--executor", "onnx", "--engine", frozen(tmp_path))
     assert result.exit_code == 125
     assert f"cannot {command}: " in result.stderr and "its batch is frozen to 2" in result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("installed", "words"), [
+    (False, "tensorrt is not installed: pip install 'stream-harness[trt]'"),
+    (True, "torch sees no CUDA GPU here"),
+])  # fmt: skip
+def test_a_plan_without_what_runs_it_could_not_run(
+    command: str, installed: bool, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(bindings, "_module_name", lambda _flavour: "json" if installed else None)
+    monkeypatch.setattr(json, "__version__", "1", raising=False)
+    plan = tmp_path / "a.plan"
+    plan.write_bytes(b"plan")
+    result = invoke(command, "--executor", "tensorrt", "--engine", str(plan))
+    assert result.exit_code == 125, result.output
+    assert words in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize("command", ["probe", "bench"])
