@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from harness.engine.aot.export import digest
 from harness.engine.errors import OutsideProfile
 from harness.engine.executors import Batch, Executor
 from harness.engine.executors.stream import run_to_end
@@ -82,9 +83,13 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """All of it but device and file, in a word without blanks: `tiny/eager/float32/T16/pinned8`."""
+        """All of it but the device, in a word without blanks: `tiny/eager/float32/T16/pinned8`.
+
+        A file that was named is there by its content, `.../pinned8/0a1b2c3d4e5f`: another build is another subject.
+        """
         rows = f"max{self.max_rows}" if self.pin_rows is None else f"pinned{self.pin_rows}"
-        return f"{self.decoder}/{self.executor}/{self.dtype}/T{self.frames}/{rows}"
+        file = "" if self.engine is None else f"/{_content(self.engine)}"
+        return f"{self.decoder}/{self.executor}/{self.dtype}/T{self.frames}/{rows}{file}"
 
     def make(self) -> tuple[Executor, Rows]:
         """The executor, and the rows to run on it."""
@@ -93,6 +98,11 @@ class Subject:
         engine = self.engine or catalog.engine_for(self.executor, self.decoder, dtype=self.dtype, tokens=LENGTH)
         executor = catalog.executor(self.executor, decoder, self.max_rows, self.pin_rows, self.device, engine)
         return executor, Rows(*catalog.widths(decoder), self.frames, torch.device(self.device))
+
+
+@lru_cache(maxsize=8)
+def _content(file: Path) -> str:
+    return digest(file)[:12]
 
 
 Held = dict[Property, dict[int, bool]]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from harness.engine.aot.layers import Layer
-from harness.engine.errors import ExecutorError, ExportRefused, InvalidInput, PackageMissing
+from harness.engine.aot.runtime import refusals, session
+from harness.engine.errors import ExecutorError, InvalidInput
 from harness.rails import layer_sources
 from harness.rails.layer_rules import Facts
 from harness.rails.layer_sources import Tally
@@ -55,11 +54,7 @@ class OnnxSubject:
 
     def __post_init__(self) -> None:
         """Load the file."""
-        if find_spec("onnxruntime") is None:
-            raise PackageMissing("onnxruntime", "onnx")
-        if not self.path.is_file():
-            raise InvalidInput("engine", str(self.path), "an existing ONNX file")
-        self._session = self._loaded()
+        self._session = session(self.path, self.threads)
         self.provenance = {"onnxruntime": str(import_module("onnxruntime").__version__)}
         self.feed = feed(self._session.get_inputs(), self.shape)
 
@@ -69,43 +64,20 @@ class OnnxSubject:
         Raises:
             ExecutorError: ONNX Runtime refuses these sizes.
         """
-        with self._named_errors(ExecutorError):
+        try:
             self._session.run(None, self.feed)
+        except refusals() as error:
+            raise ExecutorError(f"{self.path}: ONNX Runtime refused a run: {error}") from error
 
     def layers(self, runs: int, warmup: int) -> tuple[list[Timed], bool]:
         """See `Subject.layers`. The profile is written to a temporary folder."""
         self._session = None  # two sessions of a large file may not fit
         with TemporaryDirectory(prefix="harness-profile-") as folder:
-            self._session = self._loaded(str(Path(folder) / "onnx"))
+            self._session = session(self.path, self.threads, Path(folder) / "onnx")
             for _ in range(warmup + runs):
                 self.run()
             events = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
         return nodes(events, runs, warmup), False
-
-    def _loaded(self, profile: str | None = None) -> Any:
-        """A session; with `profile` one that is profiled, to a file whose name begins with it."""
-        runtime = import_module("onnxruntime")
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        if profile is not None:
-            options.enable_profiling = True
-            options.profile_file_prefix = profile
-        with self._named_errors(ExportRefused):
-            return runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
-
-    @contextmanager
-    def _named_errors(self, error: type[Exception]) -> Iterator[None]:
-        """Raise `error` for ONNX Runtime's exceptions, which have no base class of their own."""
-        state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-        refusals = tuple(
-            each for each in vars(state).values() if isinstance(each, type) and issubclass(each, Exception)
-        )
-        try:
-            yield
-        except refusals as refusal:
-            raise error(f"{self.path}: ONNX Runtime on a CPU refuses it: {refusal}") from refusal
 
 
 def feed(inputs: Sequence[Any], shape: tuple[int, int, int]) -> dict[str, Any]:

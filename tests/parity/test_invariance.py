@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -123,3 +124,13 @@ def test_no_two_rows_are_alike() -> None:
         if name != "encoder_mask":
             assert len({row.numpy().tobytes() for row in tensor}) == 40, name
     assert batch.encoder_mask.sum(1).unique().numel() == 40
+
+
+def test_a_subject_of_a_named_file_has_its_content_in_its_name(tmp_path: Path) -> None:
+    for name, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        (tmp_path / name).write_bytes(content)
+    first, same, other = (Subject("tiny", "onnx", "float32", 16, 8, engine=tmp_path / n).name for n in "abc")
+    assert first == same
+    assert first.startswith("tiny/onnx/float32/T16/pinned8/")
+    assert other != first
+    assert Subject("tiny", "onnx", "float32", 16, 8).name == "tiny/onnx/float32/T16/pinned8"

@@ -247,14 +247,15 @@ def test_a_rail_or_count_that_only_one_side_has_is_a_failure(captures: Path, act
 
 def test_costs_of_another_torch_gate_nothing_and_say_so(captures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     costs.bless("first", captures)
-    monkeypatch.setattr(costs, "version", lambda: "2.11.0")
+    here = costs.version()
+    monkeypatch.setattr(costs, "version", lambda: "2.0.0")
     report = costs.check(captures)
     assert (report.gated, report.passes, report.wrong()) == (False, False, [])
     assert "not gated" in invoke("check", captures).stdout
     assert invoke("check", captures).exit_code == 125
     commit(captures)
     costs.bless("both", captures)
-    assert set(costs.read(costs.path(captures))) == {"2.11.0", "2.13.0"} or costs.version() == "2.11.0"
+    assert set(costs.read(costs.path(captures))) == {"2.0.0", here}
 
 
 @pytest.mark.parametrize("why", ["ci", "no reason", "uncommitted", "not again", "not afresh"])

@@ -295,12 +295,15 @@ def test_an_interrupt_leaves_neither_process_nor_worktree(repository: Path, log:
 def test_a_sigterm_amid_a_bench_ends_its_process_too(repository: Path, log: Path, tmp_path: Path) -> None:
     """The bench hangs; the command that waits for it is told to end once the bench says its process id."""
     pid = tmp_path / "pid"
-    hangs = f"import os, time\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)\n"
+    # Whole or not at all, as several processes may write it.
+    written = f"open({str(pid)!r} + str(os.getpid()), 'w').write(str(os.getpid()))"
+    moved = f"os.replace({str(pid)!r} + str(os.getpid()), {str(pid)!r})"
+    hangs = f"import os, time\n{written}\n{moved}\ntime.sleep(60)\n"
     (repository / "harness" / "engine" / "pipeline.py").write_text(hangs + PIPELINE)
     commit(repository, "hangs")
 
     def end() -> None:
-        while not (pid.exists() and pid.read_text()):
+        while not pid.exists():
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 

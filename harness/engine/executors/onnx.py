@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from harness.engine import checks
-from harness.engine.aot.closeness import NOT_BITWISE
-from harness.engine.aot.signature import AXES, INPUTS, MASK, VELOCITY, Signature, Span
-from harness.engine.errors import ExecutorError, ExportRefused, InvalidInput, PackageMissing, PipelineClosed
+from harness.engine.aot.onnx_file import signature
+from harness.engine.aot.runtime import refusals, session
+from harness.engine.aot.signature import AXES, VELOCITY
+from harness.engine.errors import ExecutorError, PipelineClosed
 from harness.engine.executors.base import Batch, ExecutorStream
-
-Dim: TypeAlias = "int | str | None"
-"""A size, a dynamic dimension's name, or None where the file gives it no name."""
 
 _DTYPES: Mapping[str, tuple[torch.dtype, type[np.generic]]] = {
     "tensor(float)": (torch.float32, np.float32),
@@ -30,10 +25,6 @@ _DTYPES: Mapping[str, tuple[torch.dtype, type[np.generic]]] = {
     "tensor(bool)": (torch.bool, np.bool_),
 }
 """What ONNX Runtime's CPU provider computes in, by its own words; it has no bfloat16."""
-
-_SYMBOL = re.compile(r"(?:(\d+)\*)?[A-Za-z_]\w*")
-_REFUSALS = ("EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoaded", "NoModel",
-             "NoSuchFile", "NotImplemented", "RuntimeException")  # fmt: skip
 
 
 class OnnxExecutor:
@@ -76,11 +67,11 @@ class OnnxExecutor:
         self.max_rows = max_rows
         self.pin_rows = pin_rows
         self._max_shapes = checks.integer("max_shapes", max_shapes, 1)
-        runtime = _runtime()
-        self._refusals: tuple[type[Exception], ...] = (RuntimeError, *refusals())
-        self._session = _session(runtime, Path(path), checks.integer("threads", threads, 1))
+        self._session = session(Path(path), checks.integer("threads", threads, 1))
+        self._refusals = refusals()
         tensors = {each.name: each for each in (*self._session.get_inputs(), *self._session.get_outputs())}
-        self.signature = signature(Path(path), {n: (t.type, tuple(t.shape)) for n, t in tensors.items()})
+        known = {name: _DTYPES.get(each.type, (each.type,))[0] for name, each in tensors.items()}
+        self.signature = signature(Path(path), {name: (known[name], each.shape) for name, each in tensors.items()})
         self.takes_mask = self.signature.takes_mask
         self.stream: ExecutorStream | None = None
         self._numpy = {name: _DTYPES[tensor.type][1] for name, tensor in tensors.items()}
@@ -147,51 +138,6 @@ class OnnxExecutor:
             return {name: torch.empty(shapes[name], dtype=dtype) for name, dtype in self.signature.dtypes.items()}
 
 
-def signature(path: Path, tensors: Mapping[str, tuple[str, Sequence[Dim]]]) -> Signature:
-    """What an exported file takes and gives.
-
-    Args:
-        path: the file, for messages.
-        tensors: ONNX Runtime's type (`tensor(float)`) and dimensions of every input and output, by name.
-
-    Raises:
-        ExportRefused: other names, ranks or dtypes than an exported decoder's, a frozen batch, dimensions that
-            contradict each other, or a dynamic one whose name is neither a symbol nor a multiple of one (`2*half`).
-    """
-    missing, strange = [*INPUTS[:-1], VELOCITY], [name for name in tensors if name not in AXES]
-    missing = [name for name in missing if name not in tensors]
-    if missing or strange:
-        raise ExportRefused(f"{path}: no exported decoder: it lacks {missing} and has {strange}")
-    axes: dict[str, Dim] = {}
-    for name, (_, dims) in tensors.items():
-        if len(dims) != len(AXES[name]):
-            raise ExportRefused(f"{path}: {name} has the dimensions {list(dims)}, expected {list(AXES[name])}")
-        for axis, dim in zip(AXES[name], dims, strict=True):
-            if axes.setdefault(axis, dim) != dim:
-                raise ExportRefused(f"{path}: {axis} of {name} is {dim}, elsewhere it is {axes[axis]}")
-    rows, frames, tokens = (_dynamic(path, axis, axes[axis]) for axis in ("rows", "frames", "tokens"))
-    if rows != (Span(1), 1):
-        raise ExportRefused(f"{path}: its batch is frozen to {axes['rows']}, expected a dynamic dimension")
-    if tokens[1] != 1:
-        raise ExportRefused(f"{path}: its tokens are {axes['tokens']}, expected a size or a symbol")
-    return Signature(
-        dtypes={name: _dtype(path, name, kind) for name, (kind, _) in tensors.items()},
-        rows=rows[0],
-        frames=frames[0],
-        tokens=tokens[0],
-        channels=_fixed(path, "channels", axes),
-        context_channels=_fixed(path, "context_channels", axes),
-        encoder_dim=_fixed(path, "encoder_dim", axes),
-        frames_multiple=frames[1],
-    )
-
-
-def refusals() -> tuple[type[Exception], ...]:
-    """ONNX Runtime's exceptions, which have no base class of their own."""
-    state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-    return tuple(getattr(state, name) for name in _REFUSALS)
-
-
 def _fill(buffers: Mapping[str, Tensor], batch: Batch) -> None:
     """Copy a batch into its buffers: rows beyond it repeat its first one, frames beyond it are zero."""
     for name, source in batch.tensors().items():
@@ -203,51 +149,3 @@ def _fill(buffers: Mapping[str, Tensor], batch: Batch) -> None:
             target = target[:, : source.shape[1]]
         target[: batch.rows].copy_(source)
         target[batch.rows :].copy_(target[:1].expand_as(target[batch.rows :]))
-
-
-def _runtime() -> Any:
-    if find_spec("onnxruntime") is None:
-        raise PackageMissing("onnxruntime", "onnx")
-    return import_module("onnxruntime")
-
-
-def _session(runtime: Any, path: Path, threads: int) -> Any:
-    if not path.is_file():
-        raise InvalidInput("path", str(path), "an existing ONNX file")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
-    options.use_deterministic_compute = True
-    options.log_severity_level = 4  # what it would print is in the exception as well
-    try:
-        return runtime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(NOT_BITWISE)
-        )
-    except refusals() as error:
-        raise ExportRefused(f"{path}: ONNX Runtime cannot run it on a CPU: {error}") from error
-
-
-def _dynamic(path: Path, axis: str, dim: Dim) -> tuple[Span, int]:
-    """The sizes of a dimension that may be dynamic, and what they are multiples of."""
-    if isinstance(dim, int):
-        return Span(dim, dim), 1
-    found = _SYMBOL.fullmatch(dim or "")
-    if found is None:
-        raise ExportRefused(f"{path}: the dynamic dimension of {axis} is {dim!r}, expected a symbol or a multiple")
-    multiple = int(found[1] or 1)
-    return Span(multiple), multiple
-
-
-def _fixed(path: Path, axis: str, axes: Mapping[str, Dim]) -> int:
-    size = axes[axis]
-    if not isinstance(size, int):
-        raise ExportRefused(f"{path}: {axis} is dynamic ({size}), expected a size")
-    return size
-
-
-def _dtype(path: Path, name: str, kind: str) -> torch.dtype:
-    dtype, _ = _DTYPES.get(kind, (None, None))
-    if dtype is None or (dtype is torch.bool) != (name == MASK):
-        raise ExportRefused(f"{path}: {name} is a {kind}, which ONNX Runtime on a CPU is not given here")
-    return dtype

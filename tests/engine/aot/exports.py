@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnxruntime
 import torch
 from diffusers import AceStepTransformer1DModel
 from torch import Tensor
 
+from harness.engine.aot.runtime import session
 from harness.engine.decoders import AceStepDecoder
 from harness.engine.decoders.ace_step import PRESETS
 from harness.parity import catalog
@@ -47,5 +47,4 @@ def single(dtype: torch.dtype = torch.float32) -> AceStepDecoder:
 
 def run(path: Path, given: dict[str, Tensor]) -> Tensor:
     """What ONNX Runtime makes of a file."""
-    session = onnxruntime.InferenceSession(path, disabled_optimizers=["DivMulFusion"])
-    return torch.from_numpy(session.run(None, {name: tensor.numpy() for name, tensor in given.items()})[0])
+    return torch.from_numpy(session(path).run(None, {name: tensor.numpy() for name, tensor in given.items()})[0])

@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 
-from harness.engine.aot import closeness
+from harness.engine.aot import closeness, runtime
 from harness.engine.aot.closeness import Closeness, Distance, measure
 from harness.engine.errors import ExportRefused, PackageMissing
 from harness.parity import catalog
@@ -30,6 +30,25 @@ def test_the_decoder_has_its_dtype_and_its_values_back_afterwards() -> None:
     measure(catalog.onnx_file("tiny", dtype="bfloat16"), decoder, [(1, 2, 1)])
     assert decoder.dtype is torch.bfloat16
     assert digest_tree(dict(decoder.state_dict())) == before
+
+
+def test_torch_computes_float32_in_float32_meanwhile_whatever_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = tiny()
+    forward, seen = decoder.transformer.forward, []
+
+    def sees(*args: object, **kwargs: object) -> object:
+        seen.append((torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(decoder.transformer, "forward", sees)
+    try:
+        torch.set_float32_matmul_precision("high")
+        measure(catalog.onnx_file("tiny"), decoder, [(1, 2, 1)])
+        after = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert set(seen) == {(False, "highest")}
+    assert after == (True, "high")
 
 
 def test_it_has_them_back_where_the_comparison_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +95,6 @@ def test_the_bound_is_twice_torchs_own_distance(file: float, passes: bool) -> No
 
 
 def test_without_onnx_runtime_there_is_an_error_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closeness, "find_spec", lambda _name: None)
+    monkeypatch.setattr(runtime, "find_spec", lambda _name: None)
     with pytest.raises(PackageMissing, match=r"onnxruntime is not installed: pip install 'stream-harness\[onnx\]'"):
         measure(catalog.onnx_file("tiny"), tiny())

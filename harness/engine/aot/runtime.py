@@ -1,0 +1,57 @@
+"""ONNX Runtime sessions on the CPU, made in one way: what is compared, run and profiled is the same program."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from harness.engine.errors import ExportRefused, InvalidInput, PackageMissing
+
+REASSOCIATING = ("DivMulFusion",)
+"""Optimizers that are left out: this one makes `x * (1 / y)` to `x / y`, which rounds otherwise than the file says."""
+
+_REFUSALS = ("EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoaded", "NoModel",
+             "NoSuchFile", "NotImplemented", "RuntimeException")  # fmt: skip
+
+
+def session(path: Path, threads: int = 1, profile: Path | None = None) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU, deterministic and silent.
+
+    Args:
+        path: of the file.
+        threads: that one operator may use.
+        profile: where its events go, as the beginning of a file's name; None is no profile.
+
+    Raises:
+        PackageMissing: ONNX Runtime is not installed.
+        InvalidInput: there is no such file.
+        ExportRefused: ONNX Runtime cannot load it: no whole ONNX file, or a dtype that it does not have on a CPU.
+    """
+    if find_spec("onnxruntime") is None:
+        raise PackageMissing("onnxruntime", "onnx")
+    runtime = import_module("onnxruntime")
+    if not path.is_file():
+        raise InvalidInput("path", str(path), "an existing ONNX file")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = 4  # what it would print is in the exception as well
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    try:
+        return runtime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(REASSOCIATING)
+        )
+    except refusals() as error:
+        raise ExportRefused(f"{path}: ONNX Runtime cannot run it on a CPU: {error}") from error
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises where it refuses something; its exceptions have no base class of their own."""
+    state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    return (RuntimeError, *(getattr(state, name) for name in _REFUSALS))
