@@ -55,7 +55,7 @@ FILES = [
 
 ONNX = [
     Defect(
-        "an output that the next run overwrites is not poisoned",
+        "an output buffer of ONNX Runtime that the next run overwrites is not poisoned",
         f"{_EXECUTORS}/onnx.py",
         "            for each in self._buffers.values():\n                each[VELOCITY].fill_(torch.nan)\n",
         "",
