@@ -55,7 +55,7 @@ FILES = [
 
 ONNX = [
     Defect(
-        "an output buffer of ONNX Runtime that the next run overwrites is not poisoned",
+        "an output of ONNX Runtime that the next run overwrites is not poisoned",
         f"{_EXECUTORS}/onnx.py",
         "            for each in self._buffers.values():\n                each[VELOCITY].fill_(torch.nan)\n",
         "",
@@ -133,7 +133,7 @@ TENSORRT = [
         "::test_rtx_compiles_a_shape_s_kernels_before_its_first_run_and_not_behind_the_runs",
     ),
     Defect(
-        "buffers are freed while a run uses them",
+        "buffers of a TensorRT engine are freed while a run uses them",
         f"{_EXECUTORS}/tensorrt.py",
         "        self.stream.wait()\n        self.stream.launch(work)\n",
         "        self.stream.launch(work)\n",
