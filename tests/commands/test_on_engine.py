@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from harness.cli import main
 from harness.commands.on_engine import device
 from harness.engine.aot import bindings
+from harness.engine.aot.export import digest
 from harness.parity import catalog
 from harness.parity.bless import BATTERY
 from tests.onnx_files import DIMS, written
@@ -87,8 +88,8 @@ def test_probe_measures_an_engine(tmp_path: Path) -> None:
     assert result.exit_code == 125, result.output
     findings = json.loads((tmp_path / "r").read_text())["findings"]
     assert [finding["subject"] for finding in findings] == [
-        "affine/onnx/float32/T5/max2",
-        "affine/onnx/float32/T5/pinned2",
+        f"affine/onnx/float32/T5/max2/{digest(Path(file))[:12]}",
+        f"affine/onnx/float32/T5/pinned2/{digest(Path(file))[:12]}",
     ]
     assert all(finding["holds"]["rows_alone"] == [1, 2] for finding in findings)
     assert all(finding["holds"]["padding"] == finding["fails"]["padding"] == [] for finding in findings)
