@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform as host
 import re
-import subprocess
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 import torch
 
 import harness
+from harness.engine.aot.here import driver
 
 ROOT = Path(harness.__file__).resolve().parent.parent
 """The checkout: the folder that holds the package, `pyproject.toml` and `captures/`."""
@@ -79,7 +79,7 @@ def gpu_fingerprint(device: torch.device | str) -> dict[str, str]:
     return {
         "gpu": torch.cuda.get_device_name(device),
         "capability": capability,
-        "driver": _driver(),
+        "driver": driver() or "unknown",
         "torch": str(torch.__version__),
         "cuda": str(torch.version.cuda),
         "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
@@ -144,16 +144,6 @@ def _attention() -> dict[str, bool]:
         "math": backends.math_sdp_enabled(),  # type: ignore[no-untyped-call]
         "cudnn": backends.cudnn_sdp_enabled(),  # type: ignore[no-untyped-call]
     }
-
-
-def _driver() -> str:
-    """The driver's version, `unknown` where nobody says."""
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
-    except OSError:
-        return "unknown"
-    return said[0] if said else "unknown"
 
 
 def _version(package: str) -> str:
