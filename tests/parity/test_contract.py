@@ -158,8 +158,9 @@ def test_an_unknown_decoder_is_a_usage_error(captures: Path) -> None:
 
 # This platform's own contract.
 
-ASKED = contract.declared(frames=[16])
-ON_ENGINES = contract.declared(executors=["onnx"], frames=[15])
+ASKED = contract.declared(executors=["eager", "static", "onnx"], frames=[16])
+# An odd T is padded there. Free rows of the real architecture are what a machine's kernels make of them.
+ON_ENGINES = [s for s in contract.declared(executors=["onnx"], frames=[15]) if s.pin_rows or s.decoder == "affine"]
 
 
 @pytest.fixture(name="findings", scope="module")
@@ -182,7 +183,6 @@ def test_this_platform_keeps_its_contract_to_the_letter(findings: Findings) -> N
 
 @pytest.mark.parametrize("subject", ON_ENGINES, ids=lambda subject: subject.name)
 def test_what_a_ring_relies_on_holds_on_an_engine(subject: Subject) -> None:
-    """With free rows as well where one thread computes: nothing in a file hangs on the number of rows."""
     (finding,) = contract.probe([subject]).findings
     assert {name: rows for name, rows in finding.fails.items() if name in RING and rows} == {}
     assert all(finding.holds[asked.value] for asked in RING)
