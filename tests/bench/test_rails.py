@@ -94,12 +94,11 @@ def test_other(): pass
 @pytest.fixture(name="measure")
 def _measure(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
     folder = pytester.path / "tests" / "bench"
-    folder.mkdir(parents=True)
-    (folder.parent / "__init__.py").touch()
-    shutil.copy(ROOT / "conftest.py", pytester.path)
-    shutil.copy(ROOT / "pyproject.toml", pytester.path)
-    for file in ("__init__.py", "rails.py", "conftest.py"):
-        shutil.copy(ROOT / "tests" / "bench" / file, folder)
+    bench, tensorrt = ("__init__.py", "rails.py", "conftest.py"), ("__init__.py", "ledger.py")
+    wanted = [*(f"tests/bench/{file}" for file in bench), *(f"tests/tensorrt/{file}" for file in tensorrt)]
+    for file in ("conftest.py", "pyproject.toml", "tests/__init__.py", *wanted):
+        (pytester.path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, pytester.path / file)
 
     def run(*options: str, names: list[str] | None = None) -> pytest.RunResult:
         (folder / "test_some.py").write_text(MEASURING.format(names=list(RAILS) if names is None else names))

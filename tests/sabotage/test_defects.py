@@ -12,7 +12,7 @@ from harness.parity.platform import ROOT
 from tests.sabotage.defects import DEFECTS, NOTORIOUS
 from tests.sabotage.runner import Defect, Verdict, changed, revision, sabotage, shard
 
-PARTS = 12
+PARTS = 16
 """One of so many shards a run; `make sabotage` plants them all."""
 
 
