@@ -19,7 +19,7 @@ import torch
 from harness.engine import checks
 from harness.engine.aot import layers, onnx_file, sidecar
 from harness.engine.aot.bindings import Binding, Flavour, binding, use_polygraphy
-from harness.engine.aot.export import digest
+from harness.engine.aot.export import digest, parts
 from harness.engine.aot.here import here
 from harness.engine.aot.sidecar import Sidecar
 from harness.engine.aot.signature import VELOCITY, Signature
@@ -101,12 +101,14 @@ def build(onnx: Path, plan: Path, asked: Asked | None = None) -> Built:
 
     Raises:
         PackageMissing: TensorRT, Polygraphy or `onnx` is not installed.
-        InvalidInput: no such file, a profile outside what the file takes, or a compute capability that is needed and
-            not named, or not known to this TensorRT.
+        InvalidInput: no such file, a plan that would take its place, a profile outside what the file takes, or a
+            compute capability that is needed and not named, or not known to this TensorRT.
         ExportRefused: the file is no exported decoder, or its batch is frozen.
         BuildFailed: TensorRT refused; the message has its errors.
     """
     asked = asked or Asked()
+    if not {plan.resolve(), sidecar.path(plan).resolve()}.isdisjoint(part.resolve() for part in parts(onnx)):
+        raise InvalidInput("plan", str(plan), "a path that is not the ONNX file's or its data's, nor its metadata's")
     signature = onnx_file.read(onnx)
     found = binding(asked.flavour)
     wanted = _wanted(onnx, signature, found, asked)

@@ -155,10 +155,15 @@ def channels_of(decoder: decoders.AceStepDecoder | AffineDecoder) -> int:
     return 4 if isinstance(decoder, AffineDecoder) else decoder.channels
 
 
+def parts(path: Path) -> tuple[Path, Path]:
+    """A file and the external data beside it, which may not be there."""
+    return path, _data_of(path)
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file and of the external data beside it."""
     hashed = hashlib.sha256()
-    for part in (path, _data_of(path)):
+    for part in parts(path):
         if part.is_file():
             with part.open("rb") as file:
                 while block := file.read(2**24):

@@ -245,6 +245,26 @@ def test_a_file_with_a_frozen_batch_is_refused_before_anything_is_built(builder:
     assert not builder.built
 
 
+@pytest.mark.parametrize("plan", ["a.onnx", "./a.onnx", "link.onnx", "a.onnx.data"])
+def test_a_plan_that_would_take_the_place_of_its_own_file_is_refused(
+    builder: Builder, tmp_path: Path, plan: str
+) -> None:
+    file = written(tmp_path / "a.onnx", "batch")
+    (tmp_path / "link.onnx").symlink_to(file)
+    (tmp_path / "a.onnx.data").write_bytes(b"weights")
+    before = file.read_bytes()
+    with pytest.raises(InvalidInput, match="plan: got .*, expected a path that is not the ONNX file's"):
+        build(file, tmp_path / plan, ASKED)
+    assert not builder.built
+    assert (file.read_bytes(), (tmp_path / "a.onnx.data").read_bytes()) == (before, b"weights")
+
+
+def test_an_onnx_file_whose_name_is_that_of_a_plan_s_metadata_is_refused(builder: Builder, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="plan: got"):
+        build(written(tmp_path / "a.plan.json", "batch"), tmp_path / "a.plan", ASKED)
+    assert not builder.built
+
+
 def test_nothing_of_the_builders_log_reaches_the_terminal(
     capfd: pytest.CaptureFixture[str], plans: dict[str, Built], tmp_path: Path
 ) -> None:
