@@ -10,6 +10,9 @@ from typing import Any
 
 _HEADING = re.compile(r"Layers:|Engine Layer Information:")
 _FIELD = re.compile(r"(Name|LayerType|TacticName|StreamId): (.*?)(?=, [A-Z][A-Za-z]+: |$)")
+_SHORT = re.compile(r"Layer\((\w+)\): (.*?), Tactic: ([^,]*), ")
+"""How the full TensorRT prints a layer to its builder's log, without metadata: `Layer(Myelin): NAME, Tactic: N, …`."""
+
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _METADATA = ", Metadata:"
 
@@ -48,6 +51,8 @@ def from_log(lines: Iterable[str]) -> tuple[Layer, ...]:
         # After the layers the inputs and outputs are listed, by name too, and with no type.
         if inside and line.startswith("Name: ") and ", LayerType: " in line:
             found.append(_printed(line))
+        elif inside and (short := _SHORT.match(line)):
+            found.append(Layer(name=short[2], kind=short[1], tactic=short[3]))
     return tuple(found)
 
 

@@ -54,3 +54,19 @@ def test_an_inspectors_json_gives_the_layers_of_old_and_new_versions(tensors: st
 def test_what_is_no_inspectors_json_is_refused(document: str) -> None:
     with pytest.raises(ValueError):
         from_inspector(document)
+
+
+def test_a_log_of_the_full_tensorrt_lists_its_layers_in_its_own_way() -> None:
+    log = [
+        "Layer(Before): not listed, Tactic: 1, a -> b",
+        "Engine Layer Information:\n"
+        "Layer(Reformat): Reformatting CopyNode for Input Tensor 0 to Conv_0, Tactic: 0, in[Float(1)] -> out[Int8(1)]\n"
+        "Layer(Constant): 3198 + (Unnamed Layer* 13) [Shuffle], Tactic: 0,  -> (Unnamed Layer* 13) [Shuffle]_output",
+        "Layer(Myelin): {ForeignNode[a.../b/Unsqueeze_6]}, Tactic: 0x0000000000000000,  -> c[Float(2,12600)]",
+        "Layer of another kind",
+    ]
+    assert from_log(log) == (
+        Layer("Reformatting CopyNode for Input Tensor 0 to Conv_0", "Reformat", "0"),
+        Layer("3198 + (Unnamed Layer* 13) [Shuffle]", "Constant", "0"),
+        Layer("{ForeignNode[a.../b/Unsqueeze_6]}", "Myelin", "0x0000000000000000"),
+    )
