@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from harness.engine import checks
 from harness.engine.aot.layers import Layer
 from harness.engine.errors import PlanCorrupt, SidecarMissing
 
@@ -55,6 +57,8 @@ class Sidecar:
 BUILT_FOR = tuple(f.name for f in fields(Sidecar) if f.name not in ("plan_sha256", "layers"))
 """The fields that decide whether a plan can be used again."""
 
+_TEXTS = ("plan_sha256", "onnx_sha256", "flavour", "version", "compute_capability", "verbosity")
+
 
 def path(plan: Path) -> Path:
     """Where a plan's metadata is."""
@@ -89,7 +93,7 @@ def read(plan: Path) -> Sidecar:
         if found != FORMAT:
             raise SidecarMissing(f"{file}: format {found}, this version reads {FORMAT}; build the plan again")
         return _parsed(raw)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise SidecarMissing(f"{file}: not a plan's metadata ({error!r}); build the plan again") from error
 
 
@@ -114,4 +118,14 @@ def _parsed(raw: Mapping[str, Any]) -> Sidecar:
     if any(len(shapes) != 3 for shapes in profile.values()):
         raise ValueError("a profile without minimum, optimum and maximum")
     layers = tuple(Layer(**{**layer, "nodes": tuple(layer["nodes"])}) for layer in raw["layers"])
-    return Sidecar(**{**raw, "profile": profile, "layers": layers})
+    found = Sidecar(**{**raw, "profile": profile, "layers": layers})
+    checks.integer("frames_multiple", found.frames_multiple, 1)
+    texts = [getattr(found, name) for name in _TEXTS]
+    texts += [text for text in (found.gpu, found.driver) if text is not None]
+    texts += found.dtypes.values()
+    for layer in layers:
+        texts += (layer.name, layer.kind, layer.tactic, *layer.nodes)
+        checks.integer("stream", layer.stream, -sys.maxsize)
+    if strange := [text for text in texts if not isinstance(text, str)]:
+        raise TypeError(f"{strange[0]!r} where a text is expected")
+    return found

@@ -88,6 +88,38 @@ def test_a_profile_without_its_three_shapes_is_refused(plan: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("flavour", ["tensorrt"]),
+        ("plan_sha256", 5),
+        ("compute_capability", None),
+        ("gpu", 5),
+        ("verbosity", {}),
+        ("dtypes", 5),
+        ("dtypes", {"velocity": 5}),
+        ("frames_multiple", "2"),
+        ("frames_multiple", 0),
+        ("frames_multiple", True),
+        ("profile", {"timestep": [["x"], [4], [8]]}),
+        ("layers", [{"name": 5, "kind": "", "tactic": "", "stream": 0, "nodes": []}]),
+        ("layers", [{"name": "a", "kind": "", "tactic": "", "stream": "0", "nodes": []}]),
+        ("layers", [{"name": "a", "kind": "", "tactic": "", "stream": 0, "nodes": [5]}]),
+    ],
+)
+def test_metadata_with_a_field_of_another_type_is_refused(plan: Path, name: str, value: object) -> None:
+    document = json.loads(sidecar.path(plan).read_text())
+    sidecar.path(plan).write_text(json.dumps({**document, name: value}))
+    with pytest.raises(SidecarMissing, match="not a plan's metadata.*build the plan again"):
+        sidecar.read(plan)
+
+
+def test_metadata_that_is_nested_without_end_is_refused(plan: Path) -> None:
+    sidecar.path(plan).write_text("[" * 100_000)
+    with pytest.raises(SidecarMissing, match="not a plan's metadata"):
+        sidecar.read(plan)
+
+
+@pytest.mark.parametrize(
     "data", [PLAN[:-1], PLAN + b"x", b"", PLAN[:-1] + b"X"], ids=["cut", "longer", "empty", "altered"]
 )
 def test_a_truncated_or_altered_plan_is_refused(plan: Path, data: bytes) -> None:
