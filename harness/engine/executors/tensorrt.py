@@ -149,13 +149,13 @@ class TensorRTExecutor:
         """Run another plan from the next run on. Both are in memory for a moment.
 
         Pipelines keep to what the executor was when they were made. So the new engine has to take as many rows as the
-        old one, the same widths, and a mask where the old one does. Its frames and tokens may be others: what is
-        outside them is refused at the run.
+        old one and as few, the same widths, and a mask where the old one does. Its frames and tokens may be others:
+        what is outside them is refused at the run.
 
         Raises:
             PipelineClosed: after `close`.
             ExecutorError: while it is profiled.
-            InvalidInput: it takes fewer rows, other widths, or differs in the mask.
+            InvalidInput: it takes fewer rows or not as few, other widths, or differs in the mask.
             Exception: whatever the constructor raises for a plan. In all these cases the old engine stays.
         """
         old = self._open()
@@ -232,9 +232,7 @@ class TensorRTExecutor:
         return self._loaded
 
     def _check(self, batch: Batch, loaded: _Loaded) -> None:
-        pinned = loaded.rows.pinned is not None
-        accepts = replace(loaded.signature, rows=Span(1, self.max_rows)) if pinned else loaded.signature
-        accepts.check(batch, self.max_rows)
+        _accepted(loaded).check(batch, self.max_rows)
         for name, tensor in batch.tensors().items():
             if tensor.device != self._runtime.device:
                 raise ExecutorError(f"{name} is on {tensor.device}, the engine on {self._runtime.device}")
@@ -281,9 +279,18 @@ def _context(loaded: _Loaded) -> Context:
     return loaded.context
 
 
+def _accepted(loaded: _Loaded) -> Signature:
+    """What a batch may be: where every run has the same rows, a batch may have fewer."""
+    pinned = loaded.rows.pinned is not None
+    return replace(loaded.signature, rows=Span(1, loaded.rows.most)) if pinned else loaded.signature
+
+
 def _check_swap(old: _Loaded, new: _Loaded) -> None:
     if new.rows.most < old.rows.most:
         raise InvalidInput("plan", f"an engine of {new.rows.most} rows", f"at least {old.rows.most}, as before")
+    least, was_least = _accepted(new).rows.low, _accepted(old).rows.low
+    if least > was_least:
+        raise InvalidInput("plan", f"an engine that takes {least} rows at least", f"{was_least}, as before")
     for fact in ("takes_mask", "channels", "context_channels", "encoder_dim"):
         is_now, was = getattr(new.signature, fact), getattr(old.signature, fact)
         if is_now != was:

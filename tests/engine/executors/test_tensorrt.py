@@ -446,11 +446,12 @@ def test_the_new_engine_keeps_the_rows_that_the_executor_was_asked_for(make: Mak
     [
         (Made(rows=(1, 4, 7)), "plan: got an engine of 7 rows, expected at least 8"),
         (Made(most_rows={"timestep": 2}), "an engine of 2 rows"),
+        (Made(rows=(2, 4, 8)), "plan: got an engine that takes 2 rows at least, expected 1, as before"),
         (Made(masked=False), "an engine whose takes_mask is False"),
         (Made(channels=4), "an engine whose channels is 4"),
         (Made(encoder_dim=64), "an engine whose encoder_dim is 64"),
     ],
-    ids=["rows", "rows-of-one-input", "mask", "channels", "encoder-width"],
+    ids=["rows", "rows-of-one-input", "least-rows", "mask", "channels", "encoder-width"],
 )
 def test_an_engine_that_pipelines_were_not_made_for_is_not_swapped_in(
     make: Make, runtime: FakeRuntime, tmp_path: Path, made: Made, says: str
