@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.engine import checks
 from harness.engine.aot import layers as aot
 from harness.engine.aot import sidecar
 from harness.engine.aot.layers import Layer
@@ -15,6 +16,9 @@ from harness.rails.layers import NoLayers, NotAProfile, Profile, Timed, joined
 
 _TENSORS = ("I/O Tensors", "Bindings")
 """What an inspector's JSON calls an engine's inputs and outputs, now and until TensorRT 10."""
+
+_MOST = 1e15
+"""Beyond it a number counts neither runs nor milliseconds."""
 
 
 def trtexec(path: Path, inspector: Path | None = None) -> Profile:
@@ -82,7 +86,7 @@ def _inspected(path: Path | None) -> tuple[Sequence[Layer], Sequence[str]]:
         layers = aot.from_inspector(document)
         tensors: Sequence[Any] = next((document[key] for key in _TENSORS if key in document), ())
         names = [str(each["Name"] if isinstance(each, Mapping) else each) for each in tensors]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise NotAProfile(f"{path}: not what trtexec --exportLayerInfo writes ({error!r})") from error
     if not layers:
         raise NoLayers(f"{path}: the engine's list has no layer")
@@ -92,12 +96,13 @@ def _inspected(path: Path | None) -> tuple[Sequence[Layer], Sequence[str]]:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise NotAProfile(f"{path}: no JSON file ({error})") from error
 
 
 def _number(path: Path, entry: Mapping[str, Any], key: str) -> float:
     value = entry.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise NotAProfile(f"{path}: {key} is {value!r} in {dict(entry)}, expected a number of at least 0")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST:
+        shown, where = checks.describe(value), checks.describe(dict(entry))
+        raise NotAProfile(f"{path}: {key} is {shown} in {where}, expected a number from 0 to {_MOST:g}")
     return float(value)
