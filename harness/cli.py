@@ -393,7 +393,12 @@ def tensors_command(battery: Battery, folder: Path, names: tuple[str, ...]) -> N
 
 
 def _write_json(path: Path, document: Mapping[str, object]) -> None:
-    store.replace(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+    data = (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
+    try:
+        store.replace(path, data)
+    except OSError as error:
+        click.echo(f"cannot write {path}: {error}", err=True)
+        sys.exit(COULD_NOT_RUN)
 
 
 def _chosen(battery: Battery, only: Sequence[str]) -> Sequence[str]:

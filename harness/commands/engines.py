@@ -82,7 +82,10 @@ def export_command(decoder: str, dtype: str, device: str, mask: bool, json_path:
         report = {"path": str(path), "sha256": digest(path), "nodes": exported.nodes, "bytes": exported.size}
         distances = [asdict(d) for d in found.distances]
         gate = {"file": found.file, "torch": found.torch, "worst": found.worst, "factor": closeness.FACTOR}
-        _write(json_path, {**report, "decoder": decoder, "dtype": dtype, "mask": mask, **gate, "distances": distances})
+        with _reported("export"):
+            _write(
+                json_path, {**report, "decoder": decoder, "dtype": dtype, "mask": mask, **gate, "distances": distances}
+            )
 
 
 @click.command("build")
@@ -121,7 +124,8 @@ def build_command(onnx: Path, plan: Path | None, json_path: Path | None, **optio
     where = f"{made.flavour} {made.version} for compute capability {made.compute_capability}"
     click.echo(f"{target}: {state}, {target.stat().st_size} bytes, {len(made.layers)} layers, {where}")
     if json_path is not None:
-        _write(json_path, {"plan": str(target), "reused": built.reused, "differs": built.differs, **asdict(made)})
+        with _reported("build"):
+            _write(json_path, {"plan": str(target), "reused": built.reused, "differs": built.differs, **asdict(made)})
 
 
 @contextmanager
@@ -134,7 +138,7 @@ def _reported(what: str) -> Iterator[None]:
     except ExportRefused as error:
         click.echo(f"refused: {error}", err=True)
         sys.exit(DIFFERS)
-    except EngineError as error:
+    except (EngineError, OSError) as error:
         click.echo(f"cannot {what}: {error}", err=True)
         sys.exit(COULD_NOT_RUN)
 

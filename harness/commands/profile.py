@@ -77,7 +77,11 @@ def profile_command(context: click.Context, /, **options: Any) -> None:
         sys.exit(COULD_NOT_RUN)
     if options["json_path"] is not None:
         document = json.dumps(report.document(), indent=2, allow_nan=False)
-        store.replace(options["json_path"], f"{document}\n".encode())
+        try:
+            store.replace(options["json_path"], f"{document}\n".encode())
+        except OSError as error:
+            click.echo(f"cannot profile: {error}", err=True)
+            sys.exit(COULD_NOT_RUN)
     console = Console()
     for part in layer_tables.tables(report, options["top"]):
         # Rich would break a line where a log has no width.

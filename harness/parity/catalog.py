@@ -36,9 +36,10 @@ def decoder(name: str, *, encoder_dim: int = 16, dtype: torch.dtype = torch.floa
         device: where the others are.
 
     Raises:
-        InvalidInput: neither a name nor a directory.
+        InvalidInput: neither a name nor a directory, or a device that is not here.
     """
     check_name(name)
+    check_here(device)
     if name == AFFINE:
         return AffineDecoder(encoder_dim)
     if name in PRESETS:
@@ -84,6 +85,18 @@ def check_name(name: str) -> None:
     """
     if name not in (AFFINE, *PRESETS) and not Path(name).is_dir():
         raise InvalidInput("decoder", repr(name), f"{AFFINE}, {', '.join(PRESETS)} or a checkpoint's directory")
+
+
+def check_here(device: str) -> None:
+    """Refuse a device that torch does not know or has not here.
+
+    Raises:
+        InvalidInput: it is one.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        raise InvalidInput("device", f"'{device}'", f"a device that is here ({str(error).splitlines()[0]})") from error
 
 
 def widths(decoder: Decoder) -> tuple[int, int]:
@@ -202,8 +215,12 @@ def check_device(kind: Kind | str, device: torch.device | str) -> None:
     Raises:
         InvalidInput: it is one; a kind that runs the decoder itself is wherever that is.
     """
-    where = _ENGINES[Kind(kind)][1] if Kind(kind).ahead_of_time else torch.device(device).type
-    if torch.device(device).type != where:
+    try:
+        named = torch.device(device).type
+    except RuntimeError as error:
+        raise InvalidInput("device", f"'{device}'", "the name of a device") from error
+    where = _ENGINES[Kind(kind)][1] if Kind(kind).ahead_of_time else named
+    if named != where:
         raise InvalidInput("device", f"'{device}'", f"'{where}', where an executor of the kind {kind} is")
 
 

@@ -103,6 +103,32 @@ def test_an_engine_that_cannot_be_asked_for_is_a_usage_error(tmp_path: Path, wor
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("words", [["--device", "nonsense"], ["--device", "cuda:99"]])
+def test_a_device_that_is_not_here_is_a_usage_error(tmp_path: Path, words: list[str]) -> None:
+    found = typed("export", *words, tmp_path / "a.onnx")
+    assert found.exit_code == 2, found.output
+    assert "device: got" in found.output
+
+
+@pytest.mark.parametrize("words", [
+    ["export", "FILE/a.onnx"],
+    ["export", "a.onnx", "--json", "FILE/r.json"],
+    ["build", "--compute-capability", "8.9", *SIZES, "ONNX", "FILE/a.plan"],
+    ["build", "--compute-capability", "8.9", *SIZES, "ONNX", "a.plan", "--json", "FILE/r.json"],
+])  # fmt: skip
+def test_what_cannot_be_written_is_said_and_no_traceback(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("no folder")
+    places = {"FILE": "file", "ONNX": str(catalog.onnx_file("tiny"))}
+    for name, place in places.items():
+        words = [word.replace(name, place) for word in words]
+    found = typed(*words)
+    assert found.exit_code == 125, found.output
+    assert f"cannot {words[0]}: " in found.stderr and "file" in found.stderr
+
+
 def test_tensorrt_that_is_not_installed_is_told_with_the_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

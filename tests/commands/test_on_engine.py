@@ -125,6 +125,22 @@ def test_a_file_and_a_kind_that_do_not_go_together_are_a_usage_error(
     assert words in " ".join(result.stderr.split())
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_device_that_does_not_exist_is_a_usage_error(command: str) -> None:
+    result = invoke(command, "--executor", "onnx", "--device", "nonsense")
+    assert result.exit_code == 2, result.output
+    assert "device: got 'nonsense'" in result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_report_that_cannot_be_written_could_not_run(command: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    where = ["--captures", str(tmp_path)] if command == "probe" else []
+    result = invoke(command, "--executor", "onnx", "--json", str(tmp_path / "file" / "r.json"), *where)
+    assert result.exit_code == 125, result.output
+    assert "cannot write" in result.stderr and not isinstance(result.exception, OSError)
+
+
 @pytest.mark.parametrize(("command", "arguments"), [
     ("check", ["--executor", "onnx", "--executor", "eager"]),
     ("check", ["--executor", "onnx", "--switch", "fused_cfg"]),

@@ -46,6 +46,22 @@ def plan_of(folder, dtype):
     return path
 
 
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+@pytest.mark.parametrize("decoder", ["affine", "tiny"])
+def test_a_device_that_is_not_here_is_exit_code_2(device, decoder):
+    result = invoke("--device", device, "--decoder", decoder, *SMALL)
+    assert result.exit_code == 2, result.output
+    assert "device: got" in result.stderr
+
+
+def test_a_report_that_cannot_be_written_is_exit_code_125(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    profile = write(tmp_path, "profile.json", [{"count": 1}, {"name": "a", "averageMs": 1.0}])
+    result = invoke("--from-json", profile, "--json", tmp_path / "file" / "r.json")
+    assert result.exit_code == 125, result.output
+    assert "cannot profile: " in result.stderr
+
+
 @pytest.mark.parametrize("executor", ["eager", "static"])
 def test_a_torch_executor_is_profiled_and_everything_is_written(tmp_path, executor):
     path = tmp_path / "profile.json"
