@@ -10,7 +10,7 @@ import click
 import torch
 
 from harness.engine.aot import bindings
-from harness.engine.errors import InvalidInput, PackageMissing
+from harness.engine.errors import EngineError, InvalidInput
 from harness.parity import catalog
 from harness.parity.catalog import Kind
 from harness.parity.engines import Engine
@@ -96,7 +96,7 @@ def _check(kinds: Sequence[str], file: Path | None, named: str) -> None:
             bindings.binding()
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error
-    except PackageMissing as error:
+    except EngineError as error:
         raise CannotRun(str(error)) from error
     if Kind.TENSORRT in ahead and not torch.cuda.is_available():
         raise CannotRun("--executor tensorrt: torch sees no CUDA GPU here, and a plan runs on nothing else")

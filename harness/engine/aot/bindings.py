@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from harness.engine.errors import PackageMissing
+from harness.engine.errors import EngineError, PackageMissing
 
 _POLYGRAPHY_ASKS = "POLYGRAPHY_USE_TENSORRT_RTX"
 
@@ -54,12 +54,16 @@ def binding(flavour: Flavour | str | None = None) -> Binding:
 
     Raises:
         PackageMissing: it is not installed.
+        EngineError: it is, and cannot be imported.
     """
     wanted = Flavour(flavour) if flavour is not None else next(iter(installed()), Flavour.TENSORRT)
     name = _module_name(wanted)
     if name is None:
         raise PackageMissing(str(wanted), _EXTRAS[wanted])
-    module = import_module(name)
+    try:
+        module = import_module(name)
+    except (ImportError, OSError) as error:
+        raise EngineError(f"{name} is installed and cannot be imported: {error}") from error
     return Binding(wanted, str(module.__version__), module)
 
 
@@ -68,7 +72,7 @@ def use_polygraphy(found: Binding) -> None:
 
     Raises:
         PackageMissing: Polygraphy is not installed.
-        RuntimeError: it was imported before, for the other flavour.
+        EngineError: it was imported before, for the other flavour.
     """
     if find_spec("polygraphy") is None:
         raise PackageMissing("polygraphy", _EXTRAS[found.flavour])
@@ -79,7 +83,7 @@ def use_polygraphy(found: Binding) -> None:
     os.environ[_POLYGRAPHY_ASKS] = "1" if rtx else "0"
     config = import_module("polygraphy.config")
     if bool(config.USE_TENSORRT_RTX) != rtx:
-        raise RuntimeError(
+        raise EngineError(
             f"Polygraphy was imported for the other flavour than {found.flavour}: one process, one flavour"
         )
 

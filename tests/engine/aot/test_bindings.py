@@ -7,7 +7,7 @@ import pytest
 
 from harness.engine.aot import bindings
 from harness.engine.aot.bindings import Flavour
-from harness.engine.errors import PackageMissing
+from harness.engine.errors import EngineError, PackageMissing
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -64,6 +64,17 @@ def test_polygraphy_that_is_not_installed_is_an_error_with_the_command(monkeypat
 
 def test_polygraphy_uses_the_flavour_of_the_process_and_no_other() -> None:
     bindings.use_polygraphy(bindings.binding(Flavour.RTX))
-    with pytest.raises(RuntimeError, match="one process, one flavour"):
+    with pytest.raises(EngineError, match="one process, one flavour"):
         bindings.use_polygraphy(bindings.Binding(Flavour.TENSORRT, "11.4", SimpleNamespace()))
     bindings.use_polygraphy(bindings.binding(Flavour.RTX))
+
+
+@pytest.mark.parametrize("error", [ImportError("libnvinfer.so.10"), OSError("no libcudart")])
+def test_a_binding_that_cannot_be_imported_is_a_named_error(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def broken(_name: str) -> None:
+        raise error
+
+    monkeypatch.setattr(bindings, "_module_name", lambda _flavour: "tensorrt")
+    monkeypatch.setattr(bindings, "import_module", broken)
+    with pytest.raises(EngineError, match=f"tensorrt is installed and cannot be imported: {error}"):
+        bindings.binding()
