@@ -89,4 +89,10 @@ def use_polygraphy(found: Binding) -> None:
 
 
 def _module_name(flavour: Flavour) -> str | None:
-    return next((name for name in _MODULES[flavour] if name in sys.modules or find_spec(name) is not None), None)
+    return next((name for name in _MODULES[flavour] if name in sys.modules or _is_package(name)), None)
+
+
+def _is_package(name: str) -> bool:
+    """Whether it can be imported; a mere folder of that name, which Python would take too, has no origin."""
+    spec = find_spec(name)
+    return spec is not None and spec.origin is not None

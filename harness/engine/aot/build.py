@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -21,9 +20,11 @@ from harness.engine.aot import layers, onnx_file, sidecar
 from harness.engine.aot.bindings import Binding, Flavour, binding, use_polygraphy
 from harness.engine.aot.export import digest, parts
 from harness.engine.aot.here import here
+from harness.engine.aot.layers import Layer
 from harness.engine.aot.sidecar import Sidecar
 from harness.engine.aot.signature import VELOCITY, Signature
 from harness.engine.errors import BuildFailed, EngineError, InvalidInput
+from harness.engine.executors import trt_runtime
 
 SECONDS_30, SECONDS_60 = 750, 1500
 """Latent frames."""
@@ -116,9 +117,7 @@ def build(onnx: Path, plan: Path, asked: Asked | None = None) -> Built:
     if not differs:
         return Built(plan, sidecar.read(plan), reused=True)
     data, log = _serialized(onnx, found, wanted)
-    listed = layers.from_log(log)
-    if not listed:
-        raise BuildFailed("the builder printed no layers, although it was asked for details")
+    listed = _layers(data, log, found, wanted)
     made = replace(wanted, plan_sha256=hashlib.sha256(data).hexdigest(), layers=listed)
     _write(plan, data, made)
     return Built(plan, made, reused=False, differs=tuple(each for each in differs if each != _ABSENT))
@@ -241,10 +240,24 @@ def _log() -> Iterator[list[str]]:
         logger.removeHandler(keep)
 
 
+def _layers(data: bytes, log: list[str], found: Binding, wanted: Sidecar) -> tuple[Layer, ...]:
+    """The engine's layers: by its inspector where it was built for the GPU that is here, else by the builder's log.
+
+    Raises:
+        BuildFailed: there are none.
+        EngineError: the engine that was built cannot be loaded.
+    """
+    if wanted.gpu is None:
+        listed = layers.from_log(log)
+    else:
+        listed = layers.from_inspector(trt_runtime.information_of(trt_runtime.engine_from(data, found), found))
+    if not listed:
+        raise BuildFailed("the engine has no layers that are told, although it was asked for details")
+    return listed
+
+
 def _write(plan: Path, data: bytes, made: Sidecar) -> None:
     """The plan and then its metadata, each whole or not at all."""
     plan.parent.mkdir(parents=True, exist_ok=True)
-    partial = plan.with_name(plan.name + ".partial")
-    partial.write_bytes(data)
-    os.replace(partial, plan)
+    sidecar.replaced(plan, data)
     sidecar.write(plan, made)

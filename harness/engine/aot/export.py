@@ -228,7 +228,7 @@ def _subject(decoder: Decoder, tokens: int | None) -> _Subject:
 
 
 def _save(program: Any, path: Path, accept: Callable[[Path], None], *, external: bool) -> Path | None:
-    """Write the file whole or not at all; the external data's path where there is one."""
+    """Write the file, whole or not at all, its external data before it; the data's path where there is any."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         # Under its final name, since the file names its external data.
@@ -238,10 +238,13 @@ def _save(program: Any, path: Path, accept: Callable[[Path], None], *, external:
         accept(partial)
         made = _data_of(partial)
         data = _data_of(path)
+        if made.is_file() or data.is_file():
+            # First of all, so that no moment has a file with another one's weights.
+            path.unlink(missing_ok=True)
         if made.is_file():
             os.replace(made, data)
-        elif data.is_file():
-            data.unlink()
+        else:
+            data.unlink(missing_ok=True)
         os.replace(partial, path)
     return data if external else None
 

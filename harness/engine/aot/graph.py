@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
@@ -80,7 +81,7 @@ def check_places(data: bytes, places: Iterable[str]) -> None:
         ExportRefused: naming the place.
     """
     for place in places:
-        if len(place) > 1 and place.encode() in data:
+        if len(place) > 1 and f"{place}{os.sep}".encode() in data:
             raise ExportRefused(f"the file holds {place!r}, a place on this machine")
 
 

@@ -37,6 +37,7 @@ def read(path: Path) -> Signature:
         raise InvalidInput("onnx", str(path), "an existing ONNX file")
     try:
         graph = onnx.load(path, load_external_data=False).graph
+        _check_weights(path, {e.value for w in graph.initializer for e in w.external_data if e.key == "location"})
     except import_module("google.protobuf.message").DecodeError as error:
         raise ExportRefused(f"{path}: not a whole ONNX file ({error})") from error
     tensors: dict[str, tuple[torch.dtype | str, list[Dim]]] = {}
@@ -85,6 +86,13 @@ def signature(path: Path, tensors: Mapping[str, tuple[torch.dtype | str, Sequenc
         encoder_dim=_fixed(path, "encoder_dim", axes),
         frames_multiple=frames[1],
     )
+
+
+def _check_weights(path: Path, places: set[str]) -> None:
+    """Refuse external data of another name: it would be in no digest of the file."""
+    expected = f"{path.name}.data"
+    if places - {expected}:
+        raise ExportRefused(f"{path}: its weights are in {', '.join(sorted(places))}, expected {expected}")
 
 
 def _dynamic(path: Path, axis: str, dim: Dim) -> tuple[Span, int]:

@@ -72,10 +72,17 @@ def differing(recorded: Sidecar, here: Sidecar, names: tuple[str, ...] = BUILT_F
 
 def write(plan: Path, sidecar: Sidecar) -> None:
     """Write a plan's metadata beside it, whole or not at all."""
-    target = path(plan)
+    replaced(path(plan), (json.dumps({"format": FORMAT, **asdict(sidecar)}, indent=1) + "\n").encode())
+
+
+def replaced(target: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
     partial = target.with_name(target.name + ".partial")
-    partial.write_text(json.dumps({"format": FORMAT, **asdict(sidecar)}, indent=1) + "\n")
-    os.replace(partial, target)
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read(plan: Path) -> Sidecar:

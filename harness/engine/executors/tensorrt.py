@@ -194,9 +194,11 @@ class TensorRTExecutor:
             yield
         finally:
             self._listening = None
-            self.stream.wait()
-            if loaded.context is not None:
-                loaded.context.profiled(before)
+            try:
+                self.stream.wait()
+            finally:
+                if loaded.context is not None:
+                    loaded.context.profiled(before)
 
     def close(self) -> None:
         """Refuse further runs; free buffers, context and engine, in this order, once no run uses them."""

@@ -13,6 +13,7 @@ API: Mapping[str, tuple[str, ...]] = {
         "get_tensor_shape",
         "get_tensor_profile_shape",
         "create_execution_context",
+        "create_engine_inspector",
     ),
     "IExecutionContext": (
         "set_input_shape",
@@ -24,6 +25,8 @@ API: Mapping[str, tuple[str, ...]] = {
         "enqueue_emits_profile",
         "report_to_profiler",
     ),
+    "EngineInspector": ("get_engine_information",),
+    "LayerInformationFormat": ("JSON",),
     "IProfiler": ("__init__", "report_layer_time"),
     "DataType": ("name",),
     "TensorIOMode": ("name",),

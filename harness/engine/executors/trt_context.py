@@ -88,7 +88,11 @@ class Context:
         def change() -> Profiled:
             before = Profiled(context.profiler, bool(context.enqueue_emits_profile))
             context.enqueue_emits_profile = how.emits
-            context.profiler = how.profiler
+            try:
+                context.profiler = how.profiler
+            except Exception:
+                context.enqueue_emits_profile = before.emits
+                raise
             return before
 
         return _made("profiler", change)

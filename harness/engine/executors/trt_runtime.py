@@ -139,6 +139,18 @@ def engine_from(data: bytes, found: Binding) -> Any:
     return engine
 
 
+def information_of(engine: Any, found: Binding) -> str:
+    """What an engine's inspector says of its layers, as JSON.
+
+    Args:
+        engine: an `ICudaEngine`.
+        found: the TensorRT that it is of.
+    """
+    inspector = engine.create_engine_inspector()
+    formats = found.module.LayerInformationFormat
+    return str(inspector.get_engine_information(formats.JSON))
+
+
 def context_of(engine: Any, found: Binding) -> Any:
     """A new execution context of an engine.
 

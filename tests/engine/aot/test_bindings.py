@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from harness.engine.errors import EngineError, PackageMissing
 
 def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Pretend that of all TensorRTs just these modules are installed."""
-    monkeypatch.setattr(bindings, "find_spec", lambda name: object() if name in names else None)
+    monkeypatch.setattr(bindings, "find_spec", lambda name: SimpleNamespace(origin="here") if name in names else None)
     for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
@@ -22,6 +23,12 @@ def test_the_full_one_is_taken_where_both_are_installed(monkeypatch: pytest.Monk
     assert bindings.installed() == (Flavour.TENSORRT, Flavour.RTX)
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="11.4"))
     assert (bindings.binding().flavour, bindings.binding().version) == (Flavour.TENSORRT, "11.4")
+
+
+def test_a_mere_folder_of_the_name_is_no_tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tensorrt").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert Flavour.TENSORRT not in bindings.installed()
 
 
 @pytest.mark.parametrize("name", ["tensorrt_rtx", "tensorrt_rtx_bindings"])

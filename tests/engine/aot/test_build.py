@@ -105,6 +105,9 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> Builder:
     return Builder(monkeypatch)
 
 
+INSPECTED = '{"Layers": [{"Name": "inspected", "LayerType": "kgen"}]}'
+
+
 CHANGES = {
     "onnx_sha256": "0" * 64,
     "flavour": "tensorrt",
@@ -206,11 +209,16 @@ def test_with_a_gpu_a_plan_is_for_it_unless_another_one_is_named(
     monkeypatch.setattr(
         module, "here", lambda found, _device: Here(str(found.flavour), found.version, "8.6", "a GPU", "570.1")
     )
+    monkeypatch.setattr(module.trt_runtime, "engine_from", lambda data, _found: data)
+    monkeypatch.setattr(module.trt_runtime, "information_of", lambda engine, _found: INSPECTED)
     file = catalog.onnx_file("tiny")
     own = build(file, tmp_path / "a.plan", replace(ASKED, compute_capability=None)).sidecar
     other = build(file, tmp_path / "b.plan", ASKED).sidecar
     assert (own.compute_capability, own.gpu, own.driver) == ("8.6", "a GPU", "570.1")
     assert (other.compute_capability, other.gpu, other.driver) == ("8.9", None, None)
+    # Its inspector says more than any builder's log, and only an engine that can be loaded here has one.
+    assert [layer.name for layer in own.layers] == ["inspected"]
+    assert [layer.name for layer in other.layers] == ["a"]
 
 
 def test_the_full_tensorrt_is_not_put_in_the_place_of_rtx(tmp_path: Path) -> None:
@@ -234,7 +242,7 @@ def test_what_tensorrt_refuses_is_a_named_error_and_leaves_the_old_plan(
 
 def test_a_builder_that_prints_no_layers_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "_serialized", lambda *_args: (b"plan", ["built"]))
-    with pytest.raises(BuildFailed, match="printed no layers"):
+    with pytest.raises(BuildFailed, match="no layers that are told"):
         build(catalog.onnx_file("tiny"), tmp_path / "a.plan", ASKED)
     assert not list(tmp_path.iterdir())
 

@@ -134,6 +134,14 @@ def test_weights_beyond_the_limit_go_to_a_file_beside_it(unmasked: Path) -> None
     assert digest(unmasked) == before
 
 
+def test_weights_that_went_to_a_file_beside_it_are_gone_with_the_file_they_were_of(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    path.write_bytes(b"old")
+    (tmp_path / "a.onnx.data").write_bytes(b"old weights")
+    export(AffineDecoder(4), path, tokens=2)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
+
+
 def test_a_file_that_is_not_accepted_is_not_kept_and_the_old_one_stays(tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
     path.write_bytes(b"old")

@@ -55,6 +55,7 @@ def test_a_node_without_a_name_of_its_own_is_refused(names: list[str]) -> None:
 
 def test_a_place_of_this_machine_in_the_file_is_refused() -> None:
     graph.check_places(b"a file / with a root alone", ["/", ""])
+    graph.check_places(b"weights w /wide", ["/w"])
     with pytest.raises(ExportRefused, match="/home/someone"):
         graph.check_places(b"trace: /home/someone/model.py", ["/elsewhere", "/home/someone"])
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from onnx import TensorProto, helper, save
+from onnx import TensorProto, helper, load, save
 
 from harness.engine.aot import onnx_file
 from harness.engine.aot.onnx_file import read, signature
@@ -97,6 +97,17 @@ def test_what_is_no_file_or_no_onnx_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b.onnx").write_bytes(written(tmp_path / "a.onnx", "batch").read_bytes()[:-7])
     with pytest.raises(ExportRefused, match="not a whole ONNX file"):
         read(tmp_path / "b.onnx")
+
+
+def test_weights_in_a_file_of_another_name_are_refused_since_no_digest_has_them(tmp_path: Path) -> None:
+    model = load(written(tmp_path / "a.onnx", "batch"))
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [1], [1.0])
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="b.bin")
+    model.graph.initializer.append(weight)
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ExportRefused, match=r"its weights are in b.bin, expected a.onnx.data"):
+        read(tmp_path / "a.onnx")
 
 
 def test_without_onnx_there_is_an_error_with_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

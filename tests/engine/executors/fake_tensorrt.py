@@ -178,6 +178,13 @@ class FakeConfig(Held):
         self._strategy = strategy
 
 
+class FakeInspector(Held):
+    stands_for = "EngineInspector"
+
+    def get_engine_information(self, format: Any) -> str:  # noqa: A002 - the binding's own name
+        return json.dumps({"Layers": [f"layer told as {format.name}"]})
+
+
 class FakeEngine(Held):
     stands_for = "ICudaEngine"
 
@@ -209,6 +216,9 @@ class FakeEngine(Held):
 
     def create_runtime_config(self) -> FakeConfig:
         return FakeConfig()
+
+    def create_engine_inspector(self) -> FakeInspector:
+        return FakeInspector()
 
     def create_execution_context(self, runtime_config: Any = None) -> Any:
         self._runtime.configs.append(runtime_config)
@@ -388,9 +398,14 @@ def dims(shape: tuple[int, ...]) -> Any:
     return tuple(shape) if module is None else module.Dims(shape)
 
 
+_FORMATS = SimpleNamespace(JSON=SimpleNamespace(name="JSON"))
 _STRATEGIES = SimpleNamespace(EAGER=SimpleNamespace(name="EAGER"), LAZY=SimpleNamespace(name="LAZY"))
 # What stands in for the binding where none is installed: calls are then held to no signature.
-WITHOUT_BINDING = SimpleNamespace(IProfiler=object, DynamicShapesKernelSpecializationStrategy=_STRATEGIES)
+WITHOUT_BINDING = SimpleNamespace(
+    IProfiler=object,
+    DynamicShapesKernelSpecializationStrategy=_STRATEGIES,
+    LayerInformationFormat=_FORMATS,
+)
 
 
 def enum(kind: str, name: str) -> Any:

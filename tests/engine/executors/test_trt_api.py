@@ -24,6 +24,7 @@ CALLED = {
         "engine": "ICudaEngine", "get_tensor_dtype": "DataType", "get_tensor_mode": "TensorIOMode"
     },
     "trt_runtime.py": {
+        "inspector": "EngineInspector", "formats": "LayerInformationFormat",
         "engine": "ICudaEngine", "config": "IRuntimeConfig", "strategies": "DynamicShapesKernelSpecializationStrategy"
     },
     "trt_profiling.py": {"IProfiler": "IProfiler"},

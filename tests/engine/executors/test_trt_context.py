@@ -9,7 +9,7 @@ import pytest
 
 from harness.engine.errors import ExecutorError
 from harness.engine.executors.trt_buffers import Buffers
-from harness.engine.executors.trt_context import Context, Profiled
+from harness.engine.executors.trt_context import Context, Profiled, _agreed
 from harness.parity.compare import assert_identical
 from tests.engine.executors.fake_tensorrt import HANDLE, FakeContext, FakeRuntime, Made, dims
 from tests.engine.executors.test_eager import batch
@@ -143,3 +143,28 @@ def test_a_report_that_is_refused_is_named(runtime: FakeRuntime, context: Contex
     runtime.broken["report_to_profiler"] = answer
     with pytest.raises(ExecutorError, match=r"report_to_profiler\(\)"):
         context.report()
+
+
+@pytest.mark.parametrize("answer", [False, None, 0, 1, "yes"])
+def test_only_true_is_taken_for_agreement(answer: object) -> None:
+    _agreed("a call", lambda: True)
+    with pytest.raises(ExecutorError, match=f"refused a call: it returned {answer}"):
+        _agreed("a call", lambda: answer)
+
+
+def test_a_profiler_that_is_refused_leaves_how_it_reports_as_it_was() -> None:
+    class Refusing:
+        enqueue_emits_profile = True
+
+        @property
+        def profiler(self) -> None:
+            return None
+
+        @profiler.setter
+        def profiler(self, value: object) -> None:
+            raise RuntimeError("no")
+
+    refusing = Refusing()
+    with pytest.raises(ExecutorError, match="profiler raised"):
+        Context(refusing).profiled(Profiled(object(), emits=False))
+    assert refusing.enqueue_emits_profile is True

@@ -18,10 +18,11 @@ import torch
 from harness.engine.aot import sidecar
 from harness.engine.aot.bindings import Binding, Flavour, binding, installed
 from harness.engine.aot.here import Here
+from harness.engine.aot.layers import Layer, from_inspector
 from harness.engine.aot.signature import AXES, INPUTS, VELOCITY
 from harness.engine.errors import EngineError, InvalidInput, PlanCorrupt, PlanMismatch
 from harness.engine.executors import CudaStream, TensorRTExecutor
-from harness.engine.executors.trt_runtime import CudaRuntime, context_of, engine_from
+from harness.engine.executors.trt_runtime import CudaRuntime, context_of, engine_from, information_of
 from tests.engine.executors.fake_tensorrt import FakeEngine, FakeRuntime, Made, plan
 
 MADE = Made()
@@ -118,6 +119,12 @@ def test_whatever_loading_ends_in_but_an_engine_is_a_named_error(
     monkeypatch.setattr("harness.engine.executors.trt_runtime.use_polygraphy", lambda found: None)
     with pytest.raises(EngineError, match="TensorRT cannot load the plan here"):
         engine_from(b"", Binding(Flavour.RTX, "1", None))
+
+
+def test_an_engine_tells_its_layers_as_json() -> None:
+    runtime = FakeRuntime()
+    told = information_of(FakeEngine(runtime, MADE), runtime.binding("tensorrt-rtx"))
+    assert from_inspector(told) == (Layer("layer told as JSON"),)
 
 
 def test_rtx_compiles_a_shape_s_kernels_before_its_first_run_and_not_behind_the_runs() -> None:
