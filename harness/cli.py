@@ -98,7 +98,10 @@ def check_command(battery: Battery, /, **options: Any) -> None:
     elsewhere = options["dtype"] != "float32" or options["device"] != "cpu"
     asked = options["switch"] or options["executor"] or options["decoder"] or elsewhere
     if not with_switches and engine is None and asked:
-        raise click.UsageError("--switch, --executor, --decoder, --dtype and --device go with --switches or --all")
+        raise click.UsageError(
+            "--switch, --executor, --decoder, --dtype and --device go with --switches or --all, "
+            "and all but --switch with --executor onnx or tensorrt alone"
+        )
     compared = _pairs(battery, chosen, options) if with_switches else []
     scenarios = len(chosen or battery.scenarios) if options["everything"] or alone else 0
     console = Console()

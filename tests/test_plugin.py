@@ -807,7 +807,7 @@ def test_the_example_for_another_project_is_blessed_and_passes(outside: Outside)
     (outside.root / "engine.py").rename(outside.root / "my_engine.py")
     outside.edit("my_engine.py", "gain=0.5", "seed, gain=0.5")
     outside.edit("my_engine.py", "def tree", "class FastRing(Ring): pass\n\ndef tree")
-    outside.write("tests/test_engine.py", re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1])
+    outside.write("tests/test_engine.py", re.findall(r"```python\n(.*?)```", README, re.DOTALL)[-1])
     red(outside.run("--harness-bless", "the first"), passed=1, failed=2)
     assert "exact: 1 capture, 1 lockstep, 1 cost rail" in green(outside.run(), passed=3)
 

@@ -13,10 +13,13 @@ import pytest
 from harness.cli import main
 from harness.engine import DCW, Condition, Finished, Guidance, LatentMask, PipelineConfig, Request, Switches, X0Target
 from harness.engine.plan import SharedControl
+from harness.parity import catalog
 from harness.parity.captures import Verdict
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+# The third one is run by test_plugin.py.
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 RECORDS = [Condition, Guidance, X0Target, LatentMask, Request, PipelineConfig, DCW, Finished]
 
 
@@ -27,7 +30,7 @@ def row(name: str) -> str:
 
 
 def test_the_example_runs_as_it_is_printed() -> None:
-    example, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)  # test_plugin.py runs the other one
+    example, _, _ = EXAMPLES
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", example],
         capture_output=True,
@@ -37,6 +40,15 @@ def test_the_example_runs_as_it_is_printed() -> None:
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines() == ["plain (1, 50, 8) 8", "guided (1, 50, 8) 8", "self-guided (1, 50, 8) 8"]
+
+
+def test_the_example_of_an_engine_runs_as_it_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny.onnx").symlink_to(catalog.onnx_file("tiny"))
+    monkeypatch.chdir(tmp_path)
+    made: dict[str, Any] = {}
+    exec(compile(EXAMPLES[1], "README.md", "exec"), made)
+    assert (made["executor"].max_rows, made["pipeline"].config.depth) == (8, 4)
+    made["pipeline"].close()
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)

@@ -9,7 +9,8 @@ from typing import Any
 import click
 import torch
 
-from harness.engine.aot import bindings
+from harness.engine.aot import bindings, onnx_file, sidecar
+from harness.engine.aot.signature import VELOCITY
 from harness.engine.errors import EngineError, InvalidInput
 from harness.parity import catalog
 from harness.parity.catalog import Kind
@@ -74,7 +75,20 @@ def benched(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     kinds, file = [options["executor"]], options["engine"]
     _check(kinds, file, options["device"])
-    return {**options, "engine": None if file is None else str(file), "device": device(kinds, options["device"])}
+    where = {"device": device(kinds, options["device"])}
+    if file is None:
+        return {**options, **where}
+    return {**options, **where, "engine": str(file), "dtype": _dtype(Kind(kinds[0]), file)}
+
+
+def _dtype(kind: Kind, file: Path) -> str:
+    """What the engine in a file gives its velocity in: the decoder beside it computes in that, too."""
+    try:
+        if kind is Kind.TENSORRT:
+            return str(sidecar.read(file).dtypes[VELOCITY])
+        return str(onnx_file.read(file).dtypes[VELOCITY]).removeprefix("torch.")
+    except (EngineError, InvalidInput) as error:
+        raise CannotRun(f"cannot bench: {error}") from error
 
 
 def device(kinds: Sequence[str], named: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rich.table import Column, Table
 from rich.text import Text
@@ -66,7 +67,8 @@ def benched(measured: tick.Measured, savings: Sequence[tick.Saving]) -> Iterator
     m, load = measured, measured.load
     guided = "" if load.cfg is None else f", {load.cfg} guidance {load.guidance_scale:g}"
     corrected = ", wavelet correction" if load.dcw else ""
-    subject = f"{load.decoder}, {load.dtype}, {load.executor}, {load.device}: T {load.frames}, depth {load.depth}"
+    program = load.executor if load.engine is None else f"{load.executor} {Path(load.engine).name}"
+    subject = f"{load.decoder}, {load.dtype}, {program}, {load.device}: T {load.frames}, depth {load.depth}"
     table = Table("", "median", "p95", "p99", title=f"{subject}, {load.steps} steps{guided}{corrected}")
     for name, spread in (("ms a tick", m.tick), ("ms until tick() returned", m.host)):
         table.add_row(name, *(f"{value:.3f}" for value in (spread.median, spread.p95, spread.p99)))

@@ -24,6 +24,10 @@ class OutsideProfile(ValueError):
     """An ahead-of-time engine was given frames, tokens or widths that it was not made for."""
 
 
+class NeedsMask(InvalidInput, OutsideProfile):
+    """Conditions of unequal lengths, or with a mask, were given to an executor that takes no mask."""
+
+
 class PipelineClosed(RuntimeError):
     """A pipeline, session or executor was used after `close()`."""
 
@@ -41,7 +45,9 @@ class PackageMissing(EngineError):
 
     def __init__(self, package: str, extra: str) -> None:
         """Name the `package` and the `extra` of this project that brings it."""
-        super().__init__(f"{package} is not installed: pip install 'stream-harness[{extra}]'")
+        super().__init__(
+            f"{package} is not installed: pip install 'stream-harness[{extra}]', in a checkout '.[{extra}]'"
+        )
         self.package = package
 
 

@@ -8,7 +8,7 @@ import torch
 
 from harness.engine import checks
 from harness.engine.config import Padding, PipelineConfig
-from harness.engine.errors import InvalidInput
+from harness.engine.errors import InvalidInput, NeedsMask
 from harness.engine.request import Condition, Request
 
 LENGTH_MULTIPLE = 64
@@ -66,9 +66,9 @@ class Geometry:
                 f"{self.encoder_length} tokens: the executor takes no mask and would attend the padding "
                 "(PipelineConfig(padding='zeros') allows it)"
             )
-            raise InvalidInput(field, f"{condition.length} tokens", expected)
+            raise NeedsMask(field, f"{condition.length} tokens", expected)
         if condition.encoder_mask is not None:
-            raise InvalidInput(f"{name}.encoder_mask", "a mask", "None: the executor takes no mask")
+            raise NeedsMask(f"{name}.encoder_mask", "a mask", "None: the executor takes no mask")
 
 
 def fix(request: Request, config: PipelineConfig, *, takes_mask: bool) -> Geometry:

@@ -29,13 +29,15 @@ class Session:
             `null_embedding`, where it has one.
 
     Raises:
-        InvalidInput: a null embedding of another shape.
+        InvalidInput: a null embedding of another shape, or a decoder that cannot be called, such as an executor.
     """
 
     def __init__(
         self, decoder: Decoder, executor: Executor | None = None, *, null_embedding: Tensor | None = None
     ) -> None:
         """See the class."""
+        if not callable(decoder):
+            raise InvalidInput("decoder", checks.describe(decoder), "a decoder; an executor comes after it")
         own = getattr(decoder, "null_embedding", None) if null_embedding is None else null_embedding
         if own is not None:
             checks.tensor("null_embedding", own, (1, 1, "E"))

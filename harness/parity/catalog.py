@@ -206,6 +206,8 @@ def engine_for(
     """
     if Kind(kind) is not Kind.ONNX:
         return None
+    if dtype == "bfloat16" and name != AFFINE:
+        raise InvalidInput("dtype", dtype, "float32 or float16: ONNX Runtime has no bfloat16 on a CPU")
     return onnx_file(name, encoder_dim=encoder_dim, dtype=dtype, tokens=tokens)
 
 

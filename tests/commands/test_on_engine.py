@@ -193,3 +193,12 @@ def test_a_device_that_tensorrt_is_not_on_becomes_the_gpu() -> None:
     assert device(["tensorrt"], "cpu") == "cuda"
     assert device(["tensorrt"], "cuda:1") == "cuda:1"
     assert device(["onnx"], "cpu") == device(["onnx", "tensorrt"], "cpu") == device([], "cpu") == "cpu"
+
+
+def test_bench_takes_its_dtype_from_the_engine(tmp_path: Path) -> None:
+    file = catalog.onnx_file("tiny", dtype="float16")
+    short = ["--ticks", "2", "--warmup", "8", "--duration", "0.4", "--depth", "1", "--json", str(tmp_path / "r")]
+    result = invoke("bench", "--executor", "onnx", "--engine", str(file), *short)
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "r").read_text())["load"]["dtype"] == "float16"
+    assert f"tiny, float16, onnx {file.name}" in " ".join(result.output.split())

@@ -99,3 +99,8 @@ def test_closing_a_session_closes_its_streams_and_its_executor() -> None:
         stream.tick(seed=1)
     with pytest.raises(PipelineClosed):
         made.stream([positive()], context())
+
+
+def test_an_executor_in_the_decoders_place_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="a decoder; an executor comes after it"):
+        Session(EagerExecutor(AffineDecoder(16)))  # type: ignore[arg-type]

@@ -67,3 +67,8 @@ def test_only_onnx_has_a_file_where_none_is_named() -> None:
 def test_on_a_gpu_a_plan_has_a_stream_of_its_own_and_no_file_has_one_on_a_cpu() -> None:
     assert catalog.has_own_stream("tensorrt", "cuda")
     assert not catalog.has_own_stream("onnx") and not catalog.has_own_stream("tensorrt")
+
+
+def test_bfloat16_is_refused_for_onnx_runtime_before_anything_is_exported() -> None:
+    with pytest.raises(InvalidInput, match="ONNX Runtime has no bfloat16 on a CPU"):
+        catalog.engine_for("onnx", "tiny", dtype="bfloat16")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.engine import execute
+from harness.engine.aot.export import export
 from harness.engine.errors import OutsideProfile
 from harness.engine.executors import Batch, Executor
 from harness.parity import catalog, engines
@@ -24,6 +25,7 @@ from harness.parity.lockstep import SWITCHES
 from harness.parity.scenarios import SCENARIOS, Played, Scenario, executor, play
 from harness.parity.store import NoCaptures
 from harness.parity.switches import check_switches, pairs
+from tests.engine.aot.exports import single
 
 ON_TINY = Engine(Kind.ONNX, decoder="tiny")
 AFFINE = [name for name, scenario in SCENARIOS.items() if scenario.decoder == catalog.AFFINE]
@@ -246,3 +248,11 @@ def test_a_switch_is_not_compared_outside_a_file_s_profile_and_that_is_no_gap() 
 def test_a_switch_s_repro_names_the_file() -> None:
     (pair,) = pairs(FEW, switches=["fused_cfg"], executors=["onnx"], decoders=["tiny"], engine=Path("a b.onnx"))[:1]
     assert pair.repro().endswith("--executor onnx --decoder tiny --engine 'a b.onnx'")
+
+
+def test_a_file_that_takes_no_mask_is_outside_for_conditions_of_unequal_lengths(tmp_path: Path) -> None:
+    file = export(single(), tmp_path / "a.onnx", mask=False).path
+    asked = Engine(Kind.ONNX, file, "tiny")
+    results = {r.name: r for r in check(asked, only=("multi_cond_padded",)).results}
+    assert results["multi_cond_padded"].verdict is Verdict.OUTSIDE_PROFILE
+    assert "would attend the padding" in results["multi_cond_padded"].detail

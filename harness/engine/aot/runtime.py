@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from harness.engine.aot import sidecar
 from harness.engine.errors import ExportRefused, InvalidInput, PackageMissing
 
 REASSOCIATING = ("DivMulFusion",)
@@ -48,7 +49,8 @@ def session(path: Path, threads: int = 1, profile: Path | None = None) -> Any:
             str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(REASSOCIATING)
         )
     except refusals() as error:
-        raise ExportRefused(f"{path}: ONNX Runtime cannot run it on a CPU: {error}") from error
+        hint = "; a plan is run by TensorRT" if sidecar.path(path).is_file() else ""
+        raise ExportRefused(f"{path}: ONNX Runtime cannot run it on a CPU: {error}{hint}") from error
 
 
 def refusals() -> tuple[type[Exception], ...]:

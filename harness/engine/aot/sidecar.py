@@ -111,9 +111,9 @@ def read_plan(plan: Path) -> tuple[bytes, Sidecar]:
         SidecarMissing: see `read`.
         PlanCorrupt: there is no plan, or it is truncated or altered.
     """
-    sidecar = read(plan)
     if not plan.is_file():
         raise PlanCorrupt(f"{plan} is missing")
+    sidecar = read(plan)
     data = plan.read_bytes()
     if hashlib.sha256(data).hexdigest() != sidecar.plan_sha256:
         raise PlanCorrupt(f"{plan}: {len(data)} bytes that are not the ones which {path(plan).name} describes")

@@ -90,7 +90,7 @@ class TensorRTExecutor:
 
     def __init__(
         self,
-        plan: Path,
+        plan: Path | str,
         *,
         max_rows: int | None = None,
         pin_rows: int | None = None,
@@ -145,7 +145,7 @@ class TensorRTExecutor:
             self._report(self._listening, loaded)
         return buffers.output[: batch.rows, :frames]
 
-    def swap(self, plan: Path) -> None:
+    def swap(self, plan: Path | str) -> None:
         """Run another plan from the next run on. Both are in memory for a moment.
 
         Pipelines keep to what the executor was when they were made. So the new engine has to take as many rows as the
@@ -212,8 +212,8 @@ class TensorRTExecutor:
             self._kept.clear()
             loaded.release()
 
-    def _load(self, plan: Path) -> _Loaded:
-        data, recorded = read_plan(plan)
+    def _load(self, plan: Path | str) -> _Loaded:
+        data, recorded = read_plan(Path(plan))
         found = self._runtime.binding(recorded.flavour)
         here.check(recorded, self._runtime.here(found))
         engine = self._runtime.engine(data, found)

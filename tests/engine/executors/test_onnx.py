@@ -370,3 +370,10 @@ class Widened:
 
     def close(self) -> None:
         self.inner.close()
+
+
+def test_a_plan_in_the_place_of_a_file_is_told_for_what_it_is(tmp_path: Path) -> None:
+    for name, content in (("tiny.plan", b"a plan"), ("tiny.plan.json", b"{}")):
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ExportRefused, match="a plan is run by TensorRT"):
+        OnnxExecutor(tmp_path / "tiny.plan")

@@ -117,5 +117,8 @@ def test_the_metadata_is_read_before_tensorrt_is_looked_for(tmp_path: Path) -> N
         def binding(self, flavour: str) -> Any:
             raise AssertionError("TensorRT was looked for")
 
+    with pytest.raises(PlanCorrupt, match="none.plan is missing"):
+        TensorRTExecutor(str(tmp_path / "none.plan"), runtime=Nothing())
+    (tmp_path / "bare.plan").write_bytes(b"a plan")
     with pytest.raises(SidecarMissing):
-        TensorRTExecutor(tmp_path / "none.plan", runtime=Nothing())
+        TensorRTExecutor(tmp_path / "bare.plan", runtime=Nothing())
