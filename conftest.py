@@ -30,7 +30,7 @@ settings.load_profile(os.environ.get("HARNESS_HYPOTHESIS_PROFILE", "ci"))
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """Captures are made with one thread, and tensors this small are faster so; a test that wants two says it."""
-    from harness.parity import platform  # noqa: PLC0415 - coverage starts after this file is imported
+    from harness.parity.baselines import platform  # noqa: PLC0415 - coverage starts after this file is imported
 
     with platform.one_thread():
         yield
@@ -47,7 +47,7 @@ def pytest_report_header() -> list[str]:
 
 
 def _held_to(device: str) -> str:
-    from harness.parity import contract, platform  # noqa: PLC0415 - coverage starts after this file is imported
+    from harness.parity.baselines import contract, platform  # noqa: PLC0415 - coverage starts after this file is imported
 
     with platform.one_thread():
         known, here = contract.read(device=device), contract.fingerprint(device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 
-COULD_NOT_RUN = 125
+from harness.commands.exits import COULD_NOT_RUN
 
 try:
     from harness.cli import main

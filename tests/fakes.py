@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from harness.engine.executors import Batch, Executor
-from harness.parity.catalog import DeferredStream
+from harness.registry import DeferredStream
 
 
 class LoggedStream(DeferredStream):

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 import harness
 from harness.cli import main
-from harness.parity import platform
-from harness.parity.bless import Battery, digests
+from harness.parity.baselines import platform
+from harness.parity.baselines.bless import Battery, digests
 
 
 class Fake:

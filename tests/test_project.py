@@ -26,15 +26,17 @@ TOP_LEVEL = {
 }  # fmt: skip
 NUMERICS = ("schedule", "noise", "guidance", "blend", "solver", "wavelet")
 RING = ("pipeline", "plan", "slot", "advance", "execute", "conditioning", "session", "StreamPipeline")
-ABOVE_ENGINE = (
-    "harness.parity",
-    "harness.rails",
-    "harness.checked",
-    "harness.commands",
-    "harness.cli",
-    "harness.plugin",
-    "harness.__main__",
-)
+# Each room and those that it may import, besides itself. The plugin imports the others inside functions alone.
+ROOMS = {
+    "engine": (),
+    "registry": ("engine",),
+    "parity": ("engine", "registry"),
+    "rails": ("engine", "registry", "parity"),
+    "plugin": ("engine", "registry", "parity", "rails"),
+    "commands": ("engine", "registry", "parity", "rails"),
+    "cli": ("commands", "parity"),
+    "__main__": ("commands", "cli"),
+}
 
 # Prints a JSON object of torch's process-wide state before and after importing every module of the package. A module
 # that needs an extra which is not installed cannot be imported at all, and so changes nothing.
@@ -118,14 +120,46 @@ def declared() -> list[Requirement]:
     return [Requirement(text) for one in lists for text in one]
 
 
+def test_no_module_has_more_than_400_lines() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in (ROOT / "harness").rglob("*.py")}
+    assert {str(path.relative_to(ROOT)): length for path, length in lengths.items() if length > 400} == {}
+
+
 def test_the_top_level_is_the_fixed_layout() -> None:
     assert {path.relative_to(ROOT).parts[0] for path in project_files()} == TOP_LEVEL
 
 
-def test_the_engine_imports_nothing_that_measures_it() -> None:
-    files = sorted((ROOT / "harness/engine").rglob("*.py"))
+def test_every_module_is_in_a_room() -> None:
+    found = {path.relative_to(ROOT / "harness").with_suffix("").parts[0] for path in (ROOT / "harness").rglob("*.py")}
+    assert found - {"__init__"} == ROOMS.keys()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_go_one_way(room: str) -> None:
+    forbidden = tuple(f"harness.{other}" for other in ROOMS if other not in (room, *ROOMS[room]))
+    files = sorted([*(ROOT / "harness" / room).rglob("*.py"), *(ROOT / "harness").glob(f"{room}.py")])
     assert files
-    assert {path.name: among(imports(path), ABOVE_ENGINE) for path in files} == {path.name: [] for path in files}
+    wrong = {str(path.relative_to(ROOT)): among(imports(path), forbidden) for path in files}
+    assert {name: found for name, found in wrong.items() if found} == {}
+
+
+def test_the_plugin_imports_neither_torch_nor_the_engine_before_a_fixture_needs_them() -> None:
+    shown = "import sys, harness.plugin; print([m for m in sys.modules if m.startswith(('torch', 'harness.engine'))])"
+    ran = subprocess.run([sys.executable, "-c", shown], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("short", "module"),
+    [
+        ("harness.parity.lockstep", "harness.parity.proofs.lockstep"),
+        ("harness.parity.script", "harness.parity.battery.scripts"),
+        ("harness.parity.reference", "harness.parity.proofs.oracle"),
+        ("harness.rails.counters", "harness.rails.costs.counters"),
+    ],
+)
+def test_a_short_name_is_the_module_itself(short: str, module: str) -> None:
+    assert importlib.import_module(short) is importlib.import_module(module)
 
 
 @pytest.mark.parametrize("module", NUMERICS)
@@ -135,7 +169,7 @@ def test_a_numerics_module_imports_nothing_of_the_engine(module: str) -> None:
 
 def test_the_oracle_shares_no_code_with_the_ring() -> None:
     ring = tuple(f"harness.engine.{name}" for name in RING)
-    assert among(imports(ROOT / "harness/parity/reference.py"), ring) == []
+    assert among(imports(ROOT / "harness/parity/proofs/oracle.py"), ring) == []
 
 
 def test_importing_the_package_changes_no_torch_global() -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from harness import registry
 from harness.cli import main
 from harness.engine import DCW, Condition, Finished, Guidance, LatentMask, PipelineConfig, Request, Switches, X0Target
-from harness.engine.plan import SharedControl
-from harness.parity import catalog
-from harness.parity.captures import Verdict
+from harness.engine.controls import SharedControl
+from harness.parity.baselines.captures import Verdict
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,7 +43,7 @@ def test_the_example_runs_as_it_is_printed() -> None:
 
 
 def test_the_example_of_an_engine_runs_as_it_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "tiny.onnx").symlink_to(catalog.onnx_file("tiny"))
+    (tmp_path / "tiny.onnx").symlink_to(registry.onnx_file("tiny"))
     monkeypatch.chdir(tmp_path)
     made: dict[str, Any] = {}
     exec(compile(EXAMPLES[1], "README.md", "exec"), made)

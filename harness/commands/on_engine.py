@@ -9,12 +9,13 @@ from typing import Any
 import click
 import torch
 
+from harness import registry
+from harness.commands.exits import COULD_NOT_RUN
 from harness.engine.aot import bindings, onnx_file, sidecar
 from harness.engine.aot.signature import VELOCITY
 from harness.engine.errors import EngineError, InvalidInput
-from harness.parity import catalog
-from harness.parity.catalog import Kind
-from harness.parity.engines import Engine
+from harness.parity.proofs.float64 import Engine
+from harness.registry import Kind
 
 OPTION = click.option(
     "--engine",
@@ -27,10 +28,10 @@ OPTION = click.option(
 class CannotRun(click.ClickException):
     """What runs a plan is not here; the exit code is that of a command that could not run."""
 
-    exit_code = 125
+    exit_code = COULD_NOT_RUN
 
 
-def checked(options: Mapping[str, Any], *, alone: bool) -> Engine | None:
+def engine_to_check(options: Mapping[str, Any], *, alone: bool) -> Engine | None:
     """The engine that `check` plays the battery on; None where it compares something else.
 
     Args:
@@ -105,7 +106,7 @@ def _check(kinds: Sequence[str], file: Path | None, named: str) -> None:
         raise click.UsageError("--executor tensorrt needs --engine PATH, the plan that it runs")
     try:
         for kind in ahead:
-            catalog.check_device(kind, device(kinds, named))
+            registry.check_device(kind, device(kinds, named))
         if Kind.TENSORRT in ahead:
             bindings.binding()
     except InvalidInput as error:
@@ -124,6 +125,6 @@ def _check_decoders(decoders: Sequence[str], file: Path | None, least: int) -> N
 
 def _check_name(decoder: str) -> None:
     try:
-        catalog.check_name(decoder)
+        registry.check_name(decoder)
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,17 +14,17 @@ import click
 import torch
 from rich.console import Console
 
+from harness import registry
+from harness.commands.common import FILE, json_option, write_json
+from harness.commands.exits import COULD_NOT_RUN
 from harness.engine.aot.export import DTYPES
 from harness.engine.errors import BatchTooLarge, EngineError, ExecutorError, InvalidInput, OutsideProfile
-from harness.parity import catalog, platform, store
-from harness.rails import layer_files, layer_onnx, layer_sources, layer_tables
-from harness.rails.layer_sources import EngineSubject, Subject, TorchSubject
-from harness.rails.layers import Profile, Report
-
-COULD_NOT_RUN = 125
+from harness.parity.baselines import platform
+from harness.rails.profile import files, onnx, sources, tables
+from harness.rails.profile.report import Profile, Report
+from harness.rails.profile.sources import EngineSubject, Subject, TorchSubject
 
 _NAMES = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
-_FILE = click.Path(path_type=Path, dir_okay=False)
 _COUNT = click.IntRange(min=1)
 _OFFLINE = ("from_json", "layers_of")
 
@@ -41,7 +40,7 @@ class Runs(StrEnum):
 
 @click.command("profile")
 @click.option("--executor", type=click.Choice([*map(str, Runs)]), default="eager", show_default=True, help="What runs.")
-@click.option("--engine", type=_FILE, help="A plan for tensorrt, or an ONNX file for onnx instead of --decoder.")
+@click.option("--engine", type=FILE, help="A plan for tensorrt, or an ONNX file for onnx instead of --decoder.")
 @click.option("--decoder", default="tiny", show_default=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
 @click.option("--dtype", type=click.Choice(_NAMES), default="float32", show_default=True, help="Of the decoder.")
 @click.option("--device", help="Where it runs: cuda for tensorrt, else cpu unless this says otherwise.")
@@ -52,10 +51,10 @@ class Runs(StrEnum):
 @click.option("--warmup", default=3, type=_COUNT, show_default=True, help="Runs before either.")
 @click.option("--threads", default=1, type=_COUNT, show_default=True, help="Of a CPU's operators.")
 @click.option("--top", default=15, type=_COUNT, show_default=True, help="Layers that are listed.")
-@click.option("--from-json", type=_FILE, help="Instead of a run: what trtexec --exportProfile wrote.")
-@click.option("--layers", type=_FILE, help="With --from-json: what trtexec --exportLayerInfo wrote.")
-@click.option("--layers-of", type=_FILE, help="Instead of a run: the layers of a built plan, by number, without times.")
-@click.option("--json", "json_path", type=_FILE, help="Write everything here too.")
+@click.option("--from-json", type=FILE, help="Instead of a run: what trtexec --exportProfile wrote.")
+@click.option("--layers", type=FILE, help="With --from-json: what trtexec --exportLayerInfo wrote.")
+@click.option("--layers-of", type=FILE, help="Instead of a run: the layers of a built plan, by number, without times.")
+@json_option("Write everything here too.")
 @click.pass_context
 def profile_command(context: click.Context, /, **options: Any) -> None:
     """Say which layers a run of the decoder takes its time in: per layer, by category, and what is left over.
@@ -75,15 +74,9 @@ def profile_command(context: click.Context, /, **options: Any) -> None:
     except (EngineError, ExecutorError, BatchTooLarge, OutsideProfile) as error:
         click.echo(f"cannot profile: {type(error).__name__}: {error}", err=True)
         sys.exit(COULD_NOT_RUN)
-    if options["json_path"] is not None:
-        document = json.dumps(report.document(), indent=2, allow_nan=False)
-        try:
-            store.replace(options["json_path"], f"{document}\n".encode())
-        except OSError as error:
-            click.echo(f"cannot profile: {error}", err=True)
-            sys.exit(COULD_NOT_RUN)
+    write_json(options["json_path"], report.document())
     console = Console()
-    for part in layer_tables.tables(report, options["top"]):
+    for part in tables.tables(report, options["top"]):
         # Rich would break a line where a log has no width.
         (click.echo if isinstance(part, str) else console.print)(part)
 
@@ -114,20 +107,20 @@ _DEFAULT = click.core.ParameterSource.DEFAULT
 
 def _profile(options: Mapping[str, Any]) -> Profile:
     if options["from_json"] is not None:
-        return layer_files.trtexec(options["from_json"], options["layers"])
+        return files.trtexec(options["from_json"], options["layers"])
     if options["layers_of"] is not None:
-        return layer_files.plan(options["layers_of"])
+        return files.plan(options["layers_of"])
     with platform.threads(options["threads"]), SUBJECTS[Runs(options["executor"])](options) as subject:
         provenance = {**_provenance(options), **subject.provenance}
-        return layer_sources.profiled(subject, options["iters"], options["warmup"], provenance)
+        return sources.profiled(subject, options["iters"], options["warmup"], provenance)
 
 
 @contextmanager
 def _torch(options: Mapping[str, Any]) -> Iterator[Subject]:
     device = options["device"] or "cpu"
-    decoder = catalog.decoder(options["decoder"], dtype=getattr(torch, options["dtype"]), device=device)
-    batch = layer_sources.batch(_shape(options), *catalog.widths(decoder), device)
-    executor = catalog.executor(options["executor"], decoder, options["batch"], device=device)
+    decoder = registry.decoder(options["decoder"], dtype=getattr(torch, options["dtype"]), device=device)
+    batch = sources.batch(_shape(options), *registry.widths(decoder), device)
+    executor = registry.executor(options["executor"], decoder, options["batch"], device=device)
     try:
         yield TorchSubject(executor, decoder, batch)
     finally:
@@ -141,9 +134,9 @@ def _onnx(options: Mapping[str, Any]) -> Iterator[Subject]:
     if options["dtype"] == "bfloat16":
         raise InvalidInput("dtype", "bfloat16", "float32 or float16: ONNX Runtime has no bfloat16 on a CPU")
     # The affine decoder's file has a static encoder length; the others' files are shared whatever the length is.
-    tokens = {"tokens": options["enc_len"]} if options["decoder"] == catalog.AFFINE else {}
-    file = options["engine"] or catalog.onnx_file(options["decoder"], dtype=options["dtype"], **tokens)
-    yield layer_onnx.OnnxSubject(file, _shape(options), options["threads"])
+    tokens = {"tokens": options["enc_len"]} if options["decoder"] == registry.AFFINE else {}
+    file = options["engine"] or registry.onnx_file(options["decoder"], dtype=options["dtype"], **tokens)
+    yield onnx.OnnxSubject(file, _shape(options), options["threads"])
 
 
 @contextmanager
@@ -153,7 +146,7 @@ def _tensorrt(options: Mapping[str, Any]) -> Iterator[Subject]:
     try:
         profile = executor.sidecar.profile
         widths = (profile["hidden_states"][0][2], profile["encoder_hidden_states"][0][2])
-        yield EngineSubject(executor, layer_sources.batch(_shape(options), *widths, device))
+        yield EngineSubject(executor, sources.batch(_shape(options), *widths, device))
     finally:
         executor.close()
 
@@ -169,7 +162,7 @@ SUBJECTS: Mapping[Runs, Callable[[Mapping[str, Any]], Any]] = {
 
 def tensorrt_executor(plan: Path, device: str) -> Any:
     """A plan's executor. Its module is imported only here, as nothing else needs what it needs."""
-    return import_module("harness.engine.executors.tensorrt").TensorRTExecutor(plan, device=device)
+    return import_module("harness.engine.executors.tensorrt.executor").TensorRTExecutor(plan, device=device)
 
 
 def _shape(options: Mapping[str, Any]) -> tuple[int, int, int]:

@@ -8,12 +8,13 @@ from pathlib import Path
 from rich.table import Column, Table
 from rich.text import Text
 
-from harness.checked import Checked
-from harness.parity import contract
-from harness.parity.captures import Report, Verdict
-from harness.parity.engines import EngineReport
-from harness.parity.switches import EVERY, SwitchResult
-from harness.rails import costs, tick
+from harness.commands.check_report import CheckReport
+from harness.parity.baselines import contract
+from harness.parity.baselines.captures import Report, Verdict
+from harness.parity.proofs.float64 import EngineReport
+from harness.parity.proofs.switches import EVERY, SwitchResult
+from harness.rails.bench import ablation, throughput
+from harness.rails.costs import rails as costs
 
 _PASSES = "green"
 _COLORS = {
@@ -24,7 +25,7 @@ _COLORS = {
 }
 
 
-def checked(found: Checked) -> Iterator[Table]:
+def check_tables(found: CheckReport) -> Iterator[Table]:
     """A table for each of costs, switches and scenarios that were checked."""
     if found.costs is not None and found.costs.wrong():
         yield _cost_table(found.costs)
@@ -62,7 +63,7 @@ def _switch_table(results: Sequence[SwitchResult]) -> Table:
     return table
 
 
-def benched(measured: tick.Measured, savings: Sequence[tick.Saving]) -> Iterator[Table]:
+def benched(measured: throughput.Measured, savings: Sequence[ablation.Saving]) -> Iterator[Table]:
     """The figures, then what each switch saves."""
     m, load = measured, measured.load
     guided = "" if load.cfg is None else f", {load.cfg} guidance {load.guidance_scale:g}"

@@ -3,8 +3,9 @@
 from harness.engine.config import DCW, PLAIN_PATH, Integrator, Padding, PipelineConfig, Solver, Switches
 from harness.engine.curve import Curve
 from harness.engine.errors import BatchTooLarge, ExecutorError, InvalidInput, PipelineClosed
-from harness.engine.pipeline import Dropped, DropReason, Finished, Stats, StreamPipeline, Submission
+from harness.engine.pipeline import StreamPipeline
 from harness.engine.request import Condition, Guidance, GuidanceMode, LatentMask, Request, X0Target
+from harness.engine.results import Dropped, DropReason, Finished, Stats, Submission
 from harness.engine.session import Session, Stream
 
 __all__ = [

@@ -3,107 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from types import TracebackType
 
 import torch
 from torch import Tensor
 
 from harness.engine import checks
-from harness.engine.conditioning import CacheCounts, ConditioningCache, build
+from harness.engine.conditioning import ConditioningCache, build
 from harness.engine.config import DCW, Integrator, PipelineConfig
+from harness.engine.controls import Controls, SharedControl, check_frames, check_gain_channels, placed
 from harness.engine.curve import Curve, CurveLike, curve
 from harness.engine.errors import InvalidInput, PipelineClosed
 from harness.engine.execute import Machinery, Observer, Stage, execute
 from harness.engine.executors.base import Executor
 from harness.engine.executors.stream import joiner
 from harness.engine.geometry import Geometry, fix
-from harness.engine.plan import Controls, Path, Queued, SharedControl, TickPlan, plan_tick
+from harness.engine.plan import Path, Queued, TickPlan, plan_tick
 from harness.engine.request import Request
+from harness.engine.results import Dropped, DropReason, Finished, Stats, Submission
 from harness.engine.schedule import timesteps
 from harness.engine.slot import Slot, admit
-
-
-class DropReason(StrEnum):
-    """Why a request was displaced."""
-
-    QUEUE_FULL = "queue_full"
-    LENGTH_CHANGED = "length_changed"
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """A request that a submission displaced."""
-
-    id: str | int
-    reason: DropReason
-
-
-@dataclass(frozen=True)
-class Submission:
-    """What `submit` did: the new request's name, and whatever it displaced."""
-
-    id: str | int
-    dropped: tuple[Dropped, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Finished:
-    """A generated latent. It is the caller's: no later tick changes it.
-
-    Attributes:
-        id: the request's name.
-        latent: float32 `[1, T, D]`.
-        seed: the request's.
-        steps: how many steps it ran.
-        denoise: the request's.
-        ticks_in_flight: how many ticks it was in the ring.
-    """
-
-    id: str | int
-    latent: Tensor
-    seed: int
-    steps: int
-    denoise: float
-    ticks_in_flight: int
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Counts since the pipeline was made, and what it holds now.
-
-    Attributes:
-        ticks: committed ticks.
-        submitted: accepted requests.
-        admitted: requests that entered the ring.
-        finished: latents handed out.
-        dropped: requests displaced.
-        decoder_runs: executor runs of committed ticks.
-        decoder_rows: rows of those runs.
-        joins: runs on a stream of the executor's own, which the current stream, or the host, waited for.
-        euler_steps: steps of slots on the plain Euler path.
-        gates: questions whether a curve is neutral.
-        depth: places that take new requests.
-        in_flight: occupied places.
-        queued: waiting requests.
-        conditioning: hits, misses and evictions of the conditioning cache, those of ticks that failed too.
-    """
-
-    ticks: int = 0
-    submitted: int = 0
-    admitted: int = 0
-    finished: int = 0
-    dropped: int = 0
-    decoder_runs: int = 0
-    decoder_rows: int = 0
-    joins: int = 0
-    euler_steps: int = 0
-    gates: int = 0
-    depth: int = 0
-    in_flight: int = 0
-    queued: int = 0
-    conditioning: CacheCounts = CacheCounts()
 
 
 class StreamPipeline:
@@ -173,9 +93,9 @@ class StreamPipeline:
         checks.instance("request", request, Request, "a Request")
         geometry = self._geometry or fix(request, self.config, takes_mask=self.executor.takes_mask)
         geometry.check(request)
-        controls = _placed(self._controls, geometry.device)
-        _check_frames(controls, request.frames)
-        _check_gain_channels(controls, request.channels)
+        controls = placed(self._controls, geometry.device)
+        check_frames(controls, request.frames)
+        check_gain_channels(controls, request.channels)
         name = request.id if request.id is not None else f"request-{self._stats.submitted}"
         times = timesteps(self.config.steps, request.denoise, self.config.shift)
         ring, waiting, dropped = self._ring, [*self._queue, Queued(name, request, times)], []
@@ -246,7 +166,7 @@ class StreamPipeline:
         if dcw is not None:
             checks.instance("dcw", dcw, DCW, "a DCW or None")
         controls = replace(self._controls, dcw=dcw)
-        self._controls = controls if self._device is None else _placed(controls, self._device)
+        self._controls = controls if self._device is None else placed(controls, self._device)
 
     def set_depth(self, depth: int) -> None:
         """Change how many places take new requests, from the next tick on.
@@ -390,32 +310,3 @@ def _resized(ring: tuple[Slot | None, ...], depth: int) -> tuple[Slot | None, ..
     last = max((index for index, slot in enumerate(ring) if slot is not None), default=-1)
     size = max(depth, last + 1)
     return (*ring[:size], *(None,) * (size - len(ring)))
-
-
-def _placed(controls: Controls, device: torch.device) -> Controls:
-    dcw, gain = controls.dcw, controls.channel_gain
-    if dcw is not None:
-        a, b = dcw.scalers
-        dcw = replace(dcw, a=a.to(device), b=b.to(device))
-    return Controls(
-        shared={name: held.to(device) for name, held in controls.shared.items()},
-        dcw=dcw,
-        channel_gain=None if gain is None else gain.to(device),
-    )
-
-
-def _check_frames(controls: Controls, frames: int) -> None:
-    held = {f"shared control {name.value}": value for name, value in controls.shared.items()}
-    if controls.channel_gain is not None:
-        held["channel gain"] = controls.channel_gain
-    for name, value in held.items():
-        if value.frames not in (None, frames):
-            expected = f"{value.frames} frames, as the {name} in force has (set it to None first)"
-            raise InvalidInput("context_latents", f"{frames} frames", expected)
-
-
-def _check_gain_channels(controls: Controls, channels: int) -> None:
-    gain = controls.channel_gain
-    if gain is not None and gain.values.shape[2] != channels:
-        expected = f"{gain.values.shape[2]} channels, as the channel gain in force has (set it to None first)"
-        raise InvalidInput("context_latents", f"{channels} latent channels", expected)

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from harness.engine import blend
 from harness.engine.config import DCW, PipelineConfig, Solver
+from harness.engine.controls import Controls, SharedControl
 from harness.engine.curve import Curve, ask_host, ask_tensor
 from harness.engine.noise import Purpose
 from harness.engine.request import Condition, GuidanceMode, LatentMask, Request, X0Target, normal, required
@@ -34,33 +35,6 @@ class CountedGate:
         """What the gate says."""
         self.asked += 1
         return self._gate(curve, neutral)
-
-
-class SharedControl(StrEnum):
-    """A control that overrides a value on every slot that has what it acts on."""
-
-    VELOCITY_SCALE = "velocity_scale"
-    NOISE_INJECTION = "noise_injection"
-    SDE_CURVE = "sde_curve"
-    GUIDANCE_SCALE = "guidance_scale"
-    MOMENTUM = "momentum"
-    RESCALE = "rescale"
-    X0_STRENGTH = "x0_strength"
-
-
-@dataclass(frozen=True, eq=False)
-class Controls:
-    """The live controls in force, all on the ring's device.
-
-    Attributes:
-        shared: overriding curves by control; a control that is not there leaves the request's own value.
-        dcw: wavelet correction, or None.
-        channel_gain: factor `[1, T, D]` or `[1, 1, D]` of what the decoder sees, or None.
-    """
-
-    shared: Mapping[SharedControl, Curve]
-    dcw: DCW | None = None
-    channel_gain: Curve | None = None
 
 
 class Path(StrEnum):

@@ -15,8 +15,9 @@ from harness.engine.decoders.base import Decoder
 from harness.engine.errors import InvalidInput, PipelineClosed
 from harness.engine.executors.base import Executor
 from harness.engine.executors.eager import EagerExecutor
-from harness.engine.pipeline import Finished, StreamPipeline, Submission
+from harness.engine.pipeline import StreamPipeline
 from harness.engine.request import Condition, Guidance, GuidanceMode, Request
+from harness.engine.results import Finished, Submission
 
 
 class Session:

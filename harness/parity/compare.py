@@ -12,7 +12,6 @@ a buffer was overwritten keeps a clone, or a `digest`.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,22 +19,49 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from harness.engine.errors import InvalidInput
+from harness.parity.bits import (
+    FLOATS,
+    WORDS,
+    Array,
+    NotComparable,
+    copied,
+    digest,
+    digest_tree,
+    distances,
+    element,
+    hexadecimal,
+    moved_bits,
+    parts,
+    split,
+    summary,
+    ulps,
+    values_of,
+    words,
+)
+
+__all__ = [
+    "Difference",
+    "Kind",
+    "NotComparable",
+    "NothingCompared",
+    "ParityError",
+    "assert_identical",
+    "compare_trees",
+    "copied",
+    "difference",
+    "digest",
+    "digest_tree",
+    "identical",
+    "max_abs",
+    "tree_differences",
+    "ulp_distance",
+]
 
 LISTED = 20  # differences that a `ParityError` spells out
-
-_FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
-_FLOATS |= {torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz}
-_READABLE = _FLOATS | {torch.bool, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16}
-_READABLE |= {torch.uint32, torch.uint64, torch.complex32, torch.complex64, torch.complex128}
-# torch's unsigned types wider than a byte lack most operators, so the view is signed there and unsigned in NumPy.
-_WORDS: Mapping[int, torch.dtype] = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-_Array = npt.NDArray[Any]
 
 
 class Kind(StrEnum):
@@ -67,10 +93,6 @@ class ParityError(AssertionError):
 
 class NothingCompared(AssertionError):
     """Neither side of a comparison holds a tensor with an element, so agreement would mean nothing."""
-
-
-class NotComparable(TypeError):
-    """A tensor whose bytes are not there to be read: meta, sparse, quantized, nested, wrapped, of an unknown dtype."""
 
 
 @dataclass(frozen=True)
@@ -149,13 +171,13 @@ def difference(actual: object, expected: object, name: str = "tensor") -> Differ
         NotComparable: a side is meta, sparse, quantized, nested, a wrapper subclass or of a dtype without a rule here.
     """
     if not isinstance(actual, Tensor) or not isinstance(expected, Tensor):
-        return Difference(name, Kind.TYPE, _summary(actual), _summary(expected))
-    got, wanted = _parts(actual, name), _parts(expected, name)
+        return Difference(name, Kind.TYPE, summary(actual), summary(expected))
+    got, wanted = parts(actual, name), parts(expected, name)
     if actual.dtype != expected.dtype:
         return Difference(name, Kind.DTYPE, actual.dtype, expected.dtype)
     if actual.shape != expected.shape:
         return Difference(name, Kind.SHAPE, tuple(actual.shape), tuple(expected.shape))
-    moved = _moved(got, wanted)
+    moved = moved_bits(got, wanted)
     return _bytes_difference(name, got, wanted, moved, actual.is_complex()) if moved.any() else None
 
 
@@ -165,10 +187,10 @@ def identical(actual: Tensor, expected: Tensor) -> bool:
     Raises:
         NotComparable: as for `difference`.
     """
-    got, wanted = _parts(actual, "actual"), _parts(expected, "expected")
+    got, wanted = parts(actual, "actual"), parts(expected, "expected")
     if actual.dtype != expected.dtype or actual.shape != expected.shape:
         return False
-    words = _WORDS[got.dtype.itemsize]
+    words = WORDS[got.dtype.itemsize]
     return torch.equal(got.view(words), wanted.view(words))  # integers: their equality is that of their bits
 
 
@@ -184,7 +206,7 @@ def compare_trees(actual: object, expected: object, name: str = "tensor") -> lis
         NotComparable: as for `difference`.
     """
     if not _holds_elements(actual) and not _holds_elements(expected):
-        sides = f"got {_summary(actual)}, expected {_summary(expected)}"
+        sides = f"got {summary(actual)}, expected {summary(expected)}"
         raise NothingCompared(f"{name}: neither side holds a tensor with an element: {sides}")
     return tree_differences(actual, expected, name)
 
@@ -226,8 +248,8 @@ def max_abs(actual: Tensor, expected: Tensor) -> float:
         NotComparable: as for `difference`.
     """
     got, wanted = _alike_parts(actual, expected)
-    moved = _moved(got, wanted)
-    largest = float(_distances(_values(got)[moved], _values(wanted)[moved]).max(initial=0.0))
+    moved = moved_bits(got, wanted)
+    largest = float(distances(values_of(got)[moved], values_of(wanted)[moved]).max(initial=0.0))
     return math.inf if math.isnan(largest) else largest
 
 
@@ -243,50 +265,12 @@ def ulp_distance(actual: Tensor, expected: Tensor) -> int | None:
         NotComparable: as for `difference`.
     """
     got, wanted = _alike_parts(actual, expected)
-    if got.dtype not in _FLOATS:
-        raise InvalidInput("actual", _summary(actual), "a floating point or complex tensor")
-    moved = _moved(got, wanted)
-    if any(np.isnan(_values(side)[moved]).any() for side in (got, wanted)):
+    if got.dtype not in FLOATS:
+        raise InvalidInput("actual", summary(actual), "a floating point or complex tensor")
+    moved = moved_bits(got, wanted)
+    if any(np.isnan(values_of(side)[moved]).any() for side in (got, wanted)):
         return None
-    return int(_ulps(_words(got)[moved], _words(wanted)[moved]).max(initial=0))
-
-
-def copied(tensor: Tensor, name: str = "tensor") -> Tensor:
-    """A copy on the CPU that no later write to `tensor` changes, with dtype, shape and values as they are now.
-
-    Raises:
-        NotComparable: as for `difference`.
-    """
-    return _plain(tensor, name).clone(memory_format=torch.contiguous_format)
-
-
-def digest(tensor: Tensor) -> str:
-    """SHA-256 in hexadecimal over dtype, shape and row-major little-endian bytes: the same where `difference` is None.
-
-    Raises:
-        NotComparable: as for `difference`, and for what is not a tensor.
-    """
-    hasher = hashlib.sha256()
-    _feed(hasher, tensor, "tensor")
-    return hasher.hexdigest()
-
-
-def digest_tree(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over a flat mapping: how many tensors, then name, dtype, shape and bytes of each, sorted by name.
-
-    An empty mapping has a digest too; agreement of two of those says nothing.
-
-    Raises:
-        InvalidInput: a name is not a string.
-        NotComparable: as for `digest`; nested mappings are not followed.
-    """
-    if not all(isinstance(name, str) for name in tensors):
-        raise InvalidInput("tensors", f"the names {list(tensors)}", "strings as names")
-    hasher = hashlib.sha256(_framed(str(len(tensors)).encode()))
-    for name in sorted(tensors):
-        hasher.update(_framed(name.encode()))
-        _feed(hasher, tensors[name], name)
-    return hasher.hexdigest()
+    return int(ulps(words(got)[moved], words(wanted)[moved]).max(initial=0))
 
 
 def _place(index: tuple[int, ...] | None) -> str:
@@ -296,143 +280,50 @@ def _place(index: tuple[int, ...] | None) -> str:
     return f"index {index}" if index else "the only element"
 
 
-def _summary(value: object) -> str:
-    """A one-line description that reads no element."""
-    if isinstance(value, Tensor):
-        return f"{value.dtype} tensor of shape {list(value.shape)}"
-    if isinstance(value, Mapping | Sequence) and not isinstance(value, str | bytes):
-        return f"{type(value).__name__} of {len(value)}"
-    return type(value).__name__
-
-
-def _refuse_unreadable(tensor: Tensor, name: str) -> None:
-    """Raise `NotComparable` unless the tensor's bytes are plain memory of a known dtype."""
-    reason = ""
-    if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
-        reason = f"a wrapper, {type(tensor).__name__}, whose own bytes are not its values"
-    elif tensor.is_meta:
-        reason = "on the meta device and has no bytes"
-    elif tensor.is_quantized:
-        reason = "quantized: its scale is not in its bytes"
-    elif tensor.is_nested or tensor.layout != torch.strided:
-        reason = f"not one dense block (layout {tensor.layout})"
-    elif tensor.dtype not in _READABLE:
-        reason = f"of dtype {tensor.dtype}, which has no rule here"
-    if reason:
-        raise NotComparable(f"{name} cannot be compared: it is {reason}")
-
-
 def _alike_parts(actual: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
     """Both sides' parts, of one dtype and shape: a broadcast distance would answer another question."""
-    got, wanted = _parts(actual, "actual"), _parts(expected, "expected")
+    got, wanted = parts(actual, "actual"), parts(expected, "expected")
     if actual.dtype != expected.dtype or actual.shape != expected.shape:
-        raise InvalidInput("actual", _summary(actual), _summary(expected))
+        raise InvalidInput("actual", summary(actual), summary(expected))
     return got, wanted
 
 
-def _parts(tensor: Tensor, name: str) -> Tensor:
-    """The elements on the CPU, whatever their strides; `[*shape, 2]` real and imaginary parts if complex."""
-    plain = _plain(tensor, name)
-    return torch.view_as_real(plain) if plain.is_complex() else plain
-
-
-def _plain(tensor: Tensor, name: str) -> Tensor:
-    """The elements on the CPU, whatever their strides."""
-    _refuse_unreadable(tensor, name)
-    # Conjugation and negation can be pending flags on a view: the bytes are right only once they are applied.
-    return tensor.detach().resolve_conj().resolve_neg().cpu()
-
-
-def _words(parts: Tensor) -> _Array:
-    """The bit patterns as unsigned integers of the element's size."""
-    size = parts.dtype.itemsize
-    return np.asarray(parts.view(_WORDS[size])).view(f"u{size}")
-
-
-def _moved(got: Tensor, expected: Tensor) -> _Array:
-    """Where two tensors' parts have other bits: an array of the parts' shape, also without dimensions."""
-    return np.asarray(_words(got) != _words(expected))
-
-
-def _values(parts: Tensor) -> _Array:
-    """The values as they are, or as float32, which loses nothing, where NumPy has no such dtype."""
-    foreign = parts.dtype in _FLOATS and parts.dtype not in (torch.float64, torch.float32, torch.float16)
-    return np.asarray(parts.to(torch.float32) if foreign else parts)
-
-
-def _distances(got: _Array, expected: _Array) -> _Array:
-    """Absolute distances as float64, NaN where a NaN takes part; integers are subtracted as integers first."""
-    if got.dtype.kind == "f":
-        # Two values at opposite ends of float64 overflow, and that is the answer; so is a NaN.
-        with np.errstate(over="ignore", invalid="ignore"):
-            apart: _Array = np.abs(got.astype(np.float64) - expected.astype(np.float64))
-        return apart
-    wide = np.uint64 if got.dtype.kind == "u" else np.int64
-    a, b = got.astype(wide), expected.astype(wide)
-    # The distance of two int64 can need 64 bits without a sign: the subtraction wraps to just that.
-    gap: _Array = np.maximum(a, b) - np.minimum(a, b)
-    return gap.view(np.uint64).astype(np.float64)
-
-
-def _split(words: _Array) -> tuple[_Array, _Array]:
-    """Sign-and-magnitude words taken apart: the magnitudes as uint64, and where the sign is negative."""
-    sign = words.dtype.type(1 << (8 * words.dtype.itemsize - 1))
-    return (words & ~sign).astype(np.uint64), (words & sign) != 0
-
-
-def _ulps(got: _Array, expected: _Array) -> _Array:
-    """Distances in ULP between words without NaNs, as uint64: float64's do not fit int64."""
-    (a, a_negative), (b, b_negative) = _split(got), _split(expected)
-    return np.where(a_negative != b_negative, a + b, np.maximum(a, b) - np.minimum(a, b))
-
-
-def _bytes_difference(name: str, got: Tensor, expected: Tensor, moved: _Array, is_complex: bool) -> Difference:
+def _bytes_difference(name: str, got: Tensor, expected: Tensor, moved: Array, is_complex: bool) -> Difference:
     """Describe two tensors' parts that differ where `moved` is set (somewhere)."""
     elements = moved.any(axis=-1) if is_complex else moved
     index = tuple(int(i) for i in np.unravel_index(int(elements.reshape(-1).argmax()), elements.shape))
-    got_values, wanted_values = _values(got), _values(expected)
+    got_values, wanted_values = values_of(got), values_of(expected)
     a, b = got_values[moved], wanted_values[moved]
     finite, numbers = np.isfinite(a) & np.isfinite(b), ~(np.isnan(a) | np.isnan(b))
-    got_words, wanted_words = _words(got)[moved], _words(expected)[moved]
+    got_words, wanted_words = words(got)[moved], words(expected)[moved]
     return Difference(
         name,
         Kind.BYTES,
-        _element(got_values, index),
-        _element(wanted_values, index),
+        element(got_values, index),
+        element(wanted_values, index),
         index=index,
         count=int(elements.sum()),
         total=elements.size,
-        got_bits=_hexadecimal(_words(got), index),
-        expected_bits=_hexadecimal(_words(expected), index),
-        max_abs=float(_distances(a[finite], b[finite]).max()) if finite.any() else None,
+        got_bits=hexadecimal(words(got), index),
+        expected_bits=hexadecimal(words(expected), index),
+        max_abs=float(distances(a[finite], b[finite]).max()) if finite.any() else None,
         nan_got=int(np.isnan(got_values).sum()),
         nan_expected=int(np.isnan(wanted_values).sum()),
         nan_payloads=int((np.isnan(a) & np.isnan(b)).sum()),
-        **(_ulp_and_signs(got_words[numbers], wanted_words[numbers]) if got.dtype in _FLOATS else {}),
+        **(_ulp_and_signs(got_words[numbers], wanted_words[numbers]) if got.dtype in FLOATS else {}),
     )
 
 
-def _ulp_and_signs(got: _Array, expected: _Array) -> dict[str, Any]:
+def _ulp_and_signs(got: Array, expected: Array) -> dict[str, Any]:
     """A `Difference`'s ULP and sign fields, of differing words without NaNs."""
-    magnitude = _split(got)[0]
-    mirrored = magnitude == _split(expected)[0]
+    magnitude = split(got)[0]
+    mirrored = magnitude == split(expected)[0]
     zeros = mirrored & (magnitude == 0)
     return {
-        "max_ulp": int(_ulps(got, expected).max()) if got.size else None,
+        "max_ulp": int(ulps(got, expected).max()) if got.size else None,
         "zero_signs": int(zeros.sum()),
         "sign_flips": int((mirrored & ~zeros).sum()),
     }
-
-
-def _element(values: _Array, index: tuple[int, ...]) -> object:
-    """One element as a Python number; `values` has a trailing axis of 2 beyond `index` when complex."""
-    found = values[index]
-    return complex(*found.tolist()) if np.ndim(found) else found.item()
-
-
-def _hexadecimal(words: _Array, index: tuple[int, ...]) -> str:
-    """One element's bit pattern, zero-padded to its size."""
-    return ",".join(f"0x{int(word):0{2 * words.dtype.itemsize}x}" for word in np.atleast_1d(words[index]))
 
 
 def _walk(actual: object, expected: object, path: str, root: str) -> Iterator[Difference]:
@@ -450,10 +341,10 @@ def _walk(actual: object, expected: object, path: str, root: str) -> Iterator[Di
         if key in got:
             yield from _walk(got[key], value, f"{prefix}{key}", root)
         else:
-            yield Difference(f"{prefix}{key}", Kind.MISSING, None, _summary(value))
+            yield Difference(f"{prefix}{key}", Kind.MISSING, None, summary(value))
     for key in got:
         if key not in wanted:
-            yield Difference(f"{prefix}{key}", Kind.UNEXPECTED, _summary(got[key]), None)
+            yield Difference(f"{prefix}{key}", Kind.UNEXPECTED, summary(got[key]), None)
 
 
 def _children(tree: object) -> Mapping[Any, object] | None:
@@ -471,16 +362,3 @@ def _holds_elements(tree: object) -> bool:
         return tree.numel() > 0
     children = _children(tree)
     return children is not None and any(_holds_elements(child) for child in children.values())
-
-
-def _framed(field: bytes) -> bytes:
-    return len(field).to_bytes(8, "big") + field
-
-
-def _feed(hasher: hashlib._Hash, tensor: object, name: str) -> None:
-    """Hash dtype, shape and bytes, each with its length before it, so that no field can pass for part of another."""
-    if not isinstance(tensor, Tensor):
-        raise NotComparable(f"{name} has no digest: it is no tensor but {_summary(tensor)}")
-    words = _words(_parts(tensor, name))
-    hasher.update(_framed(str(tensor.dtype).encode()) + _framed(str(tuple(tensor.shape)).encode()))
-    hasher.update(_framed(words.astype(words.dtype.newbyteorder("<"), copy=False).tobytes()))

@@ -11,13 +11,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from harness import registry
 from harness.engine import Switches
 from harness.engine.config import PLAIN_PATH
 from harness.engine.decoders import AffineDecoder, Decoder
 from harness.engine.executors import Batch, EagerExecutor, Executor
-from harness.parity import catalog
-from harness.rails.bare import Tap, merged
-from harness.rails.workload import KINDS, Ring, Workload
+from harness.rails.bench.bare import Tap, merged
+from harness.rails.costs.workload import KINDS, Ring, Workload
 from tests.bench.rails import RAILS
 
 # Traced, Python's share would be twice what it is.
@@ -31,7 +31,7 @@ BARE = ("plain", "cfg_full", "dcw")
 
 def ring(name: str, executor: Executor, decoder: Decoder, frames: int = 16, switches: Switches = ON) -> Ring:
     kind, dcw = RINGS[name]
-    made = Ring(Workload(kind, 4, dcw, switches, frames), executor, *catalog.widths(decoder))
+    made = Ring(Workload(kind, 4, dcw, switches, frames), executor, *registry.widths(decoder))
     made.warm_up()
     return made
 
@@ -62,7 +62,7 @@ def test_fast_path_against_plain_path(name: str, time_rail: Callable[..., None])
 
 @pytest.mark.parametrize("name", BARE)
 def test_tick_against_bare_decoder(name: str, time_rail: Callable[..., None]) -> None:
-    decoder = catalog.decoder("tiny")
+    decoder = registry.decoder("tiny")
     inputs = rows(name, decoder).tensors()
 
     def bare() -> None:

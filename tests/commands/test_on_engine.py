@@ -9,12 +9,12 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from harness import registry
 from harness.cli import main
 from harness.commands.on_engine import device
 from harness.engine.aot import bindings
 from harness.engine.aot.export import digest
-from harness.parity import catalog
-from harness.parity.bless import BATTERY
+from harness.parity.baselines.bless import BATTERY
 from tests.onnx_files import DIMS, written
 
 PROBE = ["--decoder", "affine", "--frames", "5", "--max-rows", "2"]
@@ -27,7 +27,7 @@ def invoke(command: str, *arguments: str) -> Result:
 
 
 def tiny() -> str:
-    return str(catalog.onnx_file("tiny"))
+    return str(registry.onnx_file("tiny"))
 
 
 def frozen(tmp_path: Path) -> str:
@@ -82,7 +82,7 @@ def test_switches_that_are_all_outside_an_engine_could_not_be_compared() -> None
 
 
 def test_probe_measures_an_engine(tmp_path: Path) -> None:
-    file = str(catalog.onnx_file("affine"))
+    file = str(registry.onnx_file("affine"))
     arguments = ["--executor", "onnx", "--engine", file, "--captures", str(tmp_path), "--json", str(tmp_path / "r")]
     result = invoke("probe", *arguments)
     assert result.exit_code == 125, result.output
@@ -196,7 +196,7 @@ def test_a_device_that_tensorrt_is_not_on_becomes_the_gpu() -> None:
 
 
 def test_bench_takes_its_dtype_from_the_engine(tmp_path: Path) -> None:
-    file = catalog.onnx_file("tiny", dtype="float16")
+    file = registry.onnx_file("tiny", dtype="float16")
     short = ["--ticks", "2", "--warmup", "8", "--duration", "0.4", "--depth", "1", "--json", str(tmp_path / "r")]
     result = invoke("bench", "--executor", "onnx", "--engine", str(file), *short)
     assert result.exit_code == 0, result.output

@@ -21,7 +21,7 @@ from harness.engine.errors import BatchTooLarge, PackageMissing, PlanMismatch
 from tests.fakes import LoggedStream
 
 SMALL = ("--batch", "2", "--seq-len", "16", "--enc-len", "5", "--iters", "2", "--warmup", "1")
-BUILT = Path(__file__).parent.parent / "rails" / "data" / "rtx_tiny_layers.json"
+BUILT = Path(__file__).parent.parent / "rails" / "profile" / "data" / "rtx_tiny_layers.json"
 
 
 def invoke(*arguments):
@@ -59,7 +59,7 @@ def test_a_report_that_cannot_be_written_is_exit_code_125(tmp_path):
     profile = write(tmp_path, "profile.json", [{"count": 1}, {"name": "a", "averageMs": 1.0}])
     result = invoke("--from-json", profile, "--json", tmp_path / "file" / "r.json")
     assert result.exit_code == 125, result.output
-    assert "cannot profile: " in result.stderr
+    assert "cannot write " in result.stderr
 
 
 @pytest.mark.parametrize("executor", ["eager", "static"])

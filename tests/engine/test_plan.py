@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from harness.engine import DCW, Guidance, LatentMask, PipelineConfig, Request, Switches, X0Target
+from harness.engine.controls import Controls
 from harness.engine.curve import curve
 from harness.engine.noise import Purpose
-from harness.engine.plan import Controls, Path, Queued, SlotPlan, TickPlan, plan_tick
+from harness.engine.plan import Path, Queued, SlotPlan, TickPlan, plan_tick
 from harness.engine.schedule import timesteps
 from harness.engine.slot import Slot, admit
 from tests.engine.builders import T, condition, fixed, request

@@ -7,8 +7,8 @@ from harness.engine import Condition, Guidance, InvalidInput, PipelineClosed, Pi
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import EagerExecutor
 from harness.engine.noise import Purpose, noise
-from harness.parity import reference
 from harness.parity.compare import assert_identical, difference
+from harness.parity.proofs import oracle
 
 T, D, E = 6, 4, 8
 CONFIG = PipelineConfig(depth=2, steps=3)
@@ -38,7 +38,7 @@ def test_a_stream_makes_the_latents_of_its_requests() -> None:
     assert [f.seed for f in finished] == [7, 8]
     for f in finished:
         request = Request([condition], context(), f.seed, denoise=0.5, source=fixed(3, T, D))
-        assert_identical(f.latent, reference.run(made.executor, request, CONFIG, 64))
+        assert_identical(f.latent, oracle.run(made.executor, request, CONFIG, 64))
 
 
 def test_guidance_without_a_negative_uses_the_null_condition() -> None:
@@ -47,7 +47,7 @@ def test_guidance_without_a_negative_uses_the_null_condition() -> None:
     (finished,) = stream.tick(seed=7, guidance=3.0) + stream.drain()
     guided = Guidance(3.0, (made.null_condition(condition),))
     request = Request([condition], context(), 7, guidance=guided)
-    assert_identical(finished.latent, reference.run(made.executor, request, CONFIG, 64))
+    assert_identical(finished.latent, oracle.run(made.executor, request, CONFIG, 64))
 
 
 def test_a_negative_is_used_where_it_is_given() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from harness import registry
 from harness.engine import DCW, Guidance, LatentMask, PipelineConfig, Request, StreamPipeline, Switches, X0Target
 from harness.engine.decoders import AffineDecoder, Decoder
 from harness.engine.executors import Executor
-from harness.parity import catalog
-from harness.rails.counters import HostReads
+from harness.rails.costs.counters import HostReads
 from tests.engine.builders import D, E, T, condition, fixed
 from tests.fakes import Counting
 
@@ -57,7 +57,7 @@ class Ring:
 
 
 def ring(kind: str = "eager", decoder: Decoder | None = None, **config: Any) -> Ring:
-    return Ring(catalog.executor(kind, decoder or AffineDecoder(E)), **config)
+    return Ring(registry.executor(kind, decoder or AffineDecoder(E)), **config)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -155,11 +155,11 @@ def test_a_tick_reads_no_tensor_on_the_host(kind: str, fields: dict[str, Any], c
 
 @pytest.mark.parametrize("solver", ["ode", "sde"])
 def test_a_tick_of_the_real_architecture_reads_no_tensor_on_the_host(solver: str) -> None:
-    tiny = catalog.decoder("tiny")
+    tiny = registry.decoder("tiny")
     draw = torch.Generator().manual_seed(0)
     prompt, context = torch.randn(1, 5, 32, generator=draw), torch.randn(1, 8, 16, generator=draw)
     config = PipelineConfig(depth=2, steps=3, solver=solver, dcw=DCW())
-    with StreamPipeline(catalog.executor("eager", tiny, pin_rows=4), config) as pipeline:
+    with StreamPipeline(registry.executor("eager", tiny, pin_rows=4), config) as pipeline:
         pipeline.submit(Request([type(PROMPT)(prompt)], context, 1, guidance=Guidance(2.0, [type(PROMPT)(prompt)])))
         for _ in range(3):
             with HostReads() as reads:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.parity import contract
-from harness.parity.contract import Standing
-from harness.parity.invariance import RING, Subject
+from harness.parity.baselines import contract
+from harness.parity.baselines.contract import Standing
+from harness.parity.proofs.invariance import RING, Subject
 
 CUDA = "cuda"
 KNOWN = contract.read(device=CUDA)

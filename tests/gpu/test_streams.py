@@ -12,8 +12,9 @@ from torch import Tensor
 from harness.engine import Finished, StreamPipeline, Switches
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import CudaStream, EagerExecutor, Executor, StaticExecutor
+from harness.parity.battery.props import Props
+from harness.parity.battery.scripts import Correct, Drain, Guided, Masked, Script, Submit, Tick, Toward, Wavelets
 from harness.parity.compare import assert_identical, difference
-from harness.parity.script import Correct, Drain, Guided, Masked, Props, Script, Submit, Tick, Toward, Wavelets
 
 CUDA = "cuda"
 SLEEP = 200_000_000

@@ -11,19 +11,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from harness import registry
 from harness.engine import DCW, Guidance, LatentMask, PipelineConfig, Request, StreamPipeline, X0Target
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import EagerExecutor, Executor
-from harness.parity import catalog
-from harness.parity.lockstep import SWITCHES, acted, run
-from harness.parity.scenarios import SCENARIOS
-from harness.parity.script import Script
-from harness.parity.switches import check_switches, pairs
-from harness.rails.tick import Load, bench
+from harness.parity.battery.scenarios import SCENARIOS
+from harness.parity.battery.scripts import Script
+from harness.parity.proofs.lockstep import SWITCHES, acted, run
+from harness.parity.proofs.switches import check_switches, pairs
+from harness.rails.bench.throughput import Load, bench
 from tests.engine.builders import D, T, condition, fixed
 from tests.parity.journal import JournaledPipeline
+from tests.parity.proofs.test_lockstep import BUSY
 from tests.parity.strategies import CASES, Case, scripts
-from tests.parity.test_lockstep import BUSY
 
 CUDA = "cuda"
 KINDS = ["eager", "static"]
@@ -72,7 +72,7 @@ def test_a_bench_times_the_gpu_and_the_decoder_in_every_form(kind: str, cfg: str
 @given(script=scripts(rewrites=False))
 @FEW
 def test_a_request_has_the_bits_it_has_alone_on_a_gpu(kind: str, script: Script) -> None:
-    pipeline = JournaledPipeline(catalog.executor(kind, AffineDecoder(), device=CUDA), script.config())
+    pipeline = JournaledPipeline(registry.executor(kind, AffineDecoder(), device=CUDA), script.config())
     script.play(pipeline, CUDA)
     pipeline.assert_oracle_agrees(EagerExecutor(AffineDecoder(), max_rows=1))
 
@@ -153,7 +153,7 @@ CORRECTIONS = {
 @pytest.mark.parametrize("name", BUSY_REQUESTS)
 def test_no_tick_makes_the_host_wait(name: str, kind: str, dcw: DCW | None) -> None:
     """torch raises where an operation would wait for the GPU. A first round makes what is made once."""
-    executor = catalog.executor(kind, AffineDecoder(), device=CUDA)
+    executor = registry.executor(kind, AffineDecoder(), device=CUDA)
     for watch in (nullcontext, waiting_is_an_error):
         assert stream_of_two(executor, name, dcw, watch) == 2
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from harness.engine import DCW, Finished, PipelineConfig, Request, StreamPipeline, Submission
 from harness.engine.executors import Executor
-from harness.parity import reference
 from harness.parity.compare import assert_identical
-from harness.parity.reference import StepControls
+from harness.parity.proofs import oracle
+from harness.parity.proofs.oracle import StepControls
 
 
 class JournaledPipeline(StreamPipeline):
@@ -51,5 +51,5 @@ class JournaledPipeline(StreamPipeline):
         assert judged
         for finished, ended in judged:
             controls = self.journal[ended - finished.ticks_in_flight : ended]
-            alone = reference.run(executor, self.requests[finished.id], self.config, self.encoder_length or 0, controls)
+            alone = oracle.run(executor, self.requests[finished.id], self.config, self.encoder_length or 0, controls)
             assert_identical(finished.latent, alone, f"request {finished.id}")

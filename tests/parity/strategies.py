@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 
 from harness.engine import Switches
-from harness.parity.script import (
+from harness.parity.battery.scripts import (
     Control,
     Correct,
     Depth,

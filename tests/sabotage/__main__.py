@@ -11,7 +11,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from harness.parity.platform import ROOT
+from harness.parity.baselines.platform import ROOT
 from tests.sabotage.defects import DEFECTS
 from tests.sabotage.runner import Result, Verdict, sabotage, write
 

@@ -74,19 +74,19 @@ ONNX = [
         f"{_AOT}/runtime.py",
         "disabled_optimizers=list(REASSOCIATING)",
         "disabled_optimizers=[]",
-        "tests/parity/test_engines.py"
+        "tests/parity/proofs/test_float64.py"
         "::test_with_the_affine_decoder_every_tick_has_the_eager_executor_s_bits[ode_plain]",
     ),
     Defect(
         "an engine may be as far from float64 as a NaN",
-        "harness/parity/engines.py",
+        "harness/parity/proofs/float64.py",
         "distance <= bound else Verdict",
         "not distance > bound else Verdict",
-        "tests/parity/test_engines.py::test_the_bound_is_twice_the_eager_executor_s_distance",
+        "tests/parity/proofs/test_float64.py::test_the_bound_is_twice_the_eager_executor_s_distance",
     ),
     Defect(
         "a check of an engine that compared nothing passes",
-        "harness/checked.py",
+        "harness/commands/check_report.py",
         "played = self.captures is not None and self.captures.compared",
         "played = self.captures is not None",
         "tests/commands/test_on_engine.py::test_check_that_compares_nothing_could_not_run",
@@ -96,62 +96,62 @@ ONNX = [
 TENSORRT = [
     Defect(
         "an odd run sees a frame of the even one before it",
-        f"{_EXECUTORS}/trt_buffers.py",
+        f"{_EXECUTORS}/tensorrt/buffers.py",
         "        target[:, frames:].zero_()\n",
         "",
-        f"{_T_EXECUTORS}/test_tensorrt.py::test_an_odd_run_after_an_even_one_of_its_buffers_sees_no_frame_of_it",
+        f"{_T_EXECUTORS}/tensorrt/test_executor.py::test_an_odd_run_after_an_even_one_of_its_buffers_sees_no_frame_of_it",
     ),
     Defect(
         "what a refused call left is taken for bound",
-        f"{_EXECUTORS}/trt_context.py",
+        f"{_EXECUTORS}/tensorrt/context.py",
         "bound, self._bound = self._bound, None",
         "bound = self._bound",
-        f"{_T_EXECUTORS}/test_trt_context.py"
+        f"{_T_EXECUTORS}/tensorrt/test_context.py"
         "::test_what_it_refuses_is_named_and_the_next_run_binds_everything_anew[execute-no]",
     ),
     Defect(
         "a call that TensorRT refuses passes",
-        f"{_EXECUTORS}/trt_context.py",
+        f"{_EXECUTORS}/tensorrt/context.py",
         "    if answer is not True:",
         "    if answer is None:",
-        f"{_T_EXECUTORS}/test_tensorrt.py"
+        f"{_T_EXECUTORS}/tensorrt/test_executor.py"
         "::test_a_call_that_is_refused_is_named_and_the_next_run_is_a_good_one[False-set_tensor_address]",
     ),
     Defect(
         "the ceiling is that of whichever input comes last",
-        f"{_EXECUTORS}/trt_engine.py",
+        f"{_EXECUTORS}/tensorrt/engine.py",
         "spans[axis].met(span)",
         "spans[axis]",
-        f"{_T_EXECUTORS}/test_trt_engine.py::test_the_most_rows_are_the_fewest_that_any_input_allows[timestep]",
+        f"{_T_EXECUTORS}/tensorrt/test_engine.py::test_the_most_rows_are_the_fewest_that_any_input_allows[timestep]",
     ),
     Defect(
         "kernels are compiled behind the runs, which have other bits until then",
-        f"{_EXECUTORS}/trt_runtime.py",
+        f"{_EXECUTORS}/tensorrt/runtime.py",
         "strategies.EAGER",
         "strategies.LAZY",
-        f"{_T_EXECUTORS}/test_trt_runtime.py"
+        f"{_T_EXECUTORS}/tensorrt/test_runtime.py"
         "::test_rtx_compiles_a_shape_s_kernels_before_its_first_run_and_not_behind_the_runs",
     ),
     Defect(
         "buffers of a TensorRT engine are freed while a run uses them",
-        f"{_EXECUTORS}/tensorrt.py",
+        f"{_EXECUTORS}/tensorrt/executor.py",
         "        self.stream.wait()\n        self.stream.launch(work)\n",
         "        self.stream.launch(work)\n",
-        f"{_T_EXECUTORS}/test_tensorrt.py::test_buffers_are_made_and_freed_only_when_no_run_uses_them[eviction]",
+        f"{_T_EXECUTORS}/tensorrt/test_executor.py::test_buffers_are_made_and_freed_only_when_no_run_uses_them[eviction]",
     ),
     Defect(
         "a batch is let go while its run reads it",
-        f"{_EXECUTORS}/tensorrt.py",
+        f"{_EXECUTORS}/tensorrt/executor.py",
         "        self._running = batch\n",
         "        self._running = None\n",
-        f"{_T_EXECUTORS}/test_tensorrt.py::test_a_batch_is_kept_until_the_next_run_may_no_longer_read_it",
+        f"{_T_EXECUTORS}/tensorrt/test_executor.py::test_a_batch_is_kept_until_the_next_run_may_no_longer_read_it",
     ),
     Defect(
         "a plan for another driver is loaded",
-        f"{_EXECUTORS}/tensorrt.py",
+        f"{_EXECUTORS}/tensorrt/executor.py",
         "        here.check(recorded, self._runtime.here(found))\n",
         "",
-        f"{_T_EXECUTORS}/test_tensorrt_plans.py"
+        f"{_T_EXECUTORS}/tensorrt/test_plans.py"
         "::test_a_plan_for_something_else_is_refused_by_the_field_that_differs[driver-580.1]",
     ),
 ]
@@ -162,39 +162,39 @@ _PROFILED = "layers, resolved = subject.layers(iters, warmup)"
 LAYERS = [
     Defect(
         "an opaque blob counts as what its name holds",
-        f"{_RAILS}/layer_rules.py",
+        f"{_RAILS}/profile/rules.py",
         r'Named(r"\{ForeignNode\[")',
         r'Named(r"^\{ForeignNode\[[^/]*$")',
-        f"{_T_RAILS}/test_layer_rules.py"
+        f"{_T_RAILS}/profile/test_rules.py"
         "::test_nothing_inside_an_opaque_blob_is_read_whatever_its_name_and_metadata_say",
     ),
     Defect(
         "the residual loses its sign",
-        f"{_RAILS}/layers.py",
+        f"{_RAILS}/profile/report.py",
         "else self.wall - self.sum_ms",
         "else abs(self.wall - self.sum_ms)",
-        f"{_T_RAILS}/test_layers.py::test_the_residual_is_the_wall_time_without_the_layers_with_its_sign",
+        f"{_T_RAILS}/profile/test_report.py::test_the_residual_is_the_wall_time_without_the_layers_with_its_sign",
     ),
     Defect(
         "what no rule matches counts as attributed",
-        f"{_RAILS}/layers.py",
+        f"{_RAILS}/profile/report.py",
         "return self._part(UNATTRIBUTED)",
         "return self._part((Category.OPAQUE,))",
-        f"{_T_RAILS}/test_layers.py::test_unattributed_is_what_is_opaque_and_what_no_rule_matches",
+        f"{_T_RAILS}/profile/test_report.py::test_unattributed_is_what_is_opaque_and_what_no_rule_matches",
     ),
     Defect(
         "the wall time is taken while a profiler is on",
-        f"{_RAILS}/layer_sources.py",
+        f"{_RAILS}/profile/sources.py",
         f"    {_WALL}\n    {_PROFILED}\n",
         f"    {_PROFILED}\n    {_WALL}\n",
-        f"{_T_RAILS}/test_layer_sources.py::test_the_wall_time_is_taken_before_any_profiler_is_on",
+        f"{_T_RAILS}/profile/test_sources.py::test_the_wall_time_is_taken_before_any_profiler_is_on",
     ),
     Defect(
         "runs that warm up count in a layer's average",
-        f"{_RAILS}/layer_onnx.py",
+        f"{_RAILS}/profile/onnx.py",
         ' and event["ts"] >= started[warmup]',
         "",
-        f"{_T_RAILS}/test_layer_onnx.py"
+        f"{_T_RAILS}/profile/test_onnx.py"
         "::test_a_nodes_time_is_its_average_over_the_profiled_runs_and_not_over_those_that_warm_up",
     ),
 ]

@@ -13,11 +13,11 @@ ENGINE, PARITY = "harness/engine", "harness/parity"
 EXECUTE, PLAN, PIPELINE = f"{ENGINE}/execute.py", f"{ENGINE}/plan.py", f"{ENGINE}/pipeline.py"
 ADVANCE, CONDITIONING, SLOT = f"{ENGINE}/advance.py", f"{ENGINE}/conditioning.py", f"{ENGINE}/slot.py"
 STREAM, STATIC, NOISE = f"{ENGINE}/executors/stream.py", f"{ENGINE}/executors/static.py", f"{ENGINE}/noise.py"
-LOCKSTEP, COMPARE = f"{PARITY}/lockstep.py", f"{PARITY}/compare.py"
+LOCKSTEP, COMPARE = f"{PARITY}/proofs/lockstep.py", f"{PARITY}/compare.py"
 
-SWITCHES = "tests/parity/test_switches.py::test_off_equals_on_whatever_happens"
-LAWS, STEADY = "tests/parity/test_laws.py", "tests/engine/test_steady_tick.py"
-ORACLE = "tests/parity/test_reference.py::test_every_request_of_the_battery_ends_with_the_bits_it_has_alone"
+SWITCHES = "tests/parity/proofs/test_switches.py::test_off_equals_on_whatever_happens"
+LAWS, STEADY = "tests/parity/proofs/test_laws.py", "tests/engine/test_steady_tick.py"
+ORACLE = "tests/parity/proofs/test_oracle.py::test_every_request_of_the_battery_ends_with_the_bits_it_has_alone"
 READS = f"{STEADY}::test_a_tick_reads_no_tensor_on_the_host"
 T_EXECUTE, T_PIPELINE, T_PLAN = (
     "tests/engine/test_execute.py",
@@ -26,7 +26,7 @@ T_EXECUTE, T_PIPELINE, T_PLAN = (
 )
 T_CACHE, T_NOISE = "tests/engine/test_conditioning.py", "tests/engine/test_noise.py"
 T_STREAM, T_STATIC = "tests/engine/executors/test_stream.py", "tests/engine/executors/test_static.py"
-T_LOCKSTEP = "tests/parity/test_lockstep.py"
+T_LOCKSTEP = "tests/parity/proofs/test_lockstep.py"
 
 FUSED = [
     Defect(
@@ -334,7 +334,7 @@ RING = [
         "                old = past.get(a.index)\n"
         "                reuse = old is not None and new.average is not None and old.x.shape == new.x.shape\n"
         "                slots[a.index] = replace(new, average=old.average) if reuse else new\n",
-        "tests/parity/test_machine.py::test_whatever_happens_every_latent_is_the_oracle_s[eager]",
+        "tests/parity/proofs/test_machine.py::test_whatever_happens_every_latent_is_the_oracle_s[eager]",
     ),
     Defect(
         "a latent that was handed out is a buffer that later ticks use",
@@ -456,9 +456,9 @@ PROOFS = [
     ),
     Defect(
         "bytes are compared as floats",
-        COMPARE,
-        "    return np.asarray(_words(got) != _words(expected))\n",
-        "    return np.asarray(_values(got) != _values(expected))\n",
+        f"{PARITY}/bits.py",
+        "    return np.asarray(words(got) != words(expected))\n",
+        "    return np.asarray(values_of(got) != values_of(expected))\n",
         "tests/traps/test_traps.py::test_the_defect_is_reported_with_its_kind_and_place",
     ),
     Defect(
@@ -470,35 +470,35 @@ PROOFS = [
     ),
     Defect(
         "a lost property is no loss",
-        f"{PARITY}/contract.py",
+        f"{PARITY}/baselines/contract.py",
         "        gone = sorted(set(counts) - set(now.get(name, [])))\n",
         "        gone = sorted(set(now.get(name, [])) - set(counts))\n",
-        "tests/parity/test_contract.py::test_a_recorded_property_that_does_not_hold_is_lost",
+        "tests/parity/baselines/test_contract.py::test_a_recorded_property_that_does_not_hold_is_lost",
     ),
     Defect(
         "the probe runs each row alone in pinned company",
-        f"{PARITY}/invariance.py",
+        f"{PARITY}/proofs/invariance.py",
         "        return all(identical(self._run([number])[0], together[number]) for number in range(count))\n",
         "        return all(identical(self._run(range(count))[number], together[number]) for number in range(count))\n",
-        "tests/parity/test_invariance.py::test_the_probe_names_what_does_not_hold",
+        "tests/parity/proofs/test_invariance.py::test_the_probe_names_what_does_not_hold",
     ),
     Defect(
         "host reads are counted by a dispatch mode alone",
-        "harness/rails/counters.py",
+        "harness/rails/costs/counters.py",
         "        if name in _READING_FUNCTIONS or any(reads(name, args, kwargs or {}) for reads in _READING_CALLS):\n",
         "        if not name:\n",
-        "tests/rails/test_counters.py::test_a_read_is_counted",
+        "tests/rails/costs/test_counters.py::test_a_read_is_counted",
     ),
     Defect(
         "a capture that moved passes within a tolerance on its own platform",
-        f"{PARITY}/captures.py",
+        f"{PARITY}/baselines/captures.py",
         "    if exact:\n",
         "    if exact and not manifest:\n",
-        "tests/parity/test_captures.py::test_a_scenario_that_moved_names_its_first_tick_and_distance",
+        "tests/parity/baselines/test_captures.py::test_a_scenario_that_moved_names_its_first_tick_and_distance",
     ),
 ]
 
-_COSTS = "tests/rails/test_costs.py::test_costs_are_as_blessed"
+_COSTS = "tests/rails/costs/test_rails.py::test_costs_are_as_blessed"
 _INPUTS = "    inputs = {index: _decoder_input(x, plan.channel_gain) for index, x in states.items()}\n"
 
 RAILS = [
@@ -537,78 +537,80 @@ RAILS = [
     ),
     Defect(
         "a cost that fell is no difference",
-        "harness/rails/costs.py",
+        "harness/rails/costs/rails.py",
         "        return self.blessed == self.now\n",
         "        return self.blessed is not None and self.now is not None and self.blessed >= self.now\n",
-        "tests/rails/test_costs.py::test_more_and_less_are_failures_alike_that_name_row_and_replacement",
+        "tests/rails/costs/test_rails.py::test_more_and_less_are_failures_alike_that_name_row_and_replacement",
     ),
     Defect(
         "a rail that nobody counted is not missed",
-        "harness/rails/costs.py",
+        "harness/rails/costs/rails.py",
         "for rail in _in_order(now, blessed) for row in table(",
         "for rail in now for row in table(",
-        "tests/rails/test_costs.py::test_a_rail_or_count_that_only_one_side_has_is_a_failure",
+        "tests/rails/costs/test_rails.py::test_a_rail_or_count_that_only_one_side_has_is_a_failure",
     ),
 ]
 
-_TEST_PLUGIN = "tests/test_plugin.py::test_"
+_TEST_PLUGIN = "tests/plugin/test_plugin.py::test_"
 
 PLUGIN = [
     Defect(
         "a test that blessed passes",
-        "harness/plugin.py",
+        "harness/plugin/hooks.py",
         "    if notes.blessed:\n",
         "    if notes.blessed and notes.not_gated:\n",
         f"{_TEST_PLUGIN}a_run_that_blessed_is_red_and_the_next_one_compares",
     ),
     Defect(
         "a test that failed passes when it is tried again",
-        "harness/plugin.py",
-        "    if item.nodeid in item.config.stash[_LEDGER].failed:\n",
-        "    if item.nodeid in item.config.stash[_LEDGER].blessed:\n",
+        "harness/plugin/hooks.py",
+        "    if item.nodeid in item.config.stash[LEDGER].failed:\n",
+        "    if item.nodeid in item.config.stash[LEDGER].blessed:\n",
         f"{_TEST_PLUGIN}a_test_that_failed_does_not_pass_when_it_is_tried_again",
     ),
     Defect(
         "a capture that no test asks for is not missed",
-        "harness/plugin.py",
-        "    red = ledger.blessed or (config.stash[_UNASKED] and not ledger.left_out)\n",
+        "harness/plugin/hooks.py",
+        "    red = ledger.blessed or (config.stash[UNASKED] and not ledger.left_out)\n",
         "    red = ledger.blessed\n",
         f"{_TEST_PLUGIN}a_blessed_entry_that_no_test_asks_for_is_red_by_name",
     ),
     Defect(
         "on another machine a capture without a tolerance passes",
-        f"{PARITY}/kept.py",
+        f"{PARITY}/baselines/blessed.py",
         "    result = within_bound(name, tensors, blessed, k)\n",
         "    result = within_bound(name, tensors, blessed, k or 100.0)\n",
         f"{_TEST_PLUGIN}on_another_machine_a_difference_without_a_tolerance_is_red_and_says_what_to_do",
     ),
     Defect(
         "costs of another torch look like a pass",
-        "harness/plugin.py",
+        "harness/plugin/hooks.py",
         "    if notes.not_gated:\n",
         "    if notes.not_gated and notes.blessed:\n",
         f"{_TEST_PLUGIN}costs_of_another_torch_are_not_gated_and_never_look_like_a_pass",
     ),
 ]
 
-_TICK, _REVISIONS, _RATIOS = (f"harness/rails/{name}.py" for name in ("tick", "revisions", "ratios"))
+_TICK, _REVISIONS, _RATIOS = (
+    f"harness/rails/{name}.py" for name in ("bench/throughput", "compare/revisions", "compare/statistics")
+)
 _T_TICK, _T_REVISIONS, _T_BENCH = (
-    "tests/rails/test_tick.py",
-    "tests/rails/test_revisions.py",
+    "tests/rails/bench/test_throughput.py",
+    "tests/rails/compare/test_revisions.py",
     "tests/bench/test_rails.py",
 )
 
 TIMES = [
     Defect(
         "the bare decoder gets the rows of one run alone",
-        "harness/rails/bare.py",
+        "harness/rails/bench/bare.py",
         "torch.cat([batch.tensors()[name] for batch in batches])",
         "batches[0].tensors()[name]",
         f"{_T_TICK}::test_merged_rows_are_the_rows_of_both_runs_in_order",
     ),
     Defect(
         "an ablation switches nothing off",
-        _TICK,
+        "harness/rails/bench/ablation.py",
         "replace(load, switches=load.switches.turned_off(switch))",
         "replace(load)",
         f"{_T_TICK}::test_what_a_switch_saves_is_found_beside_noise",
@@ -632,7 +634,7 @@ TIMES = [
         _RATIOS,
         "    counted = [matched(one) for one in rounds]\n",
         "    counted = [matched(one) | True for one in rounds]\n",
-        "tests/rails/test_ratios.py::test_a_machine_that_changes_its_speed_at_once_moves_no_verdict",
+        "tests/rails/compare/test_statistics.py::test_a_machine_that_changes_its_speed_at_once_moves_no_verdict",
     ),
     Defect(
         "a time rail that is disabled passes",

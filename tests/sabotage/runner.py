@@ -30,7 +30,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
 
-from harness.parity import store
+from harness.parity.baselines import store
 
 REPORT = "SABOTAGE_REPORT"
 _PARSER = Lock()

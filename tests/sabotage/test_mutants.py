@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from harness.parity.platform import ROOT
+from harness.parity.baselines.platform import ROOT
 from tests.sabotage.mutants import CRASHED, FAILED, PASSED, Fate, Outcome, _fate, cases, complaints, reasons, score
 from tests.sabotage.mutation import mutants
 from tests.sabotage.runner import revision

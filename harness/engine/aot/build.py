@@ -24,7 +24,7 @@ from harness.engine.aot.layers import Layer
 from harness.engine.aot.sidecar import Sidecar
 from harness.engine.aot.signature import VELOCITY, Signature
 from harness.engine.errors import BuildFailed, EngineError, InvalidInput
-from harness.engine.executors import trt_runtime
+from harness.engine.executors.tensorrt import runtime
 
 SECONDS_30, SECONDS_60 = 750, 1500
 """Latent frames."""
@@ -250,7 +250,7 @@ def _layers(data: bytes, log: list[str], found: Binding, wanted: Sidecar) -> tup
     if wanted.gpu is None:
         listed = layers.from_log(log)
     else:
-        listed = layers.from_inspector(trt_runtime.information_of(trt_runtime.engine_from(data, found), found))
+        listed = layers.from_inspector(runtime.information_of(runtime.engine_from(data, found), found))
     if not listed:
         raise BuildFailed("the engine has no layers that are told, although it was asked for details")
     return listed

@@ -12,7 +12,7 @@ from harness.engine.executors.stream import CudaStream
 
 if TYPE_CHECKING:
     from harness.engine.executors.onnx import OnnxExecutor
-    from harness.engine.executors.tensorrt import TensorRTExecutor
+    from harness.engine.executors.tensorrt.executor import TensorRTExecutor
 
 __all__ = [
     "Batch",

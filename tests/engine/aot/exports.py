@@ -8,10 +8,10 @@ import torch
 from diffusers import AceStepTransformer1DModel
 from torch import Tensor
 
+from harness import registry
 from harness.engine.aot.runtime import session
 from harness.engine.decoders import AceStepDecoder
 from harness.engine.decoders.ace_step import PRESETS
-from harness.parity import catalog
 
 
 def inputs(decoder: AceStepDecoder, rows: int, frames: int, tokens: int) -> dict[str, Tensor]:
@@ -31,8 +31,8 @@ def inputs(decoder: AceStepDecoder, rows: int, frames: int, tokens: int) -> dict
 
 
 def tiny(dtype: str = "float32") -> AceStepDecoder:
-    """The decoder of `catalog.onnx_file("tiny", dtype=dtype)`."""
-    decoder = catalog.decoder("tiny", dtype=getattr(torch, dtype))
+    """The decoder of `registry.onnx_file("tiny", dtype=dtype)`."""
+    decoder = registry.decoder("tiny", dtype=getattr(torch, dtype))
     assert isinstance(decoder, AceStepDecoder)
     return decoder
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from onnx import load
 
+from harness import registry
 from harness.engine.aot import build as module
 from harness.engine.aot import sidecar
 from harness.engine.aot.bindings import Flavour, binding
@@ -16,9 +17,8 @@ from harness.engine.aot.export import digest
 from harness.engine.aot.here import Here
 from harness.engine.aot.onnx_file import read
 from harness.engine.errors import BuildFailed, ExportRefused, InvalidInput, PackageMissing
-from harness.parity import catalog
-from harness.rails import layer_files
-from harness.rails.layers import Report
+from harness.rails.profile import files
+from harness.rails.profile.report import Report
 from tests.engine.aot.test_onnx_file import written
 
 ASKED = Asked(max_rows=4, frames=Sizes(2, 16, 100), tokens=Sizes(1, 64, 128), compute_capability="8.9")
@@ -36,7 +36,7 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
     """Real TensorRT-RTX plans of the tiny decoder, built on the CPU."""
     folder = tmp_path_factory.mktemp("plans")
     dtypes = ("float32", "float16", "bfloat16")
-    return {d: build(catalog.onnx_file("tiny", dtype=d), folder / d / "tiny.plan", ASKED) for d in dtypes}
+    return {d: build(registry.onnx_file("tiny", dtype=d), folder / d / "tiny.plan", ASKED) for d in dtypes}
 
 
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -44,7 +44,7 @@ DTYPES = pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 
 @DTYPES
 def test_a_real_plan_is_built_on_the_cpu_with_its_metadata_beside_it(plans: dict[str, Built], dtype: str) -> None:
-    built, file = plans[dtype], catalog.onnx_file("tiny", dtype=dtype)
+    built, file = plans[dtype], registry.onnx_file("tiny", dtype=dtype)
     data, recorded = sidecar.read_plan(built.plan)
     assert not built.reused
     assert built.differs == ()
@@ -61,7 +61,7 @@ def test_a_real_plan_is_built_on_the_cpu_with_its_metadata_beside_it(plans: dict
 @DTYPES
 def test_its_layers_are_the_builders_with_the_nodes_that_they_compute(plans: dict[str, Built], dtype: str) -> None:
     layers = plans[dtype].sidecar.layers
-    nodes = {node.name for node in load(catalog.onnx_file("tiny", dtype=dtype)).graph.node}
+    nodes = {node.name for node in load(registry.onnx_file("tiny", dtype=dtype)).graph.node}
     assert len(layers) > 50
     assert all(layer.name and layer.kind for layer in layers)
     assert not {layer.name for layer in layers} & {*SHAPES, "velocity"}
@@ -75,14 +75,14 @@ def test_its_layers_are_the_builders_with_the_nodes_that_they_compute(plans: dic
 
 @DTYPES
 def test_fewer_than_one_layer_in_twenty_cannot_be_attributed(plans: dict[str, Built], dtype: str) -> None:
-    report = Report(layer_files.plan(plans[dtype].plan))
+    report = Report(files.plan(plans[dtype].plan))
     assert len(report.rows) == len(plans[dtype].sidecar.layers) > 50
     assert report.unattributed.share < 0.05
 
 
 def test_a_plan_that_matches_is_used_again(plans: dict[str, Built]) -> None:
     before = plans["float32"].plan.read_bytes()
-    again = build(catalog.onnx_file("tiny"), plans["float32"].plan, ASKED)
+    again = build(registry.onnx_file("tiny"), plans["float32"].plan, ASKED)
     assert again.reused
     assert again.sidecar == plans["float32"].sidecar
     assert plans["float32"].plan.read_bytes() == before
@@ -126,7 +126,7 @@ CHANGES = {
 def test_a_plan_that_differs_in_a_field_is_built_anew_and_the_field_is_named(
     builder: Builder, tmp_path: Path, field: str
 ) -> None:
-    file, plan = catalog.onnx_file("tiny"), tmp_path / "tiny.plan"
+    file, plan = registry.onnx_file("tiny"), tmp_path / "tiny.plan"
     first = build(file, plan, ASKED)
     assert build(file, plan, ASKED).reused
     sidecar.write(plan, replace(first.sidecar, **{field: CHANGES[field]}))
@@ -141,7 +141,7 @@ def test_every_field_that_a_plan_is_built_for_is_among_them() -> None:
 
 
 def test_a_truncated_plan_and_one_without_metadata_are_built_anew(builder: Builder, tmp_path: Path) -> None:
-    file, plan = catalog.onnx_file("tiny"), tmp_path / "tiny.plan"
+    file, plan = registry.onnx_file("tiny"), tmp_path / "tiny.plan"
     build(file, plan, ASKED)
     plan.write_bytes(b"pla")
     (said,) = build(file, plan, ASKED).differs
@@ -154,7 +154,7 @@ def test_a_truncated_plan_and_one_without_metadata_are_built_anew(builder: Build
 
 
 def test_a_profile_goes_from_one_row_to_the_ceiling_and_is_best_at_it() -> None:
-    assert profile(read(catalog.onnx_file("tiny")), ASKED) == SHAPES
+    assert profile(read(registry.onnx_file("tiny")), ASKED) == SHAPES
 
 
 @pytest.mark.parametrize(
@@ -167,12 +167,12 @@ def test_a_profile_goes_from_one_row_to_the_ceiling_and_is_best_at_it() -> None:
 )
 def test_frames_that_the_file_does_not_take_are_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
-        profile(read(catalog.onnx_file("tiny")), replace(ASKED, **change))
+        profile(read(registry.onnx_file("tiny")), replace(ASKED, **change))
 
 
 def test_tokens_that_the_file_does_not_take_are_refused() -> None:
     with pytest.raises(InvalidInput, match="tokens: got 1, expected 64"):
-        profile(read(catalog.onnx_file("affine")), replace(ASKED, frames=Sizes(1, 3, 5)))
+        profile(read(registry.onnx_file("affine")), replace(ASKED, frames=Sizes(1, 3, 5)))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_what_no_engine_can_be_is_refused(change: dict[str, Any], words: str) ->
 
 def test_a_compute_capability_that_rtx_does_not_build_for_is_refused(builder: Builder, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"got 9.0, expected one that TensorRT-RTX builds for: 7.5, 8.0, 8.6, 8.9"):
-        build(catalog.onnx_file("tiny"), tmp_path / "a.plan", replace(ASKED, compute_capability="9.0"))
+        build(registry.onnx_file("tiny"), tmp_path / "a.plan", replace(ASKED, compute_capability="9.0"))
     assert not builder.built
 
 
@@ -200,7 +200,7 @@ def test_without_a_gpu_the_compute_capability_must_be_named(
 ) -> None:
     monkeypatch.setattr(module, "here", lambda found, _device: Here(str(found.flavour), found.version))
     with pytest.raises(InvalidInput, match="none and no GPU here"):
-        build(catalog.onnx_file("tiny"), tmp_path / "a.plan", replace(ASKED, compute_capability=None))
+        build(registry.onnx_file("tiny"), tmp_path / "a.plan", replace(ASKED, compute_capability=None))
 
 
 def test_with_a_gpu_a_plan_is_for_it_unless_another_one_is_named(
@@ -209,9 +209,9 @@ def test_with_a_gpu_a_plan_is_for_it_unless_another_one_is_named(
     monkeypatch.setattr(
         module, "here", lambda found, _device: Here(str(found.flavour), found.version, "8.6", "a GPU", "570.1")
     )
-    monkeypatch.setattr(module.trt_runtime, "engine_from", lambda data, _found: data)
-    monkeypatch.setattr(module.trt_runtime, "information_of", lambda engine, _found: INSPECTED)
-    file = catalog.onnx_file("tiny")
+    monkeypatch.setattr(module.runtime, "engine_from", lambda data, _found: data)
+    monkeypatch.setattr(module.runtime, "information_of", lambda engine, _found: INSPECTED)
+    file = registry.onnx_file("tiny")
     own = build(file, tmp_path / "a.plan", replace(ASKED, compute_capability=None)).sidecar
     other = build(file, tmp_path / "b.plan", ASKED).sidecar
     assert (own.compute_capability, own.gpu, own.driver) == ("8.6", "a GPU", "570.1")
@@ -223,14 +223,14 @@ def test_with_a_gpu_a_plan_is_for_it_unless_another_one_is_named(
 
 def test_the_full_tensorrt_is_not_put_in_the_place_of_rtx(tmp_path: Path) -> None:
     with pytest.raises(PackageMissing, match=r"pip install 'stream-harness\[trt\]'"):
-        build(catalog.onnx_file("tiny"), tmp_path / "a.plan", replace(ASKED, flavour="tensorrt"))
+        build(registry.onnx_file("tiny"), tmp_path / "a.plan", replace(ASKED, flavour="tensorrt"))
     assert not list(tmp_path.iterdir())
 
 
 def test_what_tensorrt_refuses_is_a_named_error_and_leaves_the_old_plan(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(module.onnx_file, "read", lambda _path: read(catalog.onnx_file("tiny")))
+    monkeypatch.setattr(module.onnx_file, "read", lambda _path: read(registry.onnx_file("tiny")))
     file, plan = tmp_path / "a.onnx", tmp_path / "a.plan"
     file.write_bytes(b"no network")
     plan.write_bytes(b"old")
@@ -243,7 +243,7 @@ def test_what_tensorrt_refuses_is_a_named_error_and_leaves_the_old_plan(
 def test_a_builder_that_prints_no_layers_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "_serialized", lambda *_args: (b"plan", ["built"]))
     with pytest.raises(BuildFailed, match="no layers that are told"):
-        build(catalog.onnx_file("tiny"), tmp_path / "a.plan", ASKED)
+        build(registry.onnx_file("tiny"), tmp_path / "a.plan", ASKED)
     assert not list(tmp_path.iterdir())
 
 
@@ -277,7 +277,7 @@ def test_nothing_of_the_builders_log_reaches_the_terminal(
     capfd: pytest.CaptureFixture[str], plans: dict[str, Built], tmp_path: Path
 ) -> None:
     capfd.readouterr()
-    build(catalog.onnx_file("tiny", dtype="bfloat16"), tmp_path / "a.plan", ASKED)
+    build(registry.onnx_file("tiny", dtype="bfloat16"), tmp_path / "a.plan", ASKED)
     assert capfd.readouterr() == ("", "")
 
 

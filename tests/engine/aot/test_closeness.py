@@ -7,17 +7,17 @@ import onnx
 import pytest
 import torch
 
+from harness import registry
 from harness.engine.aot import closeness, runtime
 from harness.engine.aot.closeness import Closeness, Distance, measure
 from harness.engine.errors import ExportRefused, PackageMissing
-from harness.parity import catalog
 from harness.parity.compare import digest_tree
 from tests.engine.aot.exports import tiny
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_an_exported_file_is_no_farther_from_float64_than_twice_torch_itself(dtype: str) -> None:
-    found = measure(catalog.onnx_file("tiny", dtype=dtype), tiny(dtype))
+    found = measure(registry.onnx_file("tiny", dtype=dtype), tiny(dtype))
     found.check()
     assert [d.shape for d in found.distances] == list(closeness.SHAPES)
     eps = torch.finfo(getattr(torch, dtype)).eps
@@ -27,7 +27,7 @@ def test_an_exported_file_is_no_farther_from_float64_than_twice_torch_itself(dty
 def test_the_decoder_has_its_dtype_and_its_values_back_afterwards() -> None:
     decoder = tiny("bfloat16")
     before = digest_tree(dict(decoder.state_dict()))
-    measure(catalog.onnx_file("tiny", dtype="bfloat16"), decoder, [(1, 2, 1)])
+    measure(registry.onnx_file("tiny", dtype="bfloat16"), decoder, [(1, 2, 1)])
     assert decoder.dtype is torch.bfloat16
     assert digest_tree(dict(decoder.state_dict())) == before
 
@@ -43,7 +43,7 @@ def test_torch_computes_float32_in_float32_meanwhile_whatever_is_set(monkeypatch
     monkeypatch.setattr(decoder.transformer, "forward", sees)
     try:
         torch.set_float32_matmul_precision("high")
-        measure(catalog.onnx_file("tiny"), decoder, [(1, 2, 1)])
+        measure(registry.onnx_file("tiny"), decoder, [(1, 2, 1)])
         after = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
     finally:
         torch.set_float32_matmul_precision("highest")
@@ -62,13 +62,13 @@ def test_it_has_them_back_where_the_comparison_fails(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(decoder.transformer, "forward", fails_in_double)
     with pytest.raises(MemoryError):
-        measure(catalog.onnx_file("tiny"), decoder, [(1, 2, 1)])
+        measure(registry.onnx_file("tiny"), decoder, [(1, 2, 1)])
     assert decoder.dtype is torch.float32
 
 
 @pytest.mark.parametrize("change", [1.0001, 0.0, np.nan])
 def test_a_file_with_another_weight_is_refused(tmp_path: Path, change: float) -> None:
-    model = onnx.load(catalog.onnx_file("tiny"))
+    model = onnx.load(registry.onnx_file("tiny"))
     (table,) = (each for each in model.graph.initializer if each.name.endswith("transformer.scale_shift_table"))
     altered = onnx.numpy_helper.to_array(table) * np.float32(change)
     table.CopyFrom(onnx.numpy_helper.from_array(altered, table.name))
@@ -97,4 +97,4 @@ def test_the_bound_is_twice_torchs_own_distance(file: float, passes: bool) -> No
 def test_without_onnx_runtime_there_is_an_error_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "find_spec", lambda _name: None)
     with pytest.raises(PackageMissing, match=r"onnxruntime is not installed: pip install 'stream-harness\[onnx\]'"):
-        measure(catalog.onnx_file("tiny"), tiny())
+        measure(registry.onnx_file("tiny"), tiny())

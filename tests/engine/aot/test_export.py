@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 
+from harness import registry
 from harness.engine.aot import export as module
 from harness.engine.aot import graph
 from harness.engine.aot.export import digest, export
@@ -14,7 +15,6 @@ from harness.engine.aot.onnx_file import read
 from harness.engine.aot.signature import INPUTS, MASK, Span
 from harness.engine.decoders import AceStepDecoder, AffineDecoder
 from harness.engine.errors import ExportRefused, InvalidInput, PackageMissing
-from harness.parity import catalog
 from harness.parity.compare import assert_identical
 from tests.engine.aot.exports import inputs, run, single, tiny
 
@@ -23,25 +23,25 @@ DTYPES = ["float32", "float16", "bfloat16"]
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_tensors_have_the_files_dtype_but_time_and_mask(dtype: str) -> None:
-    found = read(catalog.onnx_file("tiny", dtype=dtype))
+    found = read(registry.onnx_file("tiny", dtype=dtype))
     wide = getattr(torch, dtype)
     assert tuple(found.dtypes) == (*INPUTS, "velocity")
     assert found.dtypes == {**dict.fromkeys(found.dtypes, wide), "timestep": torch.float32, MASK: torch.bool}
 
 
 def test_batch_even_frames_and_encoder_length_are_dynamic() -> None:
-    found = read(catalog.onnx_file("tiny"))
+    found = read(registry.onnx_file("tiny"))
     assert (found.rows, found.frames, found.tokens, found.frames_multiple) == (Span(1), Span(2), Span(1), 2)
     assert (found.channels, found.context_channels, found.encoder_dim) == (8, 16, 32)
 
 
 def test_an_odd_number_of_frames_is_an_error_and_loses_no_frame_in_silence() -> None:
     with pytest.raises(Exception, match="[Rr]eshape"):
-        run(catalog.onnx_file("tiny"), inputs(tiny(), 2, 7, 5))
+        run(registry.onnx_file("tiny"), inputs(tiny(), 2, 7, 5))
 
 
 def test_every_node_is_named_by_its_module_and_only_once() -> None:
-    model = onnx.load(catalog.onnx_file("tiny"))
+    model = onnx.load(registry.onnx_file("tiny"))
     names = [node.name for node in model.graph.node]
     assert len(set(names)) == len(names)
     modules = {name for name, _ in tiny().transformer.named_modules()}
@@ -54,7 +54,7 @@ def test_every_node_is_named_by_its_module_and_only_once() -> None:
 
 
 def test_no_note_of_the_exporter_and_no_place_of_this_machine_is_in_the_file() -> None:
-    data = catalog.onnx_file("tiny").read_bytes()
+    data = registry.onnx_file("tiny").read_bytes()
     model = onnx.load_from_string(data)
     assert not any([*model.metadata_props, *(p for node in model.graph.node for p in node.metadata_props)])
     for text in (
@@ -68,14 +68,14 @@ def test_no_note_of_the_exporter_and_no_place_of_this_machine_is_in_the_file() -
 
 
 def test_there_is_no_convolution_in_it_which_bfloat16_has_no_kernel_for() -> None:
-    operators = {node.op_type for node in onnx.load(catalog.onnx_file("tiny", dtype="bfloat16")).graph.node}
+    operators = {node.op_type for node in onnx.load(registry.onnx_file("tiny", dtype="bfloat16")).graph.node}
     assert "MatMul" in operators
     assert not operators & {"Conv", "ConvTranspose"}
 
 
 def test_the_affine_decoders_file_gives_its_very_bytes() -> None:
     decoder = AffineDecoder(16)
-    found = read(catalog.onnx_file("affine"))
+    found = read(registry.onnx_file("affine"))
     assert (found.frames_multiple, found.tokens) == (1, Span(64, 64))
     for rows, frames in ((1, 1), (3, 7), (8, 75)):
         draw = torch.Generator().manual_seed(frames)
@@ -86,7 +86,7 @@ def test_the_affine_decoders_file_gives_its_very_bytes() -> None:
             "context_latents": torch.randn(rows, frames, 8, generator=draw),
             MASK: torch.rand(rows, 64, generator=draw) < 0.5,
         }
-        assert_identical(run(catalog.onnx_file("affine"), given), decoder(**given))
+        assert_identical(run(registry.onnx_file("affine"), given), decoder(**given))
 
 
 def test_tracing_leaves_nothing_behind_in_the_affine_decoder(tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""`bench`: times of a tick and of the bare decoder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from harness.commands import on_engine, tables
+from harness.commands.common import (
+    DTYPES,
+    json_option,
+    progress,
+    write_json,
+)
+from harness.commands.exits import COULD_NOT_RUN
+from harness.engine.config import Integrator, Switches
+from harness.engine.errors import EngineError, InvalidInput, OutsideProfile
+from harness.engine.request import GuidanceMode
+from harness.parity.baselines import contract, platform
+from harness.parity.proofs.lockstep import SWITCHES
+from harness.rails.bench import ablation, throughput
+from harness.registry import Kind
+
+
+def _switched(_context: click.Context, _option: click.Parameter, assignments: Sequence[str]) -> Switches:
+    """`name=value` for each: on or off, or the integrator's name."""
+    switches = Switches()
+    for assignment in assignments:
+        name, _, value = assignment.partition("=")
+        if name not in SWITCHES or not value:
+            raise click.BadParameter(f"{assignment!r}: expected NAME=VALUE with a name of {', '.join(SWITCHES)}")
+        if value in ("on", "off"):
+            switches = switches.turned_on(name) if value == "on" else switches.turned_off(name)
+        elif name == "integrator" and value in list(Integrator):
+            switches = replace(switches, integrator=value)
+        else:
+            raise click.BadParameter(f"{assignment!r}: expected {name}=on or {name}=off")
+    return switches
+
+
+@click.command("bench")
+@click.option("--duration", default=30.0, show_default=True, help="Of a latent, in seconds of 25 frames.")
+@click.option("--depth", default=4, show_default=True, help="Requests in flight.")
+@click.option("--steps", default=8, show_default=True, help="Denoising steps of a request.")
+@click.option("--denoise", default=1.0, show_default=True, help="Of a request; below 1 it starts from a source.")
+@click.option("--ticks", default=200, show_default=True, help="In the window that is measured.")
+@click.option("--warmup", default=30, show_default=True, help="Ticks before it, at least --steps.")
+@click.option(
+    "--cfg",
+    is_flag=False,
+    flag_value="full",
+    type=click.Choice([*map(str, GuidanceMode)]),
+    help="Guidance mode; full if none is named.",
+)
+@click.option("--guidance-scale", default=2.5, show_default=True, help="With --cfg.")
+@click.option("--dcw/--no-dcw", default=True, show_default=True, help="Wavelet correction after every step.")
+@click.option("--decoder", default="tiny", show_default=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
+@click.option("--executor", type=click.Choice([*map(str, Kind)]), default="eager", show_default=True, help="Its kind.")
+@on_engine.OPTION
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of the decoder.")
+@click.option("--device", default="cpu", show_default=True, help="Where the decoder is, such as cuda.")
+@click.option("--threads", default=1, type=click.IntRange(min=1), show_default=True, help="Of torch's CPU operators.")
+@click.option("--switch", "switches", multiple=True, metavar="NAME=VALUE", callback=_switched, help="on or off.")
+@click.option("--ablate", "ablated", is_flag=True, help="Also measure what each switch saves.")
+@json_option("Write the figures here too.")
+def bench_command(threads: int, ablated: bool, json_path: Path | None, **load: Any) -> None:
+    """Drive a session at a fixed depth and measure what a tick takes, and what the bare decoder takes of it.
+
+    Latents alone are made. Every tick of the window counts, those in which requests enter and finish as well. With an
+    onnx or tensorrt executor the engine's own runs, back to back, are one of the bare decoder's forms.
+    """
+    load = on_engine.benched(load)
+    console = Console()
+    with platform.threads(threads):
+        try:
+            asked = throughput.Load(**load)
+            total = asked.warmup + asked.ticks + (ablation.ablated_ticks(asked) if ablated else 0)
+            with progress(console, total) as advance:
+                measured = throughput.bench(asked, advance)
+                savings = ablation.ablate(asked, advance) if ablated else []
+        except InvalidInput as error:
+            raise click.UsageError(str(error)) from error
+        except (EngineError, OutsideProfile) as error:
+            click.echo(f"cannot bench: {error}", err=True)
+            sys.exit(COULD_NOT_RUN)
+        where = {"name": platform.name(asked.device), "fingerprint": contract.fingerprint(asked.device)}
+    if json_path is not None:
+        document = {**measured.document(), "ablation": [asdict(saving) for saving in savings], "platform": where}
+        write_json(json_path, document)
+    for table in tables.benched(measured, savings):
+        console.print(table)

@@ -1,0 +1,58 @@
+"""`bless`: make the present results or costs the blessed ones."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from harness.commands.common import (
+    CAPTURES_OPTION,
+    ONLY_OPTION,
+    chosen,
+    json_option,
+    write_json,
+)
+from harness.commands.exits import USAGE
+from harness.parity.baselines.bless import Battery, BlessRefused, ReplayFailed, bless
+from harness.rails.costs import rails as costs
+
+
+@click.command("bless")
+@click.option("--reason", default="", help="Why the captures may change; kept with them.")
+@click.option("--costs", "with_costs", is_flag=True, help="Bless the costs of steady rings, instead of the captures.")
+@json_option("Write what changed here too.")
+@CAPTURES_OPTION
+@ONLY_OPTION
+@click.pass_obj
+def bless_command(
+    battery: Battery, reason: str, with_costs: bool, json_path: Path | None, captures: Path, only: tuple[str, ...]
+) -> None:
+    """Make the engine's present results this platform's captures, and say what moved.
+
+    Refuses with exit code 2 under CI, without a reason, with uncommitted captures, and where a scenario does not
+    reproduce in three replays.
+    """
+    if with_costs and only:
+        raise click.UsageError("--costs blesses every rail: --only is of the captures")
+    try:
+        if with_costs:
+            _bless_costs(reason, captures, json_path)
+            return
+        blessed = bless(reason, battery, captures, chosen(battery, only))
+    except (BlessRefused, ReplayFailed) as error:
+        click.echo(f"refused: {error}", err=True)
+        sys.exit(USAGE)
+    write_json(json_path, blessed.document())
+    click.echo(blessed.summary())
+
+
+def _bless_costs(reason: str, captures: Path, json_path: Path | None) -> None:
+    """Bless the costs, and print what changed."""
+    found = costs.bless(reason, captures)
+    write_json(json_path, {"costs": found.document()})
+    changed = [row for row in found.rows if not row.same]
+    for row in changed:
+        click.echo(f"{row.rail}: {row.name} {row.blessed} -> {row.now}")
+    click.echo(f"{len(changed)} of {len(found.rows)} counts written" if changed else "all as blessed, nothing written")

@@ -1,0 +1,72 @@
+"""What one `check` found out about the captures, the switches and the costs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.parity.baselines import platform
+from harness.parity.baselines.captures import Report, Verdict
+from harness.parity.proofs.float64 import EngineReport
+from harness.parity.proofs.switches import SwitchResult
+from harness.rails.costs.rails import CostReport
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """A whole check.
+
+    Attributes:
+        captures: of the battery against its captures, or on an engine; None where that was not asked for.
+        switches: of every switch in lockstep; empty where that was not asked for.
+        costs: of the cost rails; None where that was not asked for.
+    """
+
+    captures: Report | EngineReport | None
+    switches: tuple[SwitchResult, ...] = ()
+    costs: CostReport | None = None
+
+    @property
+    def compared(self) -> bool:
+        """Whether anything was compared: not costs that nothing is blessed for, nor what an engine does not take."""
+        played = self.captures is not None and self.captures.compared
+        return played or bool(self._switched) or (self.costs is not None and self.costs.gated)
+
+    @property
+    def passes(self) -> bool:
+        """Whether something was compared and every verdict passes; costs that are not gated have none."""
+        parts = [] if self.captures is None or not self.captures.compared else [self.captures.passes]
+        parts += [result.verdict.passes for result in self._switched]
+        parts += [self.costs.passes] if self.costs is not None and self.costs.gated else []
+        return self.compared and all(parts)
+
+    @property
+    def _switched(self) -> list[SwitchResult]:
+        return [result for result in self.switches if result.verdict is not Verdict.OUTSIDE_PROFILE]
+
+    def summary(self) -> list[str]:
+        """A line for each of the three."""
+        lines = [] if self.costs is None else [self.costs.summary()]
+        lines += [summary_of(self.switches)] if self.switches else []
+        return lines + ([] if self.captures is None else [self.captures.summary()])
+
+    def document(self) -> dict[str, Any]:
+        """The check as plain JSON values."""
+        found = {"scenarios": []} if self.captures is None else self.captures.document()
+        where = found.get("platform", {"name": platform.name(), "fingerprint": platform.fingerprint()})
+        verdicts = Counter(str(result.verdict) for result in self.switches)
+        verdicts += Counter(() if self.captures is None else [str(r.verdict) for r in self.captures.results])
+        summary = {"passes": self.passes, "verdicts": dict(verdicts), "text": "; ".join(self.summary())}
+        switches = [asdict(result) for result in self.switches]
+        costs = [] if self.costs is None else self.costs.document()
+        return {**found, "switches": switches, "costs": costs, "platform": where, "summary": summary}
+
+
+def summary_of(results: Sequence[SwitchResult]) -> str:
+    """The switches' verdicts counted, in one line."""
+    counts = Counter(result.verdict for result in results)
+    counted = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    idle = sum(not result.acted for result in results)
+    return f"{len(results)} comparisons of a switch on and off: {counted} (in {idle} it had nothing to do)"

@@ -1,0 +1,71 @@
+"""`probe`: measure the guarantees of executors and compare them with the contract."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+from rich.console import Console
+
+from harness.commands import on_engine, tables
+from harness.commands.common import (
+    CAPTURES_OPTION,
+    DTYPES,
+    choice,
+    json_option,
+    progress,
+    write_json,
+)
+from harness.commands.exits import COULD_NOT_RUN, DIFFERS, USAGE
+from harness.engine.errors import EngineError, InvalidInput, OutsideProfile
+from harness.parity.baselines import contract, store
+from harness.parity.baselines.bless import BlessRefused
+from harness.registry import Kind
+
+
+@click.command("probe")
+@click.option("--decoder", "decoders", multiple=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
+@choice("--executor", list(Kind), "Only this kind; may be given several times.")
+@on_engine.OPTION
+@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Of it.")
+@click.option("--frames", multiple=True, type=click.IntRange(min=1), help="Latent frames T; 25 are a second.")
+@click.option("--max-rows", default=8, type=click.IntRange(min=1), show_default=True, help="Of the executor.")
+@click.option("--device", default="cpu", show_default=True, help="Where the decoder is, such as cuda.")
+@click.option("--reason", default="", help="Record what is measured as this platform's contract, and why.")
+@json_option("Write the findings here too.")
+@CAPTURES_OPTION
+def probe_command(**options: Any) -> None:
+    """Measure what executors guarantee about a row's bits, and compare it with this platform's contract.
+
+    Without options: the affine and the tiny decoder, eager and static, float32, 16 and 75 frames; with free rows and
+    with rows pinned to --max-rows. Nothing is written without --reason.
+
+    Exits with 0 where every recorded property holds, with 1 where one is lost, and with 125 where there is no contract
+    of this very machine to compare with.
+    """
+    engine, device = on_engine.probed(options)
+    chosen = {"decoders": options["decoders"], "executors": options["executor"], "dtypes": options["dtypes"]}
+    chosen = {name: values for name, values in {**chosen, "frames": options["frames"]}.items() if values}
+    subjects = contract.declared(**chosen, max_rows=options["max_rows"], device=device, engine=engine)
+    console = Console()
+    try:
+        with progress(console, len(subjects) * (2 if options["reason"] else 1)) as advance:
+            if options["reason"]:
+                found = contract.record(options["reason"], subjects, options["captures"], advance)
+            else:
+                found = contract.probe(subjects, options["captures"], advance)
+    except BlessRefused as error:
+        click.echo(f"refused: {error}", err=True)
+        sys.exit(USAGE)
+    except InvalidInput as error:
+        raise click.UsageError(str(error)) from error
+    except (store.CapturesError, EngineError, OutsideProfile) as error:
+        click.echo(f"cannot probe: {error}", err=True)
+        sys.exit(COULD_NOT_RUN)
+    write_json(options["json_path"], found.document())
+    console.print(tables.probed(found))
+    click.echo(found.summary() + ("; recorded" if options["reason"] else ""))
+    sys.exit(
+        DIFFERS if found.lost and not options["reason"] else 0 if found.gated or options["reason"] else COULD_NOT_RUN
+    )

@@ -1,0 +1,5 @@
+"""Runs a built TensorRT plan on a GPU."""
+
+from harness.engine.executors.tensorrt.executor import TensorRTExecutor
+
+__all__ = ["TensorRTExecutor"]

@@ -1,0 +1,1 @@
+"""Blessed captures: where they are kept, how they are compared, how they are blessed."""

@@ -1,0 +1,317 @@
+"""Bless captures: the explicit act that says the engine's present results are the right ones.
+
+Nothing is written before every scenario was replayed three times with the same bytes, once of them in a fresh process,
+and only captures that drifted are rewritten.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.parity.baselines import platform, store
+from harness.parity.baselines.captures import CAPTURES, Play, distance, select, tolerance
+from harness.parity.battery.player import Played
+from harness.parity.battery.scenarios import SCENARIOS, Scenario, play
+from harness.parity.compare import digest_tree
+
+ENGINE = platform.ROOT / "harness" / "engine"
+MARGIN = 4.0
+"""A scenario's tolerance is this many times what plain scalar kernels move it by."""
+
+_PLAIN = {"ATEN_CPU_CAPABILITY": "default"}
+
+
+class BlessRefused(RuntimeError):
+    """Blessing would not be an explicit, reproducible act here; the message says why."""
+
+
+class ReplayFailed(RuntimeError):
+    """A replay in a fresh process did not end well."""
+
+
+@dataclass(frozen=True)
+class Digests:
+    """What a replay must reproduce: the finished tensors' `digest_tree` and a digest a tick."""
+
+    content: str
+    ticks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What blessing changed about one scenario: `what` in words, and the distance where there is one."""
+
+    name: str
+    what: str
+    max_abs: float | None = None
+
+    def __str__(self) -> str:
+        """Such as `cfg_full moved, max |Δ| 4.1e-3`."""
+        return f"{self.name} {self.what}" + ("" if self.max_abs is None else f", max |Δ| {short(self.max_abs)}")
+
+
+@dataclass(frozen=True)
+class Blessed:
+    """What blessing did in `folder`, and how many scenarios it left as they were."""
+
+    folder: Path
+    changes: tuple[Change, ...]
+    identical: int
+
+    def document(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        return {"changes": [asdict(change) for change in self.changes], "identical": self.identical}
+
+    def summary(self) -> str:
+        """Every change, then the count of those without one, in one line."""
+        if not self.changes:
+            return f"all {self.identical} identical, nothing written"
+        others = f"; the others identical ({self.identical})" if self.identical else ""
+        return "; ".join(map(str, self.changes)) + others
+
+
+def fresh_digests(names: Sequence[str]) -> dict[str, Digests]:
+    """Digests of the named scenarios, replayed in a new interpreter.
+
+    Raises:
+        ReplayFailed: it failed.
+    """
+    found = json.loads(_harness(["_digests", *names], {}))
+    return {name: Digests(each["content"], tuple(each["ticks"])) for name, each in found.items()}
+
+
+def plain_tensors(names: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+    """Finished tensors of the named scenarios from a new interpreter whose operators use no vector instructions.
+
+    Raises:
+        ReplayFailed: it failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="harness-plain-") as folder:
+        _harness(["_tensors", folder, *names], _PLAIN)
+        return {name: _load(Path(folder) / store.file_name(name)) for name in names}
+
+
+@dataclass(frozen=True)
+class Battery:
+    """The scenarios and the ways to replay them, together so that tests can bring small ones."""
+
+    scenarios: Mapping[str, Scenario]
+    play: Play
+    fresh: Callable[[Sequence[str]], Mapping[str, Digests]]
+    plain: Callable[[Sequence[str]], Mapping[str, Mapping[str, Tensor]]]
+
+
+BATTERY = Battery(SCENARIOS, play, fresh_digests, plain_tensors)
+
+
+def digests(played: Played) -> Digests:
+    """The digests of one replay."""
+    return Digests(digest_tree(played.finished), tuple(played.ticks))
+
+
+def short(value: float) -> str:
+    """A distance with two digits, its exponent without padding: `4.1e-3`."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def bless(
+    reason: str,
+    battery: Battery = BATTERY,
+    captures: Path = CAPTURES,
+    only: Sequence[str] = (),
+    engine: Path = ENGINE,
+) -> Blessed:
+    """Make the engine's present results this platform's captures.
+
+    Args:
+        reason: why they may change; kept with each capture that is written.
+        battery: what is replayed, and how.
+        captures: the folder that holds one folder a platform, in a git checkout.
+        only: names to bless; empty blesses all, and removes captures of scenarios that are no more.
+        engine: the package whose sources' digest is kept.
+
+    Raises:
+        BlessRefused: under continuous integration, without a reason, with uncommitted captures or no checkout, where a
+            scenario does not reproduce, or where `only` would mix captures of two machines.
+        ReplayFailed: a fresh process failed.
+        InvalidInput: `only` names no scenario of the battery.
+    """
+    refuse_unless_explicit(reason, captures)
+    chosen = select(battery.scenarios, only)
+    folder = captures / platform.name() / "scenarios"
+    with platform.one_thread():
+        here = platform.fingerprint()
+        old = _known(folder)
+        same_machine = old is not None and dict(old.fingerprint) == here
+        if only and old is not None and not same_machine:
+            raise BlessRefused(f"--only would mix captures of two machines in {folder}: bless all of them")
+        played = {name: replayed(battery, name, scenario) for name, scenario in chosen.items()}
+    _compare_fresh(battery, played)
+    entries = dict(old.scenarios) if old is not None else {}
+    drifted = {name: drift(folder, name, p.finished, p.ticks, entries.get(name)) for name, p in played.items()}
+    changes = [change for change in drifted.values() if change]
+    gone = [] if only else sorted(_gone(folder, entries, battery.scenarios))
+    # A tolerance measured on another machine says nothing here, so all of them are measured again there.
+    measured = [change.name for change in changes] if same_machine else list(chosen)
+    if measured or gone:
+        plain = battery.plain(measured) if measured else {}
+        ks = {name: bound_factor(name, played[name].finished, plain[name]) for name in measured}
+        _write(
+            folder, here, store.engine_digest(engine), entries, {name: played[name] for name in ks}, ks, gone, reason
+        )
+    removed = [Change(name, "removed") for name in gone]
+    return Blessed(folder, (*changes, *removed), len(chosen) - len(changes))
+
+
+def refuse_unless_explicit(reason: str, captures: Path) -> None:
+    """Refuse under continuous integration, without a reason, and where git does not say that captures are clean.
+
+    Raises:
+        BlessRefused: one of these.
+    """
+    if os.environ.get("CI", "").strip().lower() not in ("", "0", "false"):
+        raise BlessRefused("CI is set: blessing is for a person to do, not for continuous integration")
+    if not reason.strip():
+        raise BlessRefused("no reason given: say why the captures may change")
+    top = captures.resolve()
+    # Untracked files are asked for explicitly, because a user's configuration can hide them.
+    command = ["git", "status", "--porcelain", "--untracked-files=all", "--", top.name]
+    try:
+        status = subprocess.run(command, cwd=top.parent, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise BlessRefused(f"cannot ask git about {top}: {error}") from error
+    if status.returncode != 0:
+        raise BlessRefused(f"{top} is in no git checkout: {status.stderr.strip()}")
+    if status.stdout.strip():
+        raise BlessRefused(f"{top} has uncommitted changes, commit or drop them first:\n{status.stdout.rstrip()}")
+
+
+def replayed(battery: Battery, name: str, scenario: Scenario) -> Played:
+    """One replay, after a second one gave the same bytes.
+
+    Raises:
+        BlessRefused: the two differ, or nothing was finished.
+    """
+    first = battery.play(scenario)
+    if not any(tensor.numel() for tensor in first.finished.values()):
+        raise BlessRefused(f"{name} finishes no tensor with an element: there is nothing to capture")
+    if digests(battery.play(scenario)) != digests(first):
+        raise BlessRefused(f"{name} is not reproducible: two replays in one process differ")
+    return first
+
+
+def bound_factor(name: str, blessed: Mapping[str, Tensor], plain: Mapping[str, Tensor]) -> float:
+    """k: `MARGIN` times the largest |Δ| / (eps * rms) over the tensors; 0 where plain kernels move nothing.
+
+    Raises:
+        BlessRefused: the two runs are not alike in names, dtypes and shapes, or the distance is not finite.
+    """
+    if distance(plain, blessed) is None:
+        raise BlessRefused(f"{name}: plain kernels give other tensors, or values that are not finite")
+    ratios = [0.0]
+    for each, tensor in blessed.items():
+        moved, unit = tolerance(plain[each], tensor)
+        if moved:
+            ratios.append(moved / unit if unit else math.inf)
+    if not math.isfinite(max(ratios)):
+        raise BlessRefused(f"{name}: plain kernels move a tensor of zeros, no bound relative to it exists")
+    return MARGIN * max(ratios)
+
+
+def drift(
+    folder: Path, name: str, tensors: Mapping[str, Tensor], ticks: Sequence[str], entry: store.Entry | None
+) -> Change | None:
+    """How what is computed now differs from a capture in `folder`; None where both are the same."""
+    if entry is None:
+        return Change(name, "new")
+    try:
+        blessed = store.read_capture(folder, entry)
+    except store.CaptureMissing:
+        return Change(name, "restored, its file was missing")
+    except store.CaptureCorrupt:
+        return Change(name, "restored, its file was corrupt")
+    if digest_tree(blessed) != digest_tree(tensors):
+        moved = distance(tensors, blessed)
+        return Change(
+            name, "moved" if moved is not None else "changed in names, dtype, shape or to no finite value", moved
+        )
+    if tuple(ticks) != entry.ticks:
+        return Change(name, "moved in its states only")
+    return None
+
+
+def _compare_fresh(battery: Battery, played: Mapping[str, Played]) -> None:
+    fresh = battery.fresh(list(played))
+    for name, each in played.items():
+        if fresh.get(name) != digests(each):
+            raise BlessRefused(f"{name} is not reproducible: a fresh process gives other bytes")
+
+
+def _known(folder: Path) -> store.Manifest | None:
+    """The manifest that is there; one that cannot be used is as good as none, and everything has drifted."""
+    try:
+        return store.read_manifest(folder)
+    except store.CapturesError:
+        return None
+
+
+def _gone(folder: Path, entries: Mapping[str, store.Entry], scenarios: Mapping[str, Scenario]) -> set[str]:
+    files = {path.name.removesuffix(store.SUFFIX) for path in folder.glob(f"*{store.SUFFIX}")}
+    return (files | entries.keys()) - scenarios.keys()
+
+
+def _write(
+    folder: Path,
+    here: Mapping[str, str],
+    engine: str,
+    entries: Mapping[str, store.Entry],
+    played: Mapping[str, Played],
+    ks: Mapping[str, float],
+    gone: Sequence[str],
+    reason: str,
+) -> None:
+    """Files first and the manifest last: stopped in between, the next check fails instead of passing."""
+    kept = {name: entry for name, entry in entries.items() if name not in gone}
+    for name, each in played.items():
+        new = store.entry(name, each.finished, tuple(each.ticks), ks[name], reason)
+        before = kept.get(name)
+        path = folder / new.file
+        if not path.is_file() or store.serialize(each.finished) != path.read_bytes():
+            store.replace(path, store.serialize(each.finished))
+        same = before is not None and (before.content, before.ticks) == (new.content, new.ticks)
+        kept[name] = store.entry(name, each.finished, new.ticks, new.k, before.reason) if before and same else new
+    for name in gone:
+        (folder / f"{name}{store.SUFFIX}").unlink(missing_ok=True)
+    store.write_manifest(folder, store.Manifest(dict(here), engine, str(torch.__version__), kept))
+
+
+def _harness(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
+    """The standard output of `python -m harness` in a new interpreter, this checkout's package first on its path."""
+    result = subprocess.run(
+        [sys.executable, "-m", "harness", *arguments],
+        cwd=platform.ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode != 0:
+        raise ReplayFailed(f"harness {arguments[0]} exited with {result.returncode}:\n{result.stderr.strip()}")
+    return result.stdout
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    return store.deserialize(path.read_bytes())

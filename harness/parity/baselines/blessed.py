@@ -1,0 +1,281 @@
+"""Captures of a project that has an engine of its own: trees of tensors, each with a manifest of its own.
+
+    captures/<platform>/blessed/<name>/<name>.safetensors    the tensors by their paths
+    captures/<platform>/blessed/<name>/manifest.json         where and why they were blessed, and content hashes
+
+On the machine that blessed a capture it must match byte for byte. Elsewhere it must too, unless it was blessed with a
+tolerance `k`: then `max |Δ| <= k * eps * rms(capture)` is enough there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from harness.engine.errors import InvalidInput
+from harness.parity.baselines import contract, platform, store
+from harness.parity.baselines.bless import BlessRefused, drift
+from harness.parity.baselines.captures import Result, Verdict, differing, tolerance, within_bound
+from harness.parity.baselines.store import file_name
+from harness.parity.compare import LISTED, Difference, NothingCompared, ParityError, tree_differences
+from harness.parity.proofs.generic import nans
+from harness.parity.trees import devices, named
+
+BLESSED = "blessed"
+REPLAYS = 3
+"""How often a tree is made before it is blessed."""
+
+
+class OutOfBound(AssertionError):
+    """A tree differs, on another machine than the one that blessed it, by more than its tolerance."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a project keeps its captures.
+
+    Attributes:
+        captures: the folder that holds one folder a platform.
+        project: the folder of its `pyproject.toml`, which may name a reference platform.
+        platform: the platform whose captures are compared with; empty is this machine's, or the reference platform's
+            where this machine's has none.
+    """
+
+    captures: Path
+    project: Path
+    platform: str = ""
+
+    def own(self, kind: str, device: torch.device | str = "cpu") -> Path:
+        """The folder of this machine's captures of one kind."""
+        return self.captures / platform.name(device) / kind
+
+    def folder(self, kind: str, device: torch.device | str = "cpu") -> Path:
+        """The folder to compare with; one that does not exist where there is none."""
+        own = self.own(kind, device)
+        if self.platform:
+            return self.captures / self.platform / kind
+        reference = self._reference()
+        if own.is_dir() or not reference or not (self.captures / reference / kind).is_dir():
+            return own
+        return self.captures / reference / kind
+
+    def to_bless(self, kind: str, device: torch.device | str = "cpu") -> Path:
+        """The folder to write to.
+
+        Raises:
+            BlessRefused: another platform was asked for.
+        """
+        own = self.own(kind, device)
+        if self.platform and self.platform != own.parent.name:
+            raise BlessRefused(f"captures of {self.platform} cannot be blessed on {own.parent.name}")
+        return own
+
+    def _reference(self) -> str:
+        try:
+            return platform.reference_platform(self.project)
+        except platform.NoReferencePlatform:
+            return ""
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """What blessing changed: in words, and the new against the old."""
+
+    what: str
+    differences: tuple[Difference, ...] = ()
+
+    def lines(self) -> Iterator[str]:
+        """The change, then the first differences and how many more there are."""
+        yield self.what
+        yield from (f"  {difference}" for difference in self.differences[:LISTED])
+        if len(self.differences) > LISTED:
+            yield f"  and {len(self.differences) - LISTED} more"
+
+
+def check(name: str, tree: object, place: Place, k: float = 0.0) -> Result:
+    """Compare a tree with the capture of its name; what is returned is `exact` or `tolerance`.
+
+    Args:
+        name: the capture's.
+        tree: nestings with tensors as leaves, see `trees.named`.
+        place: where captures are.
+        k: the tolerance on other machines than the one that blessed it, 0 and above; as it was blessed.
+
+    Raises:
+        ParityError: it differs on the machine that blessed it.
+        OutOfBound: it differs on another one by more than `k` lets pass.
+        CaptureMissing: it was never blessed, or its file is gone.
+        CaptureCorrupt: its file or manifest is truncated or altered.
+        NothingCompared: neither side holds a tensor with an element.
+        NotComparable: see `trees.named`.
+        InvalidInput: `k` or the name cannot be one, or `k` is not what was blessed.
+    """
+    __tracebackhide__ = True  # pytest then shows the line of the test
+    _check_k(k)
+    tensors, device = _some(name, tree), device_of(tree)
+    folder = place.folder(BLESSED, device)
+    manifest, entry = _manifest(folder, name)
+    blessed = store.read_capture(folder / name, entry)
+    if entry.k != k:
+        raise InvalidInput(f"k of {name}", k, f"{entry.k}, as it was blessed: a tolerance is blessed like a capture")
+    differs = differing(contract.fingerprint(str(device)), manifest.fingerprint)
+    if differs:
+        return _elsewhere(name, tensors, blessed, k, differs)
+    differences = tree_differences(tensors, blessed)
+    if differences:
+        raise ParityError(name, differences)
+    return Result(name, Verdict.EXACT, 0.0, 0.0)
+
+
+def bless(
+    name: str, tree: object, again: Callable[[], object] | None, place: Place, reason: str, k: float = 0.0
+) -> Rewritten | None:
+    """Make a tree the capture of its name, where that is not what the capture holds.
+
+    Whether blessing is allowed at all is for the caller to ask, once: `bless.refuse_unless_explicit`.
+
+    Args:
+        name: the capture's.
+        tree: what is to be blessed.
+        again: makes it again, with the same bytes, as often as it is called; with None it must be what was blessed.
+        place: where captures are.
+        reason: why; kept with the capture.
+        k: the tolerance to bless with it.
+
+    Returns:
+        What changed; None where nothing was written.
+
+    Raises:
+        BlessRefused: `again` gives other bytes, or is needed and not there; a tensor holds a NaN; the file format
+            cannot keep it; or the captures are another platform's.
+        NothingCompared: there is no tensor with an element.
+        NotComparable: see `trees.named`.
+        InvalidInput: `k` or the name cannot be one.
+    """
+    if again is None:
+        _refuse_unless_blessed(name, tree, place, k)
+        return None
+    _check_k(k)
+    tensors = _some(name, tree)
+    if nans(tensors):
+        raise BlessRefused(f"{name}: {nans(tensors)[0]} holds a NaN, which equals itself, whatever made it")
+    for _ in range(REPLAYS - 1):
+        differences = tree_differences(named(again()), tensors)
+        if differences:
+            raise BlessRefused(f"{name} is not reproducible, called again it differs: {differences[0]}")
+    _refuse_unkeepable(name, tensors)
+    return _rewrite(place, name, tensors, store.entry(name, tensors, (), k, reason), device_of(tree))
+
+
+def entries(place: Place) -> Iterator[Path]:
+    """What lies in the folders that trees are compared with here: captures, and files that are part of none."""
+    for device in ("cpu", "cuda")[: 1 + torch.cuda.is_available()]:
+        folder = place.folder(BLESSED, device)
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            yield path
+            known = {store.MANIFEST, path.name + store.SUFFIX}
+            yield from (each for each in sorted(path.glob("*")) if each.name not in known)
+
+
+def device_of(tree: object) -> torch.device:
+    """The GPU where any tensor is on one, else the CPU."""
+    return next((device for device in devices(tree) if device.type == "cuda"), torch.device("cpu"))
+
+
+def _some(name: str, tree: object) -> dict[str, Tensor]:
+    tensors = named(tree)
+    if not any(tensor.numel() for tensor in tensors.values()):
+        raise NothingCompared(f"{name}: no tensor with an element, so there is nothing to compare")
+    return tensors
+
+
+def _refuse_unless_blessed(name: str, tree: object, place: Place, k: float) -> None:
+    try:
+        check(name, tree, place, k)
+    except (AssertionError, store.CapturesError, InvalidInput) as error:
+        raise BlessRefused(
+            f"{name}: to bless it, give the function that makes it, not what it made\n{error}"
+        ) from error
+
+
+def _check_k(k: float) -> None:
+    if not (math.isfinite(k) and k >= 0):
+        raise InvalidInput("k", k, "a finite number, 0 or above")
+
+
+def _manifest(folder: Path, name: str) -> tuple[store.Manifest, store.Entry]:
+    file = folder / name / file_name(name)
+    if not (folder / name).is_dir():
+        others = sorted(each.parent.parent.name for each in folder.parent.parent.glob(f"*/{BLESSED}/{name}"))
+        elsewhere = f", only on {', '.join(others)}" if others else ""
+        raise store.CaptureMissing(f"{file}: missing, {name} was never blessed on {folder.parent.name}{elsewhere}")
+    manifest = store.read_manifest(folder / name)
+    if list(manifest.scenarios) != [name]:
+        raise store.ManifestAltered(f"{folder / name / store.MANIFEST}: not the manifest of {name}")
+    return manifest, manifest.scenarios[name]
+
+
+def _elsewhere(
+    name: str, tensors: Mapping[str, Tensor], blessed: Mapping[str, Tensor], k: float, differs: tuple[str, ...]
+) -> Result:
+    """The verdict on another machine than the one that blessed."""
+    __tracebackhide__ = True
+    result = within_bound(name, tensors, blessed, k)
+    if result.verdict.passes:
+        return result
+    where = f"{name} differs, and this machine is not the one that blessed it (other {', '.join(differs)})"
+    if k:
+        raise OutOfBound(f"{where}: beyond k = {k:g}, {result.detail}")
+    apart = (
+        "no bound would let it pass" if result.max_abs is None else f"it is {_needed(tensors, blessed):.3g} of k away"
+    )
+    raise OutOfBound(f"{where}: it has no tolerance k, {apart}. {result.detail}")
+
+
+def _needed(tensors: Mapping[str, Tensor], blessed: Mapping[str, Tensor]) -> float:
+    """The smallest k that would let it pass."""
+    measured = [tolerance(tensors[name], blessed[name]) for name in blessed]
+    return max(moved / unit if unit else math.inf for moved, unit in measured if moved)
+
+
+def _refuse_unkeepable(name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse what cannot be written, or not be read again."""
+    try:
+        store.deserialize(store.serialize(tensors))
+    except (KeyError, SafetensorError) as error:  # a dtype that safetensors does not know is a KeyError
+        raise BlessRefused(f"{name}: the file format cannot keep it, {error!r}") from error
+
+
+def _rewrite(
+    place: Place, name: str, tensors: Mapping[str, Tensor], entry: store.Entry, device: torch.device
+) -> Rewritten | None:
+    """The file first and the manifest last: stopped in between, the next check fails instead of passing."""
+    folder = place.to_bless(BLESSED, device)
+    try:
+        known = _manifest(folder, name)[1]
+    except store.CapturesError:
+        known = None
+    change = drift(folder / name, name, tensors, (), known)
+    if known is not None and change is None and known.k == entry.k:
+        return None
+    was = known.k if known else entry.k
+    what = str(change or name) + (f", k {was:g} -> {entry.k:g}" if was != entry.k else "")
+    rewritten = Rewritten(what, _against(folder / name, known, tensors))
+    store.replace(folder / name / entry.file, store.serialize(tensors))
+    manifest = store.Manifest(contract.fingerprint(str(device)), "", str(torch.__version__), {name: entry})
+    store.write_manifest(folder / name, manifest)
+    return rewritten
+
+
+def _against(home: Path, known: store.Entry | None, tensors: Mapping[str, Tensor]) -> tuple[Difference, ...]:
+    """The new tensors against the old ones, where those can be read."""
+    try:
+        return tuple(tree_differences(tensors, store.read_capture(home, known))) if known else ()
+    except store.CapturesError:
+        return ()

@@ -1,0 +1,292 @@
+"""The battery against its captures: byte for byte where they were blessed, within a bound elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.engine.errors import InvalidInput
+from harness.parity.baselines import platform, store
+from harness.parity.battery.player import Played
+from harness.parity.battery.scenarios import SCENARIOS, Scenario, play
+from harness.parity.compare import compare_trees, max_abs
+
+CAPTURES = platform.ROOT / "captures"
+EPS = torch.finfo(torch.float32).eps
+
+Play = Callable[[Scenario], Played]
+
+
+class Verdict(StrEnum):
+    """What a check found out about one scenario; only `exact` and `tolerance` pass.
+
+    `outside_profile` neither passes nor fails: an engine from a file does not take what the scenario runs.
+    """
+
+    EXACT = "exact"
+    TOLERANCE = "tolerance"
+    MOVED = "moved"
+    MISSING = "missing"
+    ORPHAN = "orphan"
+    CORRUPT = "corrupt"
+    DIGEST_DIFFERS = "digest_differs"
+    NOT_GATED = "not_gated"
+    OUTSIDE_PROFILE = "outside_profile"
+
+    @property
+    def passes(self) -> bool:
+        """Whether this verdict lets a check succeed."""
+        return self in (Verdict.EXACT, Verdict.TOLERANCE)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One scenario's verdict.
+
+    Attributes:
+        name: the scenario's, or the file's where it belongs to none.
+        verdict: see `Verdict`.
+        max_abs: largest |Δ| over its tensors; None where nothing finite was compared.
+        bound: what it had to stay within, 0.0 where bytes had to match; None where nothing was compared.
+        detail: what differs and where, in words.
+    """
+
+    name: str
+    verdict: Verdict
+    max_abs: float | None = None
+    bound: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole check.
+
+    Attributes:
+        results: one a scenario, then one a stray capture.
+        platform: this platform's name.
+        compared_with: the platform whose captures were compared.
+        differs: fields of the fingerprint that differ from the manifest's; empty on the platform that blessed them.
+        fingerprint: this platform's.
+    """
+
+    results: tuple[Result, ...]
+    platform: str
+    compared_with: str
+    differs: tuple[str, ...] = ()
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def compared(self) -> bool:
+        """True: a scenario that could not be compared has a verdict that says so, and fails."""
+        return True
+
+    @property
+    def passes(self) -> bool:
+        """Whether something was compared and every verdict passes."""
+        return bool(self.results) and all(result.verdict.passes for result in self.results)
+
+    def summary(self) -> str:
+        """The verdicts counted, and which of the two comparisons it was, in one line."""
+        counts = Counter(result.verdict for result in self.results)
+        counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
+        return f"{len(self.results)} scenario{'s'[: len(self.results) != 1]}: {counted} ({self._where()})"
+
+    def document(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        return {
+            "scenarios": [asdict(result) for result in self.results],
+            "platform": {
+                "name": self.platform,
+                "compared_with": self.compared_with,
+                "blessed_here": not self.differs,
+                "differs": list(self.differs),
+                "fingerprint": dict(self.fingerprint),
+            },
+        }
+
+    def _where(self) -> str:
+        if not self.differs:
+            return f"{self.platform}, the platform that blessed them"
+        if self.platform == self.compared_with:
+            return (
+                f"{self.platform}, differs in {', '.join(self.differs)} from where they were blessed: within the bound"
+            )
+        return f"{self.platform}, within the bound of the captures of {self.compared_with}"
+
+
+def check(
+    scenarios: Mapping[str, Scenario] = SCENARIOS,
+    play: Play = play,
+    captures: Path = CAPTURES,
+    only: Sequence[str] = (),
+    advance: Callable[[str], None] = lambda _name: None,
+) -> Report:
+    """Replay the battery with one thread and compare it with its captures.
+
+    Args:
+        scenarios: the battery, by name.
+        play: runs one of them.
+        captures: the folder that holds one folder a platform.
+        only: names to check, and nothing else; empty checks everything, stray files too.
+        advance: called with the name of each scenario before it is played.
+
+    Raises:
+        NoCaptures: neither this platform nor the reference platform has captures.
+        NoReferencePlatform: this platform has no captures, and no reference platform is named.
+        InvalidInput: `only` names no scenario of the battery, or the battery is empty.
+    """
+    chosen = select(scenarios, only)
+    folder = folder_for(captures)
+    with platform.one_thread():
+        here = platform.fingerprint()
+        try:
+            manifest = store.read_manifest(folder)
+        except store.CapturesError as error:
+            unreadable = tuple(Result(name, _verdict(error), detail=str(error)) for name in chosen)
+            return Report(unreadable, platform.name(), folder.parent.name, ("manifest",), here)
+        differs = differing(here, manifest.fingerprint)
+        results = []
+        for name, scenario in chosen.items():
+            if advance is not None:
+                advance(name)
+            results.append(_result(scenario, name, play, folder, manifest, exact=not differs))
+    if not only:
+        results += _strays(folder, manifest, scenarios)
+    return Report(tuple(results), platform.name(), folder.parent.name, differs, here)
+
+
+def select(scenarios: Mapping[str, Scenario], only: Sequence[str]) -> dict[str, Scenario]:
+    """The scenarios that `only` names, or all of them where it is empty.
+
+    Raises:
+        InvalidInput: a name is unknown, or there is no scenario at all.
+    """
+    unknown = [name for name in only if name not in scenarios]
+    if unknown:
+        raise InvalidInput("only", ", ".join(unknown), f"some of {', '.join(scenarios)}")
+    if not scenarios:
+        raise InvalidInput("scenarios", "none", "at least one")
+    return {name: scenario for name, scenario in scenarios.items() if not only or name in only}
+
+
+def folder_for(captures: Path) -> Path:
+    """This platform's folder of captures where there is one, else the reference platform's.
+
+    Raises:
+        NoCaptures: there is neither.
+    """
+    own = captures / platform.name() / "scenarios"
+    if own.is_dir():
+        return own
+    if not captures.is_dir():
+        raise store.NoCaptures(f"{captures}: no such folder of captures")
+    reference = captures / platform.reference_platform() / "scenarios"
+    if not reference.is_dir():
+        raise store.NoCaptures(f"{own}: no captures, nor in {reference}")
+    return reference
+
+
+def differing(here: Mapping[str, str], there: Mapping[str, str]) -> tuple[str, ...]:
+    """The fields in which two fingerprints differ, sorted."""
+    return tuple(sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key)))
+
+
+def tolerance(actual: Tensor, expected: Tensor) -> tuple[float, float]:
+    """`max |Δ|` and the unit it is measured in, eps * rms of `expected`, a complex one's parts; as float64."""
+    parts = torch.view_as_real(expected.resolve_conj()) if expected.is_complex() else expected
+    rms = float(parts.double().square().mean().sqrt()) if expected.numel() else 0.0
+    return max_abs(actual, expected), EPS * rms
+
+
+def distance(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float | None:
+    """Largest |Δ| over all tensors; None where names, dtypes or shapes differ or it is not finite."""
+    alike = actual.keys() == expected.keys() and all(
+        actual[name].dtype == expected[name].dtype and actual[name].shape == expected[name].shape for name in actual
+    )
+    largest = max((max_abs(actual[name], expected[name]) for name in actual), default=0.0) if alike else math.inf
+    return largest if math.isfinite(largest) else None
+
+
+def within_bound(name: str, actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], k: float) -> Result:
+    """`exact`, `tolerance` or `moved`, by `max |Δ| <= k * eps * rms(expected)` for every tensor; eps is float32's.
+
+    Tick digests are no part of it: where the finished bits may differ, the states' may.
+    """
+    differences = compare_trees(actual, expected)
+    if not differences:
+        return Result(name, Verdict.EXACT, 0.0, 0.0)
+    if distance(actual, expected) is None:
+        return Result(name, Verdict.MOVED, detail="; ".join(map(str, differences)))
+    measured = {each.name: tolerance(actual[each.name], expected[each.name]) for each in differences}
+    # The tensor that is furthest out of its own bound speaks for the scenario.
+    worst = max(measured, key=lambda each: measured[each][0] - k * measured[each][1])
+    moved, unit = measured[worst]
+    if moved <= k * unit:
+        return Result(name, Verdict.TOLERANCE, moved, k * unit, f"{worst}: max |Δ| {moved:.3g} <= {k * unit:.3g}")
+    detail = "; ".join([f"{worst}: max |Δ| {moved:.3g} > {k * unit:.3g}", *map(str, differences)])
+    return Result(name, Verdict.MOVED, moved, k * unit, detail)
+
+
+def _result(
+    scenario: Scenario, name: str, play: Play, folder: Path, manifest: store.Manifest, *, exact: bool
+) -> Result:
+    expected = manifest.scenarios.get(name)
+    if expected is None:
+        return Result(name, Verdict.MISSING, detail=f"{folder / store.file_name(name)}: never blessed")
+    try:
+        tensors = store.read_capture(folder, expected)
+    except store.CapturesError as error:
+        return Result(name, _verdict(error), detail=str(error))
+    played = play(scenario)
+    if exact:
+        return _byte_for_byte(name, played, tensors, expected)
+    return within_bound(name, played.finished, tensors, expected.k)
+
+
+def _byte_for_byte(name: str, played: Played, tensors: Mapping[str, Tensor], expected: store.Entry) -> Result:
+    differences = compare_trees(played.finished, tensors)
+    tick = _first_tick(played.ticks, expected.ticks)
+    if differences:
+        detail = "; ".join([f"first tick that moved: {tick or 'none'}", *map(str, differences)])
+        return Result(name, Verdict.MOVED, distance(played.finished, tensors), 0.0, detail)
+    if tick:
+        detail = f"finished tensors are identical, states are not; first tick that moved: {tick}"
+        return Result(name, Verdict.DIGEST_DIFFERS, 0.0, 0.0, detail)
+    return Result(name, Verdict.EXACT, 0.0, 0.0)
+
+
+def _first_tick(now: Sequence[str], blessed: Sequence[str]) -> str:
+    """The first tick, counted from 1, whose state differs; a tick that only one side has differs. Empty if none."""
+    for tick, (got, expected) in enumerate(zip(now, blessed, strict=False), start=1):
+        if got != expected:
+            return f"{tick} of {len(blessed)}"
+    if len(now) != len(blessed):
+        return f"{min(len(now), len(blessed)) + 1}, after {len(now)} ticks where {len(blessed)} were blessed"
+    return ""
+
+
+def _strays(folder: Path, manifest: store.Manifest, scenarios: Mapping[str, Scenario]) -> list[Result]:
+    """Captures of scenarios that the battery no longer has, and files that the manifest does not know."""
+    found = [
+        Result(name, Verdict.ORPHAN, detail=f"{folder / entry.file}: blessed, but no scenario of the battery")
+        for name, entry in sorted(manifest.scenarios.items())
+        if name not in scenarios
+    ]
+    known = {store.MANIFEST, *(entry.file for entry in manifest.scenarios.values())}
+    for path in sorted(folder.iterdir()):
+        if path.name not in known:
+            found.append(Result(path.name, Verdict.ORPHAN, detail=f"{path}: not in the manifest"))
+    return found
+
+
+def _verdict(error: store.CapturesError) -> Verdict:
+    return Verdict.MISSING if isinstance(error, store.CaptureMissing) else Verdict.CORRUPT

@@ -1,0 +1,300 @@
+"""What executors were seen to guarantee on this platform, recorded: `captures/<platform>/contract.json`.
+
+A property that the contract records and that does not hold any more is lost, and that is a failure. One that holds
+where the contract says it does not is gained: to be recorded, so that it can be lost again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.parity.baselines import platform, store
+from harness.parity.baselines.bless import BlessRefused, refuse_unless_explicit
+from harness.parity.baselines.captures import CAPTURES, differing
+from harness.parity.proofs.invariance import Held, Property, Subject, measure
+from harness.registry import AFFINE, Kind
+
+CONTRACT = "contract.json"
+
+Rows = dict[str, list[int]]
+"""Numbers of rows by property."""
+
+
+class Standing(StrEnum):
+    """How what was measured stands to what is recorded; `kept` and `gained` pass."""
+
+    KEPT = "kept"
+    GAINED = "gained"
+    LOST = "lost"
+    MISSING = "missing"
+    NOT_GATED = "not_gated"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the contract says of one subject.
+
+    Attributes:
+        holds: the numbers of rows at which each property held.
+        fails: those at which it did not.
+        reason: why it was recorded.
+    """
+
+    holds: Rows
+    fails: Rows
+    reason: str
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A platform's contract: where it was measured, and an `Entry` for each subject by name."""
+
+    fingerprint: Mapping[str, str]
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one subject's measurement found out.
+
+    Attributes:
+        subject: its name.
+        holds: as of `Entry`, measured now.
+        fails: likewise.
+        standing: against the contract.
+        detail: what was lost or gained, in words.
+    """
+
+    subject: str
+    holds: Rows
+    fails: Rows
+    standing: Standing
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A whole probe.
+
+    Attributes:
+        findings: one a subject.
+        platform: this platform's name.
+        differs: fields of the fingerprint in which this machine differs from where the contract was measured.
+        fingerprint: this platform's.
+    """
+
+    findings: tuple[Finding, ...]
+    platform: str
+    differs: tuple[str, ...]
+    fingerprint: Mapping[str, str]
+
+    @property
+    def lost(self) -> bool:
+        """Whether a recorded property does not hold any more."""
+        return any(finding.standing is Standing.LOST for finding in self.findings)
+
+    @property
+    def gated(self) -> bool:
+        """Whether everything was compared with a contract of this very platform."""
+        standings = {finding.standing for finding in self.findings}
+        return bool(self.findings) and not standings & {Standing.MISSING, Standing.NOT_GATED}
+
+    def summary(self) -> str:
+        """The findings counted, in one line."""
+        counts = [f"{sum(f.standing is s for f in self.findings)} {s}" for s in Standing]
+        counted = ", ".join(count for count in counts if not count.startswith("0 "))
+        where = f", which differs in {', '.join(self.differs)} from where it was measured" if self.differs else ""
+        return f"{len(self.findings)} subjects: {counted} (contract of {self.platform}{where})"
+
+    def document(self) -> dict[str, Any]:
+        """The findings as plain JSON values."""
+        where = {"name": self.platform, "differs": list(self.differs), "fingerprint": dict(self.fingerprint)}
+        summary = {"lost": self.lost, "gated": self.gated, "text": self.summary()}
+        return {"findings": [asdict(finding) for finding in self.findings], "platform": where, "summary": summary}
+
+
+def declared(
+    decoders: Sequence[str] = (AFFINE, "tiny"),
+    executors: Sequence[str] = (Kind.EAGER, Kind.STATIC),
+    dtypes: Sequence[str] = ("float32",),
+    frames: Sequence[int] = (16, 75),
+    *,
+    max_rows: int = 8,
+    device: str = "cpu",
+    engine: Path | None = None,
+) -> list[Subject]:
+    """Every combination, each with free and with pinned rows; by default what a CPU's contract covers."""
+    return [
+        Subject(decoder, executor, dtype, length, pin_rows, max_rows, device, engine)
+        for decoder in decoders
+        for executor in executors
+        for dtype in dtypes
+        for length in frames
+        for pin_rows in (None, max_rows)
+    ]
+
+
+def probe(
+    subjects: Sequence[Subject], captures: Path = CAPTURES, advance: Callable[[str], None] = lambda _name: None
+) -> Findings:
+    """Measure, and compare with the platform's contract where there is one.
+
+    Args:
+        subjects: what to measure, all on one device.
+        captures: the folder that holds one folder a platform.
+        advance: called with the name of each subject before it is measured.
+
+    Raises:
+        CapturesError: the contract is there and cannot be used.
+    """
+    device = subjects[0].device
+    with platform.one_thread():
+        here = fingerprint(device)
+        known = read(captures, device)
+        differs = () if known is None else differing(here, known.fingerprint)
+        findings = []
+        for subject in subjects:
+            advance(subject.name)
+            held = measured(subject)
+            expected = None if known is None else known.entries.get(subject.name)
+            findings.append(_finding(subject.name, held, expected, gated=not differs))
+    return Findings(tuple(findings), platform.name(device), differs, here)
+
+
+def record(
+    reason: str,
+    subjects: Sequence[Subject],
+    captures: Path = CAPTURES,
+    advance: Callable[[str], None] = lambda _name: None,
+) -> Findings:
+    """Make what is measured the platform's contract: the entries of `subjects`, and no other, are written anew.
+
+    Returns:
+        What was measured, against the contract as it was before.
+
+    Raises:
+        BlessRefused: under continuous integration, without a reason, with uncommitted captures or no checkout, where
+            a second measurement says something else, or where it would mix the contracts of two machines.
+    """
+    refuse_unless_explicit(reason, captures)
+    device = subjects[0].device
+    found = probe(subjects, captures, advance)
+    known = read(captures, device)
+    kept = {} if known is None else dict(known.entries)
+    if found.differs and set(kept) - {subject.name for subject in subjects}:
+        raise BlessRefused(f"it would mix contracts of two machines, which differ in {', '.join(found.differs)}")
+    with platform.one_thread():
+        for subject, finding in zip(subjects, found.findings, strict=True):
+            advance(subject.name)
+            if _rows(measured(subject)) != (finding.holds, finding.fails):
+                raise BlessRefused(f"{subject.name} is not reproducible: measured again, other properties hold")
+            kept[subject.name] = Entry(finding.holds, finding.fails, reason)
+    document = {"fingerprint": found.fingerprint, "subjects": {n: _written(e) for n, e in sorted(kept.items())}}
+    store.write_document(path(captures, device), document)
+    return found
+
+
+def read(captures: Path = CAPTURES, device: str = "cpu") -> Contract | None:
+    """The contract of the platform that `device` is; None where it has none.
+
+    Raises:
+        CapturesError: it is there and cannot be used.
+    """
+    file = path(captures, device)
+    if not file.is_file():
+        return None
+    document = store.read_document(file)
+    try:
+        entries = {name: _parsed(raw) for name, raw in document["subjects"].items()}
+        return Contract(document["fingerprint"], entries)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise store.ManifestAltered(f"{file}: altered, not a contract ({error!r})") from error
+
+
+def path(captures: Path, device: str = "cpu") -> Path:
+    """Where the contract of the platform that `device` is is kept."""
+    return captures / platform.name(device) / CONTRACT
+
+
+def fingerprint(device: str = "cpu") -> dict[str, str]:
+    """What decides the bits on `device`, whatever the executor and the dtype: each subject has its own."""
+    if torch.device(device).type == "cuda":
+        return platform.gpu_fingerprint(device)
+    return {name: value for name, value in platform.fingerprint().items() if name not in ("executor", "dtype")}
+
+
+def measured(subject: Subject) -> Held:
+    """Every property of one subject."""
+    executor, rows = subject.make()
+    try:
+        return measure(executor, rows)
+    finally:
+        executor.close()
+
+
+def compare(held: Held, expected: Entry) -> tuple[list[str], list[str]]:
+    """What was lost and what was gained, in words. A recorded number of rows that was not measured is lost."""
+    holds, fails = _rows(held)
+    return list(_missing(expected.holds, holds)), list(_missing(expected.fails, fails))
+
+
+def ranges(rows: Sequence[int]) -> str:
+    """Numbers in ascending order, runs of them as ranges: `1-2, 4`; empty where there are none."""
+    starts = [row for row in rows if row - 1 not in rows]
+    ends = [row for row in rows if row + 1 not in rows]
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
+
+
+def numbers(text: str) -> list[int]:
+    """The numbers that `ranges` wrote.
+
+    Raises:
+        ValueError: it did not write this.
+    """
+    bounds = [[int(bound) for bound in part.split("-")] for part in text.split(",") if text.strip()]
+    return [row for bound in bounds for row in range(bound[0], bound[-1] + 1)]
+
+
+def _written(entry: Entry) -> dict[str, Any]:
+    split = {"holds": entry.holds, "fails": entry.fails}
+    return {
+        "reason": entry.reason,
+        **{name: {asked: ranges(rows) for asked, rows in part.items()} for name, part in split.items()},
+    }
+
+
+def _parsed(raw: Mapping[str, Any]) -> Entry:
+    holds, fails = ({asked: numbers(text) for asked, text in raw[name].items()} for name in ("holds", "fails"))
+    return Entry(holds, fails, raw["reason"])
+
+
+def _missing(recorded: Rows, now: Rows) -> Iterator[str]:
+    for name, counts in recorded.items():
+        gone = sorted(set(counts) - set(now.get(name, [])))
+        if gone:
+            yield f"{name} at {ranges(gone)} rows"
+
+
+def _rows(held: Held) -> tuple[Rows, Rows]:
+    """The numbers of rows at which each property holds, and at which it does not."""
+    split = {truth: {asked.value: [n for n, v in held[asked].items() if v is truth] for asked in Property}
+             for truth in (True, False)}  # fmt: skip
+    return split[True], split[False]
+
+
+def _finding(name: str, held: Held, expected: Entry | None, *, gated: bool) -> Finding:
+    holds, fails = _rows(held)
+    if expected is None:
+        return Finding(name, holds, fails, Standing.MISSING)
+    lost, gained = compare(held, expected)
+    if not gated:
+        return Finding(name, holds, fails, Standing.NOT_GATED, "; ".join(f"not {words}" for words in lost))
+    if lost:
+        return Finding(name, holds, fails, Standing.LOST, "; ".join(lost))
+    return Finding(name, holds, fails, Standing.GAINED if gained else Standing.KEPT, "; ".join(gained))

@@ -1,0 +1,175 @@
+"""Bit patterns of tensors: views as integers, distances between them, copies and digests.
+
+Every function takes a tensor of any strides and device, and refuses one whose bytes are not plain memory of a known
+dtype. A complex tensor is read as its real and imaginary parts, `[*shape, 2]`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from harness.engine.errors import InvalidInput
+
+FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
+FLOATS |= {torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz}
+_READABLE = FLOATS | {torch.bool, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16}
+_READABLE |= {torch.uint32, torch.uint64, torch.complex32, torch.complex64, torch.complex128}
+# torch's unsigned types wider than a byte lack most operators, so the view is signed there and unsigned in NumPy.
+WORDS: Mapping[int, torch.dtype] = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+Array = npt.NDArray[Any]
+
+
+class NotComparable(TypeError):
+    """A tensor whose bytes are not there to be read: meta, sparse, quantized, nested, wrapped, of an unknown dtype."""
+
+
+def copied(tensor: Tensor, name: str = "tensor") -> Tensor:
+    """A copy on the CPU that no later write to `tensor` changes, with dtype, shape and values as they are now.
+
+    Raises:
+        NotComparable: as for `difference`.
+    """
+    return _plain(tensor, name).clone(memory_format=torch.contiguous_format)
+
+
+def digest(tensor: Tensor) -> str:
+    """SHA-256 in hexadecimal over dtype, shape and row-major little-endian bytes: the same where `difference` is None.
+
+    Raises:
+        NotComparable: as for `difference`, and for what is not a tensor.
+    """
+    hasher = hashlib.sha256()
+    _feed(hasher, tensor, "tensor")
+    return hasher.hexdigest()
+
+
+def digest_tree(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over a flat mapping: how many tensors, then name, dtype, shape and bytes of each, sorted by name.
+
+    An empty mapping has a digest too; agreement of two of those says nothing.
+
+    Raises:
+        InvalidInput: a name is not a string.
+        NotComparable: as for `digest`; nested mappings are not followed.
+    """
+    if not all(isinstance(name, str) for name in tensors):
+        raise InvalidInput("tensors", f"the names {list(tensors)}", "strings as names")
+    hasher = hashlib.sha256(_framed(str(len(tensors)).encode()))
+    for name in sorted(tensors):
+        hasher.update(_framed(name.encode()))
+        _feed(hasher, tensors[name], name)
+    return hasher.hexdigest()
+
+
+def parts(tensor: Tensor, name: str) -> Tensor:
+    """The elements on the CPU, whatever their strides; `[*shape, 2]` real and imaginary parts if complex."""
+    plain = _plain(tensor, name)
+    return torch.view_as_real(plain) if plain.is_complex() else plain
+
+
+def words(parts: Tensor) -> Array:
+    """The bit patterns as unsigned integers of the element's size."""
+    size = parts.dtype.itemsize
+    return np.asarray(parts.view(WORDS[size])).view(f"u{size}")
+
+
+def moved_bits(got: Tensor, expected: Tensor) -> Array:
+    """Where two tensors' parts have other bits: an array of the parts' shape, also without dimensions."""
+    return np.asarray(words(got) != words(expected))
+
+
+def values_of(parts: Tensor) -> Array:
+    """The values as they are, or as float32, which loses nothing, where NumPy has no such dtype."""
+    foreign = parts.dtype in FLOATS and parts.dtype not in (torch.float64, torch.float32, torch.float16)
+    return np.asarray(parts.to(torch.float32) if foreign else parts)
+
+
+def distances(got: Array, expected: Array) -> Array:
+    """Absolute distances as float64, NaN where a NaN takes part; integers are subtracted as integers first."""
+    if got.dtype.kind == "f":
+        # Two values at opposite ends of float64 overflow, and that is the answer; so is a NaN.
+        with np.errstate(over="ignore", invalid="ignore"):
+            apart: Array = np.abs(got.astype(np.float64) - expected.astype(np.float64))
+        return apart
+    wide = np.uint64 if got.dtype.kind == "u" else np.int64
+    a, b = got.astype(wide), expected.astype(wide)
+    # The distance of two int64 can need 64 bits without a sign: the subtraction wraps to just that.
+    gap: Array = np.maximum(a, b) - np.minimum(a, b)
+    return gap.view(np.uint64).astype(np.float64)
+
+
+def split(words: Array) -> tuple[Array, Array]:
+    """Sign-and-magnitude words taken apart: the magnitudes as uint64, and where the sign is negative."""
+    sign = words.dtype.type(1 << (8 * words.dtype.itemsize - 1))
+    return (words & ~sign).astype(np.uint64), (words & sign) != 0
+
+
+def ulps(got: Array, expected: Array) -> Array:
+    """Distances in ULP between words without NaNs, as uint64: float64's do not fit int64."""
+    (a, a_negative), (b, b_negative) = split(got), split(expected)
+    return np.where(a_negative != b_negative, a + b, np.maximum(a, b) - np.minimum(a, b))
+
+
+def element(values: Array, index: tuple[int, ...]) -> object:
+    """One element as a Python number; `values` has a trailing axis of 2 beyond `index` when complex."""
+    found = values[index]
+    return complex(*found.tolist()) if np.ndim(found) else found.item()
+
+
+def hexadecimal(words: Array, index: tuple[int, ...]) -> str:
+    """One element's bit pattern, zero-padded to its size."""
+    return ",".join(f"0x{int(word):0{2 * words.dtype.itemsize}x}" for word in np.atleast_1d(words[index]))
+
+
+def summary(value: object) -> str:
+    """A one-line description that reads no element."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} tensor of shape {list(value.shape)}"
+    if isinstance(value, Mapping | Sequence) and not isinstance(value, str | bytes):
+        return f"{type(value).__name__} of {len(value)}"
+    return type(value).__name__
+
+
+def _plain(tensor: Tensor, name: str) -> Tensor:
+    """The elements on the CPU, whatever their strides."""
+    _refuse_unreadable(tensor, name)
+    # Conjugation and negation can be pending flags on a view: the bytes are right only once they are applied.
+    return tensor.detach().resolve_conj().resolve_neg().cpu()
+
+
+def _refuse_unreadable(tensor: Tensor, name: str) -> None:
+    """Raise `NotComparable` unless the tensor's bytes are plain memory of a known dtype."""
+    reason = ""
+    if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        reason = f"a wrapper, {type(tensor).__name__}, whose own bytes are not its values"
+    elif tensor.is_meta:
+        reason = "on the meta device and has no bytes"
+    elif tensor.is_quantized:
+        reason = "quantized: its scale is not in its bytes"
+    elif tensor.is_nested or tensor.layout != torch.strided:
+        reason = f"not one dense block (layout {tensor.layout})"
+    elif tensor.dtype not in _READABLE:
+        reason = f"of dtype {tensor.dtype}, which has no rule here"
+    if reason:
+        raise NotComparable(f"{name} cannot be compared: it is {reason}")
+
+
+def _framed(field: bytes) -> bytes:
+    return len(field).to_bytes(8, "big") + field
+
+
+def _feed(hasher: hashlib._Hash, tensor: object, name: str) -> None:
+    """Hash dtype, shape and bytes, each with its length before it, so that no field can pass for part of another."""
+    if not isinstance(tensor, Tensor):
+        raise NotComparable(f"{name} has no digest: it is no tensor but {summary(tensor)}")
+    found = words(parts(tensor, name))
+    hasher.update(_framed(str(tensor.dtype).encode()) + _framed(str(tuple(tensor.shape)).encode()))
+    hasher.update(_framed(found.astype(found.dtype.newbyteorder("<"), copy=False).tobytes()))

@@ -1,0 +1,390 @@
+"""Two pipelines fed the same events and compared byte for byte at every tick.
+
+What is compared: every tensor that a tick makes, stage by stage; every slot's state (latent, guidance average, kept
+negative velocity); what the tick finished; and the host facts around them (who is where, at which step, what a
+submission displaced). Latents that were handed out are compared again after every later tick. Where the two part, the
+first tick, slot and stage that differ are named, and not just the consequences.
+
+State that is not finite is refused: NaN is the same as NaN, whatever made it. So is a run that compared nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from enum import StrEnum
+from types import TracebackType
+from typing import TypeAlias, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from harness import registry
+from harness.engine.config import DCW, PipelineConfig, Switches
+from harness.engine.curve import CurveLike
+from harness.engine.decoders import Decoder
+from harness.engine.errors import InvalidInput
+from harness.engine.execute import Observer, Stage
+from harness.engine.executors import Executor
+from harness.engine.geometry import LENGTH_MULTIPLE
+from harness.engine.pipeline import StreamPipeline
+from harness.engine.request import Request
+from harness.engine.results import Finished, Stats, Submission
+from harness.engine.slot import Slot
+from harness.parity.baselines import platform
+from harness.parity.battery.scripts import Script
+from harness.parity.compare import NothingCompared, compare_trees, identical
+
+T = TypeVar("T")
+
+SWITCHES = tuple(field.name for field in fields(Switches))
+"""The names of the tick's optimizations."""
+
+HOST = "host"
+"""In place of a stage: what differs is no tensor of a tick."""
+
+Seen: TypeAlias = "dict[Stage, dict[int, dict[str, Tensor]]]"
+"""Copies of what a tick made: by stage, place in the ring, name."""
+
+_ACTED: dict[str, Callable[[Stats, Stats], bool]] = {
+    "fused_cfg": lambda on, off: on.decoder_runs < off.decoder_runs,
+    "cached_conditioning": lambda on, off: on.conditioning.hits > off.conditioning.hits,
+    "integrator": lambda on, _off: on.euler_steps > 0,
+    "host_gates": lambda on, _off: on.gates > 0,
+    "joined_stream": lambda on, _off: on.joins > 0,
+}
+
+
+class Parted(AssertionError):
+    """Two pipelines that were fed the same events are not the same.
+
+    Attributes:
+        tick: the first tick that differs, from 0; a submission counts to the tick that would follow it.
+        slot: the first place in the ring where it differs; None for what belongs to no slot.
+        stage: the first stage of it that differs, or `HOST`.
+        detail: what differs there.
+        repro: what to run to see it again.
+    """
+
+    def __init__(self, who: str, tick: int, slot: int | None, stage: str, detail: str, repro: str) -> None:
+        """Say where `who` part."""
+        where = f"tick {tick}, " + ("" if slot is None else f"slot {slot}, ") + f"stage {stage}"
+        super().__init__(f"{who} part at {where}:\n  {detail}\nrepro:\n{repro}")
+        self.tick, self.slot, self.stage, self.detail, self.repro = tick, slot, stage, detail, repro
+
+
+def one_apart(config: PipelineConfig, switch: str) -> tuple[PipelineConfig, PipelineConfig]:
+    """`config` with one switch on, and with it off; the other switches are `config`'s.
+
+    Raises:
+        InvalidInput: no such switch.
+    """
+    if switch not in SWITCHES:
+        raise InvalidInput("switch", repr(switch), "one of " + ", ".join(map(repr, SWITCHES)))
+    held = config.switches
+    return replace(config, switches=held.turned_on(switch)), replace(config, switches=held.turned_off(switch))
+
+
+def acted(switch: str, on: Stats, off: Stats) -> bool:
+    """Whether a switch made the two pipelines do anything in another way, so that their equality says something."""
+    return _ACTED[switch](on, off)
+
+
+def run(
+    script: Script,
+    switch: str,
+    decoder: str | Decoder = registry.AFFINE,
+    executor: registry.Kind | str | Callable[[], Executor] = registry.Kind.EAGER,
+    *,
+    others: Switches | None = None,
+    max_rows: int = 8,
+    pin_rows: int | None = None,
+    device: str = "cpu",
+) -> Lockstep:
+    """Play a script on two pipelines one switch apart, and close them; what is left can still be asked for its stats.
+
+    On the CPU it runs with one thread.
+
+    Args:
+        script: what happens.
+        switch: the one that is on in the first pipeline and off in the second.
+        decoder: the model that both use, or its name; see `registry.decoder`.
+        executor: the kind that each of them gets one of, or what makes one, which then needs no decoder from here.
+        others: how the other switches stand in both; None is all on.
+        max_rows: of the executors.
+        pin_rows: of the executors.
+        device: where everything is.
+
+    Raises:
+        Parted: they are not the same at some tick.
+        NothingCompared: no tick made a tensor.
+        InvalidInput: no such switch, one executor for both, or what the script asks for is refused, by both alike.
+    """
+    others = others or Switches()
+    on, off = one_apart(script.config(others), switch)
+    first, second = _two_executors(script, decoder, executor, max_rows, pin_rows, device)
+    asked = str(executor) if isinstance(executor, str) else executor
+    options = f"others=Switches({_arguments(others)}), {max_rows=}, {pin_rows=}, {device=}"
+    repro = (
+        "from harness.engine import Switches\nfrom harness.parity.proofs.lockstep import run\n"
+        "from harness.parity.battery.scripts import *\n"
+        f"run({script!r}, {switch!r}, {decoder!r}, {asked!r}, {options})"
+    )
+    names = (f"{switch} on", "off")
+    with platform.one_thread(), Lockstep((first, on), (second, off), names, repro) as lockstep:
+        script.play(lockstep, device)
+    if not lockstep.compared:
+        raise NothingCompared(f"no tick of the script made a tensor: {script!r}")
+    return lockstep
+
+
+def _two_executors(
+    script: Script,
+    decoder: str | Decoder,
+    executor: registry.Kind | str | Callable[[], Executor],
+    max_rows: int,
+    pin_rows: int | None,
+    device: str,
+) -> tuple[Executor, Executor]:
+    if isinstance(executor, str):
+        engine = None
+        if isinstance(decoder, str):
+            tokens = script.encoder_length or LENGTH_MULTIPLE
+            engine = registry.engine_for(executor, decoder, encoder_dim=script.encoder_dim, tokens=tokens)
+            decoder = registry.decoder(decoder, encoder_dim=script.encoder_dim, device=device)
+        first, second = (registry.executor(executor, decoder, max_rows, pin_rows, device, engine) for _ in range(2))
+        return first, second
+    made = executor(), executor()
+    if made[0] is made[1]:
+        raise InvalidInput("executor", "one executor for both pipelines", "a new one at every call")
+    return made
+
+
+class Lockstep:
+    """Drives two pipelines as if they were one, and raises where they are not the same.
+
+    Args:
+        first: executor and configuration of the first pipeline; its results are handed out.
+        second: of the second.
+        names: what the two are called in a report.
+        repro: what to run to see a difference again.
+
+    Attributes:
+        first: the first pipeline.
+        second: the second.
+        finished: all that finished.
+        compared: how many tensors were compared.
+        overlapping: how many ticks left slots at two steps or more.
+    """
+
+    def __init__(
+        self,
+        first: tuple[Executor, PipelineConfig],
+        second: tuple[Executor, PipelineConfig],
+        names: tuple[str, str] = ("first", "second"),
+        repro: str = "feed two pipelines the same events again",
+    ) -> None:
+        """See the class."""
+        self._seen: tuple[Seen, Seen] = ({}, {})
+        self.first, self.second = (
+            StreamPipeline(executor, config, observe=_recorder(seen))
+            for (executor, config), seen in zip((first, second), self._seen, strict=True)
+        )
+        self.finished: list[Finished] = []
+        self.compared = 0
+        self.overlapping = 0
+        self._handed_out: list[tuple[int, Tensor, Tensor]] = []
+        self._inputs: dict[str, Tensor] = {}
+        self._ticking = 0
+        self._who = " and ".join(names)
+        self._repro = repro
+
+    # What a caller asks and tells, as of a StreamPipeline.
+
+    @property
+    def slots(self) -> tuple[Slot | None, ...]:
+        """The first pipeline's ring."""
+        return self.first.slots
+
+    def stats(self) -> Stats:
+        """The first pipeline's."""
+        return self.first.stats()
+
+    def submit(self, request: Request) -> Submission:
+        """Submit to both."""
+        self._inputs.update(_inputs(f"request {self.stats().submitted}", request))
+        first, second = self._both(lambda pipeline: pipeline.submit(request))
+        self._agree({(None, name): fact for name, fact in vars(first).items()},
+                    {(None, name): fact for name, fact in vars(second).items()})  # fmt: skip
+        return first
+
+    def tick(self) -> list[Finished]:
+        """Run one tick of both and compare everything."""
+        for seen in self._seen:
+            seen.clear()
+        first, second = self._both(lambda pipeline: pipeline.tick())
+        self._agree(_facts(self.first, first), _facts(self.second, second))
+        self._compare_stages()
+        self._compare_what_is_left(first, second)
+        self._compare_what_was_handed_out(first)
+        self.overlapping += len({slot.step for slot in self.slots if slot is not None}) > 1
+        self.finished += first
+        return first
+
+    def drain(self) -> list[Finished]:
+        """Tick until nothing is queued or in flight."""
+        finished: list[Finished] = []
+        while self.stats().queued or self.stats().in_flight:
+            finished += self.tick()
+        return finished
+
+    def set_shared_curve(self, name: str, value: CurveLike | None) -> None:
+        """Set it on both."""
+        self._both(lambda pipeline: pipeline.set_shared_curve(name, value))
+
+    def set_channel_gain(self, gain: Tensor | None) -> None:
+        """Set it on both."""
+        self._both(lambda pipeline: pipeline.set_channel_gain(gain))
+
+    def set_dcw(self, dcw: DCW | None) -> None:
+        """Set it on both."""
+        self._both(lambda pipeline: pipeline.set_dcw(dcw))
+
+    def set_depth(self, depth: int) -> None:
+        """Set it on both."""
+        self._both(lambda pipeline: pipeline.set_depth(depth))
+
+    def close(self) -> None:
+        """Close both, and the executors."""
+        for pipeline in (self.first, self.second):
+            pipeline.close()
+            pipeline.executor.close()
+
+    def __enter__(self) -> Lockstep:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close both."""
+        self.close()
+
+    # How they are compared.
+
+    def _both(self, act: Callable[[StreamPipeline], T]) -> tuple[T, T]:
+        """What `act` gives of both. What both refuse in the same words is refused; what one refuses parts them."""
+        self._ticking = self.first.stats().ticks
+        versions = self._versions()
+        first, error = _outcome(act, self.first)
+        self._agree(versions, self._versions())
+        second, other = _outcome(act, self.second)
+        self._agree(versions, self._versions())
+        self._agree({(None, "error"): _words(error)}, {(None, "error"): _words(other)})
+        if error is not None:
+            raise error
+        return cast(T, first), cast(T, second)
+
+    def _versions(self) -> dict[tuple[int | None, str], object]:
+        """How often each input was written to: one side must not read what the other has changed."""
+        counted = {name: tensor for name, tensor in self._inputs.items() if not tensor.is_inference()}
+        return {(None, f"writes to {name}"): t._version for name, t in counted.items()}  # noqa: SLF001 no public counter
+
+    def _agree(
+        self, first: Mapping[tuple[int | None, str], object], second: Mapping[tuple[int | None, str], object]
+    ) -> None:
+        """Raise `Parted` at the first host fact that differs; a fact is known by its slot and its name."""
+        for slot, name in {**first, **second}:
+            a, b = first.get((slot, name)), second.get((slot, name))
+            if a != b:
+                raise self._parted(slot, HOST, f"{name}: {a} and {b}")
+
+    def _compare_stages(self) -> None:
+        first, second = self._seen
+        for stage in Stage:
+            a, b = first.get(stage, {}), second.get(stage, {})
+            for slot in sorted(a.keys() | b.keys()):
+                self._compare(slot, stage, a.get(slot, {}), b.get(slot, {}))
+
+    def _compare_what_is_left(self, first: Sequence[Finished], second: Sequence[Finished]) -> None:
+        for index, (a, b) in enumerate(zip(self.first.slots, self.second.slots, strict=True)):
+            if a is not None and b is not None:
+                self._compare(index, Stage.COMMIT, a.state(), b.state())
+                self._refuse_not_finite(index, a.state())
+        for number, (done, other) in enumerate(zip(first, second, strict=True)):
+            self._compare(
+                None, Stage.COMMIT, {f"finished[{number}]": done.latent}, {f"finished[{number}]": other.latent}
+            )
+            self._refuse_not_finite(None, {f"finished[{number}]": done.latent})
+
+    def _compare_what_was_handed_out(self, new: Sequence[Finished]) -> None:
+        for number, latent, copy in self._handed_out:
+            name = f"latent {number}, handed out before"
+            self._compare(None, Stage.COMMIT, {name: latent}, {name: copy})
+        count = len(self._handed_out)
+        self._handed_out += [(count + number, f.latent, f.latent.clone()) for number, f in enumerate(new)]
+
+    def _compare(self, slot: int | None, stage: str, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
+        """Raise `Parted` unless both hold the same names with the same bytes."""
+        self.compared += len(first)
+        if first.keys() == second.keys() and all(identical(first[name], second[name]) for name in first):
+            return
+        raise self._parted(slot, stage, "\n  ".join(map(str, compare_trees(first, second))))
+
+    def _refuse_not_finite(self, slot: int | None, tensors: Mapping[str, Tensor]) -> None:
+        for name, tensor in tensors.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise self._parted(slot, Stage.COMMIT, f"{name} is not finite in both: their equality says nothing")
+
+    def _parted(self, slot: int | None, stage: str, detail: str) -> Parted:
+        return Parted(self._who, self._ticking, slot, stage, detail, self._repro)
+
+
+def _recorder(seen: Seen) -> Observer:
+    """An observer that keeps a copy of everything."""
+
+    def observe(stage: Stage, slot: int, name: str, tensor: Tensor) -> None:
+        seen.setdefault(stage, {}).setdefault(slot, {})[name] = tensor.clone()
+
+    return observe
+
+
+def _outcome(act: Callable[[StreamPipeline], T], pipeline: StreamPipeline) -> tuple[T | None, Exception | None]:
+    try:
+        return act(pipeline), None
+    except Exception as error:  # noqa: BLE001 - whatever it is: raised by one side alone it is a difference
+        return None, error
+
+
+def _words(error: Exception | None) -> str:
+    return "none" if error is None else f"{type(error).__name__}: {error}"
+
+
+def _facts(pipeline: StreamPipeline, finished: Sequence[Finished]) -> dict[tuple[int | None, str], object]:
+    """Everything about a pipeline after a tick that is no tensor and that no switch may change."""
+    facts: dict[tuple[int | None, str], object] = {(None, "places"): len(pipeline.slots)}
+    for index, slot in enumerate(pipeline.slots):
+        facts[index, "slot"] = None if slot is None else (slot.id, slot.admitted_at, slot.times, slot.step)
+    facts[None, "finished"] = [(f.id, f.seed, f.steps, f.denoise, f.ticks_in_flight) for f in finished]
+    stats = asdict(pipeline.stats())
+    # These are what the switches are for; how many rows run is not.
+    different = ("decoder_runs", "conditioning", "joins")
+    return {**facts, **{(None, name): stats[name] for name in stats if name not in different}}
+
+
+def _inputs(name: str, request: Request) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor that a caller gave with a request and that is not copied, by name."""
+    yield f"{name}'s context_latents", request.context_latents
+    for number, condition in enumerate((*request.conditions, *request.negatives)):
+        yield f"{name}'s condition {number}", condition.encoder_hidden_states
+    if request.source is not None:
+        yield f"{name}'s source", request.source
+    if request.x0_target is not None:
+        yield f"{name}'s x0_target", request.x0_target.latent
+    if request.latent_mask is not None:
+        yield f"{name}'s latent_mask", request.latent_mask.original
+
+
+def _arguments(switches: Switches) -> str:
+    held = asdict(switches)
+    return ", ".join(f"{name}={(str(v) if isinstance(v, StrEnum) else v)!r}" for name, v in held.items())

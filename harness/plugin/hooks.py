@@ -1,0 +1,154 @@
+"""The hooks that pytest calls: options, verdicts of tests, the verdict of a run and its summary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from harness.plugin.fixtures import EXECUTORS, FIXTURES
+from harness.plugin.ledger import COLLECTED, LEDGER, NOTES, UNASKED, Ledger, Notes
+from harness.plugin.places import captures_of, place_of, refuse_to_bless, shown
+from harness.plugin.whole import left_out
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options."""
+    group = parser.getgroup("harness", "proofs that no bit and no cost has moved (stream-harness)")
+    group.addoption(
+        "--harness-bless", metavar="REASON", help="Bless what drifted, for this reason; the run is red, run again."
+    )
+    group.addoption("--harness-captures", metavar="DIR", help="Folder of captures (default: captures in the rootdir).")
+    group.addoption(
+        "--harness-platform", metavar="NAME", default="", help="Compare with the captures of this platform."
+    )
+    group.addoption(
+        "--harness-executor", action="append", choices=EXECUTORS, help="Executors of lockstep.switch; several times."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the ledger, and refuse to bless where that would not be an explicit act."""
+    config.stash[LEDGER] = Ledger()
+    config.stash[COLLECTED] = 0
+    if config.option.harness_bless is not None:
+        refuse_to_bless(config)
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
+    """What the tests will be held against, if any of them uses a fixture or an option was given."""
+    used = sum(not set(FIXTURES).isdisjoint(getattr(item, "fixturenames", ())) for item in items)
+    option = config.option
+    if not used:
+        given = option.harness_bless or option.harness_captures or option.harness_platform or option.harness_executor
+        return ["harness: no test uses blessed, lockstep or cost_rail"] if given else []
+    mode = f', blessing what drifted: "{option.harness_bless}"' if option.harness_bless is not None else ""
+    place = place_of(config)
+    folder = place.folder("blessed").parent
+    return [f"harness: {used} test{'s'[: used != 1]} with its fixtures, captures in {shown(config, folder)}{mode}"]
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Count the tests there are."""
+    item.config.stash[COLLECTED] += 1
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note where tests were left out, by whatever plugin: that is not the whole suite."""
+    ledger = session.config.stash[LEDGER]
+    if len(session.items) < session.config.stash[COLLECTED]:
+        ledger.left_out.append("tests were deselected")
+    if session.testsfailed:
+        ledger.left_out.append("a module could not be collected")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Fail a test that blessed, skip one that was not gated, refuse one that has failed before."""
+    if item.nodeid in item.config.stash[LEDGER].failed:
+        pytest.fail("it failed before in this run: that it passes when tried again would prove nothing", pytrace=False)
+    result = yield
+    notes = item.stash.get(NOTES, Notes())
+    if notes.blessed:
+        what = ", ".join(dict.fromkeys(notes.blessed))
+        pytest.fail(f"blessed: run again without --harness-bless ({what})", pytrace=False)
+    if notes.not_gated:
+        pytest.skip(f"not gated: {'; '.join(notes.not_gated)}")
+    return result
+
+
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Remember a failure, for whoever tries the test again."""
+    if NOTES in item.stash and call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
+        item.config.stash[LEDGER].failed.append(item.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Make a run red that blessed anything, or in which no test asked for something that is blessed."""
+    config, ledger = session.config, session.config.stash[LEDGER]
+    if hasattr(config, "workerinput"):
+        config.workeroutput["harness"] = asdict(ledger)  # type: ignore[attr-defined]
+        return
+    ledger.left_out += left_out(session)
+    config.stash[UNASKED] = _unasked(config)
+    red = ledger.blessed or (config.stash[UNASKED] and not ledger.left_out)
+    if red and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over the ledger of one of pytest-xdist's workers."""
+    ledger: Ledger = node.config.stash[LEDGER]
+    ended = getattr(node, "workeroutput", {})
+    ledger.merge(ended.get("harness", {"left_out": ["a worker ended without its report"]}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What was compared, what was not gated, what was blessed, and what no test asked for."""
+    lines = list(_summary(config))
+    if lines:
+        terminalreporter.section("harness")
+    for line, red in lines:
+        terminalreporter.write_line(line, red=red)
+
+
+def _summary(config: pytest.Config) -> Iterator[tuple[str, bool]]:
+    """The lines of the summary, and which of them make the run red."""
+    ledger = config.stash[LEDGER]
+    counts = Counter(each.split(": ")[0] for each in ledger.exact)
+    if counts:
+        plural = {kind: "s" if count > 1 and kind != "lockstep" else "" for kind, count in counts.items()}
+        yield "exact: " + ", ".join(f"{count} {kind}{plural[kind]}" for kind, count in counts.items()), False
+    if config.get_verbosity() > 0:
+        yield from ((f"  {each}", False) for each in ledger.exact)
+    yield from ((f"within tolerance: {each}", False) for each in ledger.tolerance)
+    yield from ((f"not gated: {each}", False) for each in dict.fromkeys(ledger.not_gated))
+    if ledger.blessed:
+        yield f"blessed: {len(ledger.blessed)}, run again without --harness-bless", True
+        yield from ((f"  {each}", False) for each in ledger.rewritten)
+    unasked = config.stash.get(UNASKED, [])
+    if unasked and ledger.left_out:
+        reasons = "; ".join(dict.fromkeys(ledger.left_out))
+        yield f"not checked whether {len(unasked)} other blessed entries still have a test: {reasons}", False
+    elif unasked:
+        yield from (
+            (f"{each}: blessed, but no test asked for it: mend the test or remove it", True) for each in unasked
+        )
+
+
+def _unasked(config: pytest.Config) -> list[str]:
+    """Blessed entries that no test asked for, and stray files among them."""
+    captures = captures_of(config)
+    if not any(next(captures.glob(f"*/{kind}/*"), None) for kind in ("blessed", "costs")):
+        return []
+    from harness.parity.baselines import blessed  # noqa: PLC0415 - imports torch
+    from harness.rails.costs import block  # noqa: PLC0415 - imports torch
+
+    asked = set(config.stash[LEDGER].asked)
+    place = place_of(config)
+    found = [*blessed.entries(place), *block.entries(place)]
+    return [shown(config, path) for path in found if str(path) not in asked]

@@ -1,0 +1,60 @@
+"""Where a run finds its captures, and whether it may bless them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from harness.parity.baselines.blessed import Place
+
+
+def refuse_to_bless(config: pytest.Config) -> None:
+    """Refuse under continuous integration, without a reason, over uncommitted captures and in several processes.
+
+    Raises:
+        UsageError: one of these.
+    """
+    from harness.parity.baselines.bless import BlessRefused, refuse_unless_explicit  # noqa: PLC0415 - imports torch
+
+    reason: str = config.option.harness_bless
+    try:
+        if hasattr(config, "workerinput") or config.getoption("numprocesses", None):
+            raise BlessRefused("several processes would bless at once: run without -n")
+        if (config.invocation_params.dir / reason.split("::")[0]).exists() and reason.strip():
+            raise BlessRefused(f"{reason!r} is a path, and no reason")
+        refuse_unless_explicit(reason, captures_of(config))
+    except BlessRefused as error:
+        raise pytest.UsageError(f"--harness-bless: {error}") from error
+
+
+def captures_of(config: pytest.Config) -> Path:
+    """The folder that holds one folder of captures a platform."""
+    given: str | None = config.option.harness_captures
+    return config.rootpath / "captures" if given is None else config.invocation_params.dir / given
+
+
+def place_of(config: pytest.Config) -> Place:
+    """The captures that this run compares with."""
+    from harness.parity.baselines.blessed import Place  # noqa: PLC0415 - imports torch
+
+    return Place(captures_of(config), config.rootpath, config.option.harness_platform)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread, with which captures are made and checked."""
+    from harness.parity.baselines import platform  # noqa: PLC0415 - imports torch
+
+    with platform.one_thread():
+        yield
+
+
+def shown(config: pytest.Config, path: Path) -> str:
+    """A path as one reads it from the project's folder."""
+    return os.path.relpath(path, config.rootpath) if path.is_relative_to(config.rootpath) else str(path)

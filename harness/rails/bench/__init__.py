@@ -1,0 +1,1 @@
+"""Times of a tick and of the bare decoder."""

@@ -1,0 +1,162 @@
+"""What a block of anybody's code costs, counted exactly, against the blessed counts of its name.
+
+    captures/<platform>/costs/<name>.json    counts by version of torch, and the reason
+
+Counts do not depend on the processor, so where this machine's platform has none, another platform's are compared with.
+They may depend on torch's version, by which they are kept: for a version without any, nothing is gated.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+from harness.parity.baselines import store
+from harness.parity.baselines.blessed import Place, Rewritten
+from harness.parity.compare import NothingCompared
+from harness.rails.costs.counters import HostReads, Operators
+from harness.rails.costs.rails import Counts, Row, measured, replacement, table, version
+
+COSTS = "costs"
+SUFFIX = ".json"
+
+
+class CostsMoved(AssertionError):
+    """A block does not cost what was blessed.
+
+    Attributes:
+        rows: the counts that differ.
+    """
+
+    def __init__(self, name: str, file: Path, rows: list[Row]) -> None:
+        """Name the file, every row that differs, and what would replace it."""
+        lines = [f"{name}: other costs than blessed in {file} for torch {version()}:"]
+        lines += [f"{row.name}: blessed {row.blessed}, now {row.now}; replacement {replacement(row)}" for row in rows]
+        super().__init__("\n  ".join(lines))
+        self.rows = rows
+
+
+class Block:
+    """Counts, inside a `with` block, operators, allocations, copies and host reads of the thread that enters it."""
+
+    def __init__(self) -> None:
+        """A counter that has seen nothing."""
+        self._operators, self._reads = Operators(), HostReads()
+
+    @property
+    def counts(self) -> Counts:
+        """What was seen; see `costs.measured`."""
+        return measured(self._operators, self._reads)
+
+    def __enter__(self) -> Block:
+        """Start counting."""
+        self._reads.__enter__()
+        self._operators.__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop counting."""
+        self._operators.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        self._reads.__exit__(kind, error, trace)
+
+
+def folder(place: Place) -> Path:
+    """The folder of costs to compare with: as `Place.folder`, and any platform's where that one has none."""
+    found = place.folder(COSTS)
+    others = [] if place.platform or found.is_dir() else sorted(place.captures.glob(f"*/{COSTS}"))
+    return others[0] if others else found
+
+
+def entries(place: Place) -> list[Path]:
+    """What lies in the folder that costs are compared with."""
+    found = folder(place)
+    return sorted(found.iterdir()) if found.is_dir() else []
+
+
+def file(where: Path, name: str) -> Path:
+    """The file of one name's costs in a folder.
+
+    Raises:
+        InvalidInput: the name cannot be one.
+    """
+    return where / (store.file_name(name).removesuffix(store.SUFFIX) + SUFFIX)
+
+
+def check(name: str, counts: Counts, place: Place) -> str:
+    """Compare counts with the blessed ones of a name, in both directions.
+
+    Returns:
+        Why they are not gated; empty where they were compared and are the same.
+
+    Raises:
+        CostsMoved: a count differs, or one side alone has it.
+        CaptureMissing: the name was never blessed.
+        CaptureCorrupt: its file cannot be used.
+        NothingCompared: no operator ran and nothing was read.
+        InvalidInput: the name cannot be one.
+    """
+    _refuse_nothing(name, counts)
+    __tracebackhide__ = True  # pytest then shows the line of the test
+    path = file(folder(place), name)
+    if not path.is_file():
+        raise store.CaptureMissing(f"{path}: missing, {name} was never blessed")
+    blessed = _read(path)
+    if version() not in blessed:
+        return f"{path} has costs for torch {', '.join(sorted(blessed))}, this is {version()}"
+    rows = [row for row in table(name, blessed[version()], counts) if not row.same]
+    if rows:
+        raise CostsMoved(name, path, rows)
+    return ""
+
+
+def bless(name: str, counts: Counts, place: Place, reason: str) -> Rewritten | None:
+    """Make counts the blessed ones of a name for this version of torch.
+
+    Whether blessing is allowed at all is for the caller to ask, once: `bless.refuse_unless_explicit`. Where all costs
+    are another platform's, so is what is written: the counts of one project stay in one folder.
+
+    Returns:
+        What changed; None where nothing was written.
+
+    Raises:
+        BlessRefused: another platform was asked for.
+        NothingCompared: no operator ran and nothing was read.
+        InvalidInput: the name cannot be one.
+    """
+    _refuse_nothing(name, counts)
+    place.to_bless(COSTS)
+    path = file(folder(place), name)
+    try:
+        known, what = _read(path), ""
+    except store.CaptureMissing:
+        known, what = {}, "new"
+    except store.CaptureCorrupt:
+        known, what = {}, "restored, its file was corrupt"
+    rows = [row for row in table(name, known.get(version(), {}), counts) if not row.same]
+    if not rows:
+        return None
+    if not what:
+        moved = (f"{row.name} {row.blessed} -> {row.now}" for row in rows)
+        what = "moved: " + ", ".join(moved) if version() in known else f"new for torch {version()}"
+    store.write_document(path, {"torch": {**known, version(): counts}, "reason": reason})
+    return Rewritten(f"{name} {what}")
+
+
+def _refuse_nothing(name: str, counts: Counts) -> None:
+    if not counts["operators"] and not counts["host_reads"]:
+        raise NothingCompared(f"{name}: no operator ran inside the block, in the thread that entered it")
+
+
+def _read(file: Path) -> dict[str, Counts]:
+    """Blessed counts by version of torch.
+
+    Raises:
+        CaptureMissing: there is no such file.
+        CaptureCorrupt: it cannot be used.
+    """
+    found = store.read_document(file).get("torch")
+    if not isinstance(found, dict) or not all(isinstance(counts, dict) for counts in found.values()):
+        raise store.ManifestAltered(f"{file}: altered, not of format {store.FORMAT}")
+    return found

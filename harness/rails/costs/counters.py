@@ -1,0 +1,203 @@
+"""Exact counts of what happens inside a block of code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode, resolve_name
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.engine.curve import Curve
+
+# Methods and functions that hand values to Python or NumPy, or whose result's shape depends on values. A dispatch mode
+# alone misses `tolist`, `numpy` and, on a CPU, `cpu`: they reach no operator.
+_READING_FUNCTIONS = {
+    *(f"torch.Tensor.{name}" for name in (
+        "item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__complex__", "__index__", "__array__",
+        "__contains__", "__repr__", "__format__", "__dlpack__", "equal", "allclose", "is_nonzero", "nonzero",
+        "argwhere", "masked_select", "unique", "unique_consecutive", "bincount", "histc", "repeat_interleave",
+    )),
+    *(f"torch.{name}" for name in (
+        "equal", "allclose", "is_nonzero", "nonzero", "argwhere", "masked_select", "unique", "unique_consecutive",
+        "bincount", "histc", "repeat_interleave",
+    )),
+    "torch.functional.unique", "torch.functional.unique_consecutive",
+}  # fmt: skip
+_READING_OPERATORS = {
+    "aten::_local_scalar_dense", "aten::item", "aten::is_nonzero", "aten::equal", "aten::nonzero",
+    "aten::masked_select", "aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::bincount",
+}  # fmt: skip
+
+
+_COPYING = ("aten::copy_", "aten::_to_copy", "aten::clone")
+
+
+class HostReads:
+    """Counts, inside a `with` block, what makes the host read a tensor's values, and on a GPU wait for them.
+
+    Two modes watch, because neither sees everything: a function mode sees what Python asks of a tensor (`tolist`,
+    `cpu`, `bool(...)`), a dispatch mode sees which operators run, whoever calls them. One read may be seen by both.
+
+    Attributes:
+        functions: how often Python asked, by name, such as `torch.Tensor.tolist`.
+        operators: how often an operator read, by name, such as `aten::_local_scalar_dense`.
+    """
+
+    def __init__(self) -> None:
+        """A counter that has seen nothing."""
+        self.functions: Counter[str] = Counter()
+        self.operators: Counter[str] = Counter()
+        self._modes = _Functions(self.functions), _Operators(self.operators)
+
+    @property
+    def seen(self) -> dict[str, int]:
+        """Both counts in one."""
+        return dict(self.functions + self.operators)
+
+    def __enter__(self) -> HostReads:
+        """Start counting."""
+        for mode in self._modes:
+            mode.__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop counting."""
+        for mode in reversed(self._modes):
+            mode.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+
+
+class _Functions(TorchFunctionMode):
+    def __init__(self, counts: Counter[str]) -> None:
+        super().__init__()
+        self._counts = counts
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        name = resolve_name(func) or repr(func)
+        if name in _READING_FUNCTIONS or any(reads(name, args, kwargs or {}) for reads in _READING_CALLS):
+            self._counts[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class _Operators(TorchDispatchMode):
+    def __init__(self, counts: Counter[str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._counts = counts
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func.name().split(".")[0]
+        if name in _READING_OPERATORS or _came_to_host(name, args, out) or _picked_by_mask(name, args):
+            self._counts[name] += 1
+        return out
+
+
+class Operators(TorchDispatchMode):
+    """Counts the operators that run in a `with` block, what they allocate and what they copy; not while paused.
+
+    Attributes:
+        names: how often each operator ran, by name.
+        allocations: tensors whose memory is not an input's.
+        copies: operators that do nothing but copy.
+    """
+
+    def __init__(self) -> None:
+        """A counter that has seen nothing."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: Counter[str] = Counter()
+        self.allocations = 0
+        self.copies = 0
+        self._paused = False
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count nothing inside."""
+        outer, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = outer
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run the operator, and count it."""
+        out = func(*args, **(kwargs or {}))
+        if not self._paused:
+            name = func.name().split(".")[0]
+            given = {tensor.untyped_storage().data_ptr() for tensor in _tensors((args, kwargs or {}))}
+            self.names[name] += 1
+            self.allocations += sum(t.untyped_storage().data_ptr() not in given for t in _tensors(out))
+            self.copies += name in _COPYING
+        return out
+
+
+@contextmanager
+def curves_touched(counts: Counter[str]) -> Iterator[None]:
+    """Count in `counts`, under the name `curves`, how often the values of any `Curve` are asked for inside."""
+    original = Curve.__getattribute__
+
+    def counted(curve: Curve, name: str) -> Any:
+        if name == "values":
+            counts["curves"] += 1
+        return original(curve, name)
+
+    Curve.__getattribute__ = counted  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        Curve.__getattribute__ = original  # type: ignore[method-assign]
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, Mapping):
+        yield from _tensors(list(tree.values()))
+    elif isinstance(tree, list | tuple):
+        for each in tree:
+            yield from _tensors(each)
+
+
+def _moves_to_host(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a `to` asks for the CPU by name, wherever the tensor is: on a GPU this waits."""
+    asked = [*args[1:], *kwargs.values()] if name == "torch.Tensor.to" else []
+    return any(isinstance(each, str | torch.device) and torch.device(each).type == "cpu" for each in asked)
+
+
+def _made_of_tensors(name: str, args: Sequence[Any], _kwargs: Mapping[str, Any]) -> bool:
+    """Whether a tensor is made from a list that holds tensors: each of them is read."""
+    data = args[0] if name in ("torch.tensor", "torch.as_tensor") and args else None
+    return isinstance(data, list | tuple) and any(isinstance(each, Tensor) for each in data)
+
+
+_READING_CALLS = (_moves_to_host, _made_of_tensors)
+
+
+def _picked_by_mask(name: str, args: Sequence[Any]) -> bool:
+    """Whether an index is a bool tensor: how many elements come out is in its values."""
+    indices = args[1] if name == "aten::index" else ()
+    return any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in indices)
+
+
+def _came_to_host(name: str, args: Sequence[Any], out: Any) -> bool:
+    """Whether a copy went from a device to the CPU."""
+    if name not in ("aten::_to_copy", "aten::copy_", "aten::copy"):
+        return False
+    source = args[0] if name == "aten::_to_copy" else args[1]
+    return isinstance(out, Tensor) and isinstance(source, Tensor) and out.is_cpu and not source.is_cpu

@@ -1,0 +1,1 @@
+"""The layers of a decoder and the time of each."""

@@ -1,0 +1,124 @@
+"""ONNX Runtime's own profile of a file: one event for each node and run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from harness.engine.aot.layers import Layer
+from harness.engine.aot.runtime import refusals, session
+from harness.engine.errors import ExecutorError, InvalidInput
+from harness.rails.profile import sources
+from harness.rails.profile.report import NotAProfile, Timed
+from harness.rails.profile.rules import Facts
+from harness.rails.profile.sources import Tally
+
+_KERNEL = "_kernel_time"
+_RUN = "model_run"
+_NUMPY: Mapping[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(bool)": np.bool_,
+}
+
+
+@dataclass
+class OnnxSubject:
+    """A file that ONNX Runtime runs on the CPU.
+
+    Attributes:
+        path: of it.
+        shape: rows N, frames T and tokens L.
+        threads: that one operator may use.
+
+    Raises:
+        PackageMissing: ONNX Runtime is not installed.
+        InvalidInput: there is no such file, it is no exported decoder, or T is not what it takes.
+        ExportRefused: ONNX Runtime cannot load it: no whole ONNX file, or a dtype that it does not have on a CPU.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    threads: int = 1
+    source: str = "onnxruntime"
+    provenance: Mapping[str, Any] = field(init=False)
+    feed: Mapping[str, Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Load the file."""
+        self._session = session(self.path, self.threads)
+        self.provenance = {"onnxruntime": str(import_module("onnxruntime").__version__)}
+        self.feed = feed(self._session.get_inputs(), self.shape)
+
+    def run(self) -> None:
+        """See `Subject.run`.
+
+        Raises:
+            ExecutorError: ONNX Runtime refuses these sizes.
+        """
+        try:
+            self._session.run(None, self.feed)
+        except refusals() as error:
+            raise ExecutorError(f"{self.path}: ONNX Runtime refused a run: {error}") from error
+
+    def layers(self, runs: int, warmup: int) -> tuple[list[Timed], bool]:
+        """See `Subject.layers`. The profile is written to a temporary folder."""
+        self._session = None  # two sessions of a large file may not fit
+        with TemporaryDirectory(prefix="harness-profile-") as folder:
+            self._session = session(self.path, self.threads, Path(folder) / "onnx")
+            for _ in range(warmup + runs):
+                self.run()
+            events = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
+        return nodes(events, runs, warmup), False
+
+
+def feed(inputs: Sequence[Any], shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Arrays for a session's inputs, in the dtypes that it gives them.
+
+    Args:
+        inputs: the session's, each with name, type and shape.
+        shape: rows N, frames T and tokens L.
+
+    Raises:
+        InvalidInput: they are not an exported decoder's, or T is odd where patches of two frames are taken.
+    """
+    given = {each.name: each for each in inputs}
+    try:
+        hidden, encoder = given["hidden_states"].shape, given["encoder_hidden_states"].shape
+        tensors = sources.batch(shape, int(hidden[2]), int(encoder[2])).tensors()
+        arrays = {name: tensors[name].numpy().astype(_NUMPY[each.type]) for name, each in given.items()}
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise InvalidInput("engine", f"inputs {sorted(given)}", "those of an exported decoder") from error
+    if str(hidden[1]).startswith("2*") and shape[1] % 2:
+        raise InvalidInput("seq-len", shape[1], "an even number: the model takes patches of two frames")
+    return arrays
+
+
+def nodes(events: Any, runs: int, warmup: int) -> list[Timed]:
+    """Every node of ONNX Runtime's events, averaged over the last `runs` runs.
+
+    Raises:
+        NotAProfile: the events are not those of `warmup` and `runs` runs.
+        NoLayers: they have no node.
+    """
+    try:
+        started = sorted(event["ts"] for event in events if event["name"] == _RUN)
+        if len(started) != warmup + runs:
+            raise NotAProfile(f"ONNX Runtime's profile has {len(started)} runs, expected {warmup + runs}")
+        tally, ops = Tally(), {}
+        for event in events:
+            if event["name"].endswith(_KERNEL) and event["ts"] >= started[warmup]:
+                name = event["name"].removesuffix(_KERNEL)
+                ops[name] = str(event["args"]["op_name"])
+                tally.add(name, event["dur"] / 1e3)
+    except (KeyError, TypeError) as error:
+        raise NotAProfile(f"not what ONNX Runtime's profiler writes ({error!r})") from error
+    return tally.averages(runs, lambda name: Facts(Layer(name), ops[name]))

@@ -1,0 +1,139 @@
+"""`export` and `build`, as one types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from harness import registry
+from harness.cli import main
+from harness.commands import export as command
+from harness.engine.aot import bindings, closeness
+from harness.engine.aot.closeness import Closeness, Distance
+from harness.engine.aot.export import digest
+from harness.engine.errors import PackageMissing
+
+SIZES = ["--max-batch", "4", "--frames", "2", "16", "100", "--tokens", "1", "64", "128"]
+
+
+def typed(*words: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def test_a_decoder_is_exported_compared_and_reported(tmp_path: Path) -> None:
+    said = typed("export", "--decoder", "tiny", "--json", tmp_path / "r.json", tmp_path / "tiny.onnx")
+    assert said.exit_code == 0, said.output
+    assert "worst error" in said.output.splitlines()[-1]
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["sha256"] == digest(tmp_path / "tiny.onnx")
+    assert [d["shape"] for d in report["distances"]] == [list(shape) for shape in closeness.SHAPES]
+    assert 0 < report["file"] <= report["factor"] * report["torch"]
+    assert (report["decoder"], report["dtype"], report["mask"], report["factor"]) == ("tiny", "float32", True, 2.0)
+
+
+def test_a_file_that_is_too_far_from_float64_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    far = Closeness((Distance((1, 2, 1), 16, 1.0, 0.5, 1e-7, 0.7),))
+    monkeypatch.setattr(closeness, "measure", lambda *_args, **_kwargs: far)
+    # As `export` does with a finished file, which it does not keep then.
+    monkeypatch.setattr(command, "export", lambda _decoder, path, *, mask, accept: accept(path))
+    said = typed("export", tmp_path / "tiny.onnx")
+    assert said.exit_code == 1
+    assert "refused: the file is 0.5 from float64" in said.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--decoder", "affine"], "decoder: got affine"),
+        (["--decoder", "nowhere"], "decoder: got 'nowhere'"),
+        (["--dtype", "float64"], "Invalid value for '--dtype'"),
+    ],
+)
+def test_what_cannot_be_exported_is_a_usage_error(tmp_path: Path, words: list[str], said: str) -> None:
+    found = typed("export", *words, tmp_path / "a.onnx")
+    assert found.exit_code == 2
+    assert said in found.output
+
+
+def test_an_exporter_that_is_not_installed_is_told_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def missing(*_args: Any, **_kwargs: Any) -> None:
+        raise PackageMissing("onnx", "onnx")
+
+    monkeypatch.setattr(command, "export", missing)
+    found = typed("export", tmp_path / "a.onnx")
+    assert found.exit_code == 125
+    assert "cannot export: onnx is not installed: pip install 'stream-harness[onnx]'" in found.output
+
+
+def test_an_engine_is_built_used_again_and_built_anew_where_a_field_differs(tmp_path: Path) -> None:
+    file = registry.onnx_file("tiny", dtype="bfloat16")
+    plan = tmp_path / "tiny.plan"
+    first = typed("build", *SIZES, "--compute-capability", "8.9", file, plan, "--json", tmp_path / "r.json")
+    assert first.exit_code == 0, first.output
+    assert "gemm" in first.output
+    assert f"{plan}: built" in first.output
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["reused"], report["differs"], report["dtypes"]["velocity"]) == (False, [], "bfloat16")
+    assert json.loads((tmp_path / "tiny.plan.json").read_text())["layers"] == report["layers"]
+    assert f"{plan}: used again" in typed("build", *SIZES, "--compute-capability", "8.9", file, plan).output
+    other = typed("build", *SIZES, "--compute-capability", "8.6", file, plan).output
+    assert "could not be used again: compute_capability" in other
+    assert f"{plan}: built" in other
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--frames", "2", "15", "100"], "frames: got 15, expected at least 2, a multiple of 2"),
+        (["--compute-capability", "1.0"], "compute_capability: got 1.0"),
+        (["--compute-capability", "nine"], "compute_capability: got 'nine'"),
+        (["--max-batch", "0"], "max_rows: got 0"),
+    ],
+)
+def test_an_engine_that_cannot_be_asked_for_is_a_usage_error(tmp_path: Path, words: list[str], said: str) -> None:
+    found = typed("build", "--compute-capability", "8.9", *words, registry.onnx_file("tiny"), tmp_path / "a.plan")
+    assert found.exit_code == 2
+    assert said in found.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["--device", "nonsense"], ["--device", "cuda:99"]])
+def test_a_device_that_is_not_here_is_a_usage_error(tmp_path: Path, words: list[str]) -> None:
+    found = typed("export", *words, tmp_path / "a.onnx")
+    assert found.exit_code == 2, found.output
+    assert "device: got" in found.output
+
+
+@pytest.mark.parametrize("words", [
+    ["export", "FILE/a.onnx"],
+    ["export", "a.onnx", "--json", "FILE/r.json"],
+    ["build", "--compute-capability", "8.9", *SIZES, "ONNX", "FILE/a.plan"],
+    ["build", "--compute-capability", "8.9", *SIZES, "ONNX", "a.plan", "--json", "FILE/r.json"],
+])  # fmt: skip
+def test_what_cannot_be_written_is_said_and_no_traceback(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("no folder")
+    places = {"FILE": "file", "ONNX": str(registry.onnx_file("tiny"))}
+    for name, place in places.items():
+        words = [word.replace(name, place) for word in words]
+    found = typed(*words)
+    assert found.exit_code == 125, found.output
+    what = "write file/r.json: " if "--json" in words else f"{words[0]}: "
+    assert f"cannot {what}" in found.stderr and "file" in found.stderr
+
+
+def test_tensorrt_that_is_not_installed_is_told_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(bindings, "_module_name", lambda _flavour: None)
+    found = typed("build", registry.onnx_file("tiny"), tmp_path / "a.plan")
+    assert found.exit_code == 125
+    assert "cannot build: tensorrt is not installed: pip install 'stream-harness[trt]'" in found.output

@@ -1,0 +1,119 @@
+"""Two engines of any make, fed the same events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import methodcaller
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from harness.engine.errors import InvalidInput
+from harness.parity.compare import NotComparable, NothingCompared
+from harness.parity.proofs.generic import Agreed, EnginesParted, run
+
+
+class Sum:
+    """Adds up events; a test spoils what it returns, or does something else instead, at one of them."""
+
+    def __init__(self, at: int = -1, spoil: Callable[[Sum], Any] | None = None) -> None:
+        self.x, self.count, self.at, self.spoil = torch.zeros(3), 0, at, spoil
+
+    def __call__(self, event: Any) -> Any:
+        self.x = self.x + event
+        self.count += 1
+        return self.spoil(self) if self.spoil and self.count - 1 == self.at else {"x": self.x}
+
+    def tick(self) -> Any:
+        return self(1.0)
+
+
+def fail(_: Sum) -> None:
+    raise KeyError("gone")
+
+
+def parted(spoil: Callable[[Sum], Any], events: Any = (1.0, 2.0, 3.0), at: int = 1) -> EnginesParted:
+    with pytest.raises(EnginesParted) as caught:
+        run(Sum(), Sum(at, spoil), events)
+    return caught.value
+
+
+def test_equal_engines_agree_after_every_event() -> None:
+    assert run(Sum(), Sum(), iter([1.0, torch.ones(3)])) == Agreed(events=2, tensors=2)
+    assert run(Sum(), Sum(), [methodcaller("tick")] * 3) == Agreed(events=3, tensors=3)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "path", "said"),
+    [
+        (lambda e: {"x": torch.nextafter(e.x, torch.tensor(9.0))}, "x", "max 1 ULP"),
+        (lambda e: {"x": e.x.double()}, "x", "dtype differs"),
+        (lambda e: {"x": e.x, "y": e.x}, "y", "unexpected"),
+        (lambda e: [e.x], "x", "missing"),
+        (lambda e: None, "x", "missing"),
+        (fail, "", "plain returns, fast raises KeyError: 'gone'"),
+    ],
+)
+def test_the_first_event_and_the_place_where_two_part_are_named(spoil: Any, path: str, said: str) -> None:
+    error = parted(spoil)
+    assert (error.event, error.path) == (1, path)
+    assert "plain and fast part at event 1, 2.0:" in str(error) and said in str(error)
+
+
+def test_a_long_event_is_cut_short() -> None:
+    error = parted(lambda e: {}, [torch.zeros(3), torch.zeros(3)])
+    assert "event 1, tensor([0., 0., 0.]):" in str(error)
+    assert len(str(parted(lambda e: {"x": e.x + 1}, [torch.zeros(100, 3)] * 2)).splitlines()[0]) < 300
+
+
+def test_what_both_refuse_in_the_same_words_is_refused() -> None:
+    with pytest.raises(KeyError, match="gone"):
+        run(Sum(1, fail), Sum(1, fail), [1.0, 2.0])
+
+
+def test_a_nan_in_both_is_no_agreement() -> None:
+    with pytest.raises(EnginesParted, match="x is NaN in both"):
+        run(Sum(), Sum(), [1.0, float("nan")])
+    assert run(Sum(), Sum(), [float("inf")]).events == 1
+
+
+def test_an_engine_that_writes_to_an_event_is_named() -> None:
+    def writes(event: Tensor) -> Any:
+        event.add_(1)
+        return {"x": event}
+
+    with pytest.raises(EnginesParted, match="fast wrote to the event's own tensors"):
+        run(lambda event: {"x": event + 1}, writes, [torch.zeros(2)])
+    with pytest.raises(EnginesParted, match="plain wrote"):
+        run(writes, lambda event: {"x": event}, [{"deep": [torch.zeros(2)]}["deep"][0]])
+
+
+def test_two_views_of_one_buffer_are_not_compared_with_themselves() -> None:
+    buffer = torch.zeros(2)
+    with pytest.raises(EnginesParted, match="max |Δ| 1"):
+        run(lambda event: buffer.fill_(event), lambda event: buffer.fill_(event + 1), [1.0])
+
+
+@pytest.mark.parametrize("returned", [None, {}, [torch.empty(0)]])
+def test_engines_that_return_no_element_compare_nothing(returned: Any) -> None:
+    with pytest.raises(NothingCompared, match="none of 2 events"):
+        run(lambda event: returned, lambda event: returned, [1, 2])
+    with pytest.raises(NothingCompared, match="none of 0 events"):
+        run(Sum(), Sum(), [])
+
+
+def test_an_event_may_return_nothing_where_another_returns_something() -> None:
+    assert run(lambda event: event, lambda event: event, [None, torch.ones(1)]) == Agreed(2, 1)
+
+
+def test_what_is_no_tree_of_tensors_is_refused() -> None:
+    with pytest.raises(NotComparable, match="x cannot be compared: it is no tensor but int"):
+        run(lambda event: {"x": 1}, Sum(), [1.0])
+
+
+def test_one_object_is_not_compared_with_itself() -> None:
+    engine = Sum()
+    with pytest.raises(InvalidInput, match="nothing differs from itself"):
+        run(engine, engine, [1.0])

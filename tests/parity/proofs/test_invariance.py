@@ -1,0 +1,136 @@
+"""The probe finds what a decoder's rows depend on, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from harness.engine.decoders import AffineDecoder
+from harness.engine.errors import OutsideProfile
+from harness.engine.executors import Batch, EagerExecutor, StaticExecutor
+from harness.parity.proofs.invariance import LENGTH, Property, Rows, Subject, measure
+
+PURE = AffineDecoder(16)
+ROWS = Rows(4, 16, 6, torch.device("cpu"))
+CALLS: list[int] = []
+
+
+def unpadded(**inputs: Tensor) -> Tensor:
+    """Row-pure, and blind to how much padding there is."""
+    states, mask = inputs.pop("encoder_hidden_states")[:, :64], inputs.pop("encoder_mask")[:, :64]
+    return PURE(encoder_hidden_states=states, encoder_mask=mask, **inputs)
+
+
+def by_count(**inputs: Tensor) -> Tensor:
+    out = unpadded(**inputs)
+    return out * (1.0 + 1e-6 * out.shape[0])
+
+
+def by_place(**inputs: Tensor) -> Tensor:
+    out = unpadded(**inputs)
+    return out * (1.0 + 1e-6 * torch.arange(out.shape[0]).view(-1, 1, 1))
+
+
+def by_neighbours(**inputs: Tensor) -> Tensor:
+    out = unpadded(**inputs)
+    return out * (1.0 + 1e-6 * out.abs().mean())
+
+
+def by_history(**inputs: Tensor) -> Tensor:
+    CALLS.append(1)
+    return unpadded(**inputs) * (1.0 + 1e-6 * (len(CALLS) % 7))
+
+
+def by_the_last_row(**inputs: Tensor) -> Tensor:
+    out = unpadded(**inputs)
+    out[-1] *= 1.0 + 1e-6 * out.shape[0]
+    return out
+
+
+P = Property
+DECODERS: list[tuple[Callable[..., Tensor], set[Property]]] = [
+    (unpadded, set()),
+    (PURE, {P.PADDING}),
+    (by_count, {P.FUSED, P.ROWS_ALONE}),
+    (by_place, {P.FUSED, P.ROWS_ALONE, P.PERMUTATION, P.DUPLICATES}),
+    (by_neighbours, {P.FUSED, P.ROWS_ALONE, P.NEIGHBOURS}),
+    (by_the_last_row, {P.FUSED, P.ROWS_ALONE, P.PERMUTATION, P.DUPLICATES}),
+]
+
+
+@pytest.mark.parametrize("kind", [EagerExecutor, StaticExecutor])
+@pytest.mark.parametrize(("decoder", "lost"), DECODERS)
+def test_the_probe_names_what_does_not_hold(
+    kind: type[EagerExecutor], decoder: Callable[..., Tensor], lost: set[Property]
+) -> None:
+    held = measure(kind(decoder, 4), ROWS)
+    assert {asked for asked, at in held.items() if not all(at.values())} == lost
+
+
+def test_a_decoder_with_a_memory_does_not_rerun() -> None:
+    held = measure(EagerExecutor(by_history, 3), ROWS)
+    assert not any(held[Property.RERUN].values())
+
+
+def test_every_number_of_rows_is_measured_and_fused_where_both_passes_fit() -> None:
+    held = measure(EagerExecutor(PURE, 5), ROWS)
+    assert list(held[Property.FUSED]) == [1, 2]
+    assert all(list(held[asked]) == [1, 2, 3, 4, 5] for asked in Property if asked is not Property.FUSED)
+
+
+def test_a_run_of_one_row_has_no_neighbour_to_lose_it_by() -> None:
+    held = measure(EagerExecutor(by_neighbours, 4), ROWS)
+    assert held[Property.NEIGHBOURS] == {1: True, 2: False, 3: False, 4: False}
+
+
+@pytest.mark.parametrize("pin_rows", [2, 4])
+def test_pinned_rows_cure_what_the_count_does(pin_rows: int) -> None:
+    held = measure(EagerExecutor(by_count, 4, pin_rows), ROWS)
+    assert all(all(at.values()) for at in held.values())
+
+
+def test_where_an_engine_has_one_encoder_length_padding_is_not_measured() -> None:
+    class OneLength(EagerExecutor):
+        def run(self, batch: Batch) -> Tensor:
+            if batch.encoder_hidden_states.shape[1] != LENGTH:
+                raise OutsideProfile("tokens L")
+            return super().run(batch)
+
+    held = measure(OneLength(PURE, 2), ROWS)
+    assert held.pop(P.PADDING) == {}
+    assert all(at and all(at.values()) for at in held.values())
+
+
+def test_an_output_that_is_not_finite_is_no_measurement() -> None:
+    def broken(**inputs: Tensor) -> Tensor:
+        return inputs["hidden_states"] * float("nan")
+
+    with pytest.raises(ArithmeticError, match="not finite"):
+        measure(EagerExecutor(broken, 2), ROWS)
+
+
+def test_a_subject_s_name_says_everything_but_the_device() -> None:
+    assert Subject("tiny", "static", "bfloat16", 40, 8, device="cuda").name == "tiny/static/bfloat16/T40/pinned8"
+    assert Subject("2b", "eager", "float32", 750, None, 4).name == "2b/eager/float32/T750/max4"
+
+
+def test_no_two_rows_are_alike() -> None:
+    batch = ROWS.batch(range(40))
+    for name, tensor in batch.tensors().items():
+        if name != "encoder_mask":
+            assert len({row.numpy().tobytes() for row in tensor}) == 40, name
+    assert batch.encoder_mask.sum(1).unique().numel() == 40
+
+
+def test_a_subject_of_a_named_file_has_its_content_in_its_name(tmp_path: Path) -> None:
+    for name, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        (tmp_path / name).write_bytes(content)
+    first, same, other = (Subject("tiny", "onnx", "float32", 16, 8, engine=tmp_path / n).name for n in "abc")
+    assert first == same
+    assert first.startswith("tiny/onnx/float32/T16/pinned8/")
+    assert other != first
+    assert Subject("tiny", "onnx", "float32", 16, 8).name == "tiny/onnx/float32/T16/pinned8"

@@ -1,0 +1,374 @@
+"""Lockstep sees what differs, and says where it first did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from harness.engine import InvalidInput, PipelineConfig, StreamPipeline, Switches, execute, plan
+from harness.engine.conditioning import Conditioning, ConditioningCache
+from harness.engine.curve import Curve, ask_host
+from harness.engine.decoders import AffineDecoder
+from harness.engine.executors import Batch, EagerExecutor, Executor
+from harness.parity.battery.props import Props
+from harness.parity.battery.scripts import (
+    Control,
+    Correct,
+    Depth,
+    Drain,
+    Guided,
+    Rewrite,
+    Script,
+    Submit,
+    Text,
+    Tick,
+    Wavelets,
+)
+from harness.parity.compare import NothingCompared, assert_identical
+from harness.parity.proofs.lockstep import HOST, SWITCHES, Lockstep, Parted, acted, one_apart, run
+from harness.registry import DeferredStream
+
+BUSY = Script(
+    (
+        Submit(1, guided=Guided(3.0, rescale=0.0)),
+        Tick(),
+        Submit(2, velocity_scale=1.0),
+        Submit(3, guided=Guided(2.0, mode="initialize")),
+        Tick(),
+        Control("velocity_scale", 0.9),
+        Correct(Wavelets(b=0.0)),
+        Depth(2),
+        Drain(),
+    )
+)
+
+
+def parted(script: Script, switch: str, **options: Any) -> Parted:
+    with pytest.raises(Parted) as found:
+        run(script, switch, **options)
+    return found.value
+
+
+@pytest.mark.parametrize("executor", ["eager", "static", "deferred"])
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_what_is_the_same_passes_and_is_handed_out(switch: str, executor: str) -> None:
+    finished = run(BUSY, switch, executor=executor).finished
+    assert sorted(f.seed for f in finished) == [1, 2, 3]
+    assert_identical([f.latent for f in finished], [f.latent for f in run(BUSY, SWITCHES[0]).finished])
+
+
+def test_one_apart_changes_one_switch() -> None:
+    config = PipelineConfig(switches=Switches(host_gates=False))
+    for switch in SWITCHES:
+        on, off = one_apart(config, switch)
+        held = [vars(side.switches) for side in (on, off, config)]
+        assert held[0][switch] != held[1][switch]
+        assert all({**side, switch: None} == {**held[2], switch: None} for side in held)
+    with pytest.raises(InvalidInput, match="'fused_cfg'"):
+        one_apart(config, "turbo")
+
+
+class Nudged(EagerExecutor):
+    """Moves some rows by an ULP, at one run."""
+
+    def __init__(self, run: int, rows: slice) -> None:
+        super().__init__(AffineDecoder())
+        self.at, self.rows, self.runs = run, rows, 0
+
+    def run(self, batch: Batch) -> Tensor:
+        out = super().run(batch).clone()
+        if self.runs == self.at:
+            out[self.rows] = torch.nextafter(out[self.rows], torch.tensor(9.0))
+        self.runs += 1
+        return out
+
+
+def two(script: Script, first: Executor, second: Executor) -> Lockstep:
+    return Lockstep((first, script.config()), (second, script.config()))
+
+
+def plain() -> EagerExecutor:
+    return EagerExecutor(AffineDecoder())
+
+
+THREE = Script((Submit(1), Submit(2), Submit(3), Drain()))
+
+
+def test_one_ulp_in_one_row_of_one_run_is_found_where_it_is() -> None:
+    with two(THREE, plain(), Nudged(2, slice(1, 3))) as lockstep, pytest.raises(Parted) as found:
+        THREE.play(lockstep)
+    assert (found.value.tick, found.value.slot, found.value.stage) == (2, 1, "decoder")
+    assert "positive[0]: bytes differ in 48 of 48 elements" in found.value.detail
+    assert "max 1 ULP" in str(found.value)
+
+
+def test_a_difference_that_no_state_shows_is_found() -> None:
+    script = Script((Submit(1, velocity_scale=0.0), Drain()))
+    with two(script, plain(), Nudged(1, slice(0, 1))) as lockstep, pytest.raises(Parted) as found:
+        script.play(lockstep)
+    assert (found.value.tick, found.value.slot, found.value.stage) == (1, 0, "decoder")
+
+
+def wrong_gate(neutral: float) -> Callable[[Curve, float], bool]:
+    """A recorded fact that takes `neutral` for what changes nothing, and nothing for it elsewhere."""
+    return lambda curve, value: value == neutral or ask_host(curve, value)
+
+
+def stale(self: ConditioningCache, *arguments: Any) -> Conditioning:
+    kept = self.__dict__.setdefault("kept", {})
+    rows = len(arguments[0])
+    if rows not in kept:
+        kept[rows] = original_cache(self, *arguments)
+    return kept[rows]
+
+
+original_cache, original_step, original_split = ConditioningCache.__call__, execute._step_together, plan.split_runs
+
+
+def late(plans: Any, states: Any, velocities: Any) -> Any:
+    return original_step(plans, states, {index: v + 1e-6 for index, v in velocities.items()})
+
+
+def turned(positives: Any, negatives: Any, max_rows: int, *, fused: bool) -> Any:
+    runs = original_split(positives, negatives, max_rows, fused=fused)
+    return tuple(tuple(reversed(rows)) for rows in runs) if fused else runs
+
+
+def late_rows(positives: Any, negatives: Any, max_rows: int, *, fused: bool) -> Any:
+    """Fused rows at the time of the row before."""
+    runs = original_split(positives, negatives, max_rows, fused=fused)
+    return tuple(tuple(replace(b, t=a.t) for a, b in zip((rows[0], *rows), rows, strict=False)) for rows in runs)
+
+
+def late_where_fused(positives: Any, negatives: Any, max_rows: int, *, fused: bool) -> Any:
+    split = late_rows if fused else original_split
+    return split(positives, negatives, max_rows, fused=fused)
+
+
+GUIDED = Script((Submit(1, guided=Guided(3.0, rescale=0.5)), Tick(), Submit(2), Drain()))
+DEFECTS: list[tuple[str, Script, Any, str, Any, tuple[int, int | None, str]]] = [
+    ("fused_cfg", GUIDED, plan, "split_runs", late_where_fused, (1, 0, "gather")),
+    ("joined_stream", GUIDED, DeferredStream, "join", lambda _self: None, (0, 0, "decoder")),
+    ("cached_conditioning", Script((Submit(1), Tick(2), Submit(2, (Text(5),)), Submit(3), Drain()), depth=1),
+     ConditioningCache, "__call__", stale, (4, 0, "gather")),
+    ("integrator", GUIDED, execute, "_step_together", late, (0, 0, "step")),
+    ("host_gates", GUIDED, plan, "ask_host", wrong_gate(0.0), (0, 0, "combine")),
+    ("host_gates", Script((Submit(1), Tick(), Correct(Wavelets()), Drain())), plan, "ask_host", wrong_gate(0.0),
+     (1, 0, "dcw")),
+    ("host_gates", Script((Submit(1, velocity_scale=0.5), Drain())), plan, "ask_host", wrong_gate(1.0), (0, 0, "step")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("switch", "script", "owner", "name", "defect", "where"), DEFECTS)
+def test_a_defect_of_a_fast_path_is_named_by_tick_slot_and_stage(
+    switch: str, script: Script, owner: Any, name: str, defect: Any, where: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, name, defect)
+    found = parted(script, switch, executor="deferred" if switch == "joined_stream" else "eager")
+    assert (found.tick, found.slot, found.stage) == where
+    assert str(found).startswith(f"{switch} on and off part at tick {where[0]}, slot {where[1]}, stage {where[2]}:")
+
+
+def test_the_order_of_rows_in_a_run_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "split_runs", turned)
+    run(BUSY, "fused_cfg")
+
+
+def test_a_repro_runs_as_it_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "_step_together", late)
+    found = parted(BUSY, "integrator", executor="static", max_rows=4)
+    with pytest.raises(Parted) as again:
+        exec(found.repro, {})
+    assert str(again.value) == str(found)
+
+
+def test_a_submission_that_displaces_something_else_parts_them() -> None:
+    script = Script((Submit(1), Submit(2), Drain()))
+    sides = [(plain(), PipelineConfig(depth=depth, steps=4)) for depth in (2, 1)]
+    with Lockstep(*sides) as lockstep, pytest.raises(Parted) as found:
+        script.play(lockstep)
+    assert (found.value.tick, found.value.slot, found.value.stage) == (0, None, HOST)
+    assert "dropped" in found.value.detail
+
+
+def after_its_tick(pipeline: StreamPipeline, number: int, act: Callable[[StreamPipeline, list[Any]], Any]) -> None:
+    """Let something happen to a pipeline and to what it finished, right after its tick `number`."""
+    tick = pipeline.tick
+
+    def then() -> list[Any]:
+        finished = tick()
+        if pipeline.stats().ticks == number + 1:
+            act(pipeline, finished)
+        return finished
+
+    pipeline.tick = then  # type: ignore[method-assign]
+
+
+def move(pipeline: StreamPipeline, _finished: list[Any]) -> None:
+    first, second, *others = pipeline.slots
+    assert second is not None
+    pipeline._ring = (first, replace(second, admitted_at=9), *others)
+
+
+def add(what: Callable[[StreamPipeline, list[Any]], Tensor]) -> Callable[[StreamPipeline, list[Any]], None]:
+    def act(pipeline: StreamPipeline, finished: list[Any]) -> None:
+        what(pipeline, finished).data.add_(1.0)
+
+    return act
+
+
+def kept(pipeline: StreamPipeline, finished: list[Any]) -> None:
+    HELD[:] = [f.latent for f in finished]
+
+
+HELD: list[Tensor] = []
+AFTERWARDS: list[tuple[int, Callable[[StreamPipeline, list[Any]], Any], tuple[int, int | None, str], str]] = [
+    (1, move, (1, 1, HOST), "slot"),
+    (1, add(lambda p, f: p.slots[2].x), (1, 2, "commit"), "x: bytes differ"),
+    (3, add(lambda p, f: f[1].latent), (3, None, "commit"), r"finished\[1\]"),
+    (1, lambda p, f: p.set_depth(2), (1, None, HOST), "depth: 3 and 2"),
+]
+
+
+@pytest.mark.parametrize(("at", "act", "where", "what"), AFTERWARDS)
+def test_what_only_the_second_one_has_after_a_tick_is_found(
+    at: int, act: Any, where: tuple[int, int | None, str], what: str
+) -> None:
+    with two(THREE, plain(), plain()) as lockstep:
+        after_its_tick(lockstep.second, at, act)
+        with pytest.raises(Parted, match=what) as found:
+            THREE.play(lockstep)
+    assert (found.value.tick, found.value.slot, found.value.stage) == where
+
+
+def test_a_latent_that_changes_after_it_was_handed_out_is_found() -> None:
+    script = Script((Submit(1), Tick(), Submit(2), Drain()))
+    with two(script, plain(), plain()) as lockstep:
+        after_its_tick(lockstep.first, 3, kept)
+        after_its_tick(lockstep.first, 4, add(lambda p, f: HELD[0]))
+        with pytest.raises(Parted, match="latent 0, handed out before") as found:
+            script.play(lockstep)
+    assert (found.value.tick, found.value.stage) == (4, "commit")
+
+
+def test_two_requests_of_one_name_are_two_results() -> None:
+    request = Props(THREE).request(Submit(1))
+    named = [replace(request, id="song", seed=seed) for seed in (1, 2)]
+    with two(THREE, plain(), plain()) as lockstep:
+        for each in named:
+            lockstep.submit(each)
+        after_its_tick(lockstep.second, 3, add(lambda p, f: f[0].latent))
+        with pytest.raises(Parted, match=r"finished\[0\]"):
+            lockstep.drain()
+
+
+def test_a_side_that_writes_into_the_caller_s_tensor_is_found_before_the_other_reads_it() -> None:
+    def writing(**inputs: Tensor) -> Tensor:
+        request.context_latents.mul_(0.5)
+        return AffineDecoder()(**inputs)
+
+    request = Props(THREE).request(Submit(1))
+    for sides in ((EagerExecutor(writing), plain()), (plain(), EagerExecutor(writing))):
+        with two(THREE, *sides) as lockstep:
+            lockstep.submit(request)
+            with pytest.raises(Parted, match="writes to request 0's context_latents"):
+                lockstep.tick()
+
+
+def test_two_sides_that_are_not_finite_are_not_called_the_same() -> None:
+    def overflowing(**inputs: Tensor) -> Tensor:
+        return inputs["hidden_states"] * float("inf")
+
+    lockstep = two(THREE, EagerExecutor(overflowing), EagerExecutor(overflowing))
+    with lockstep, pytest.raises(Parted, match="not finite in both") as found:
+        THREE.play(lockstep)
+    assert (found.value.tick, found.value.slot) == (0, 0)
+
+
+@pytest.mark.parametrize("script", [Script(), Script((Tick(3),)), Script((Submit(),))])
+def test_a_script_that_makes_no_tensor_is_no_comparison(script: Script) -> None:
+    with pytest.raises(NothingCompared):
+        run(script, "fused_cfg")
+
+
+class Failing(EagerExecutor):
+    def __init__(self, at: int) -> None:
+        super().__init__(AffineDecoder())
+        self.at, self.runs = at, 0
+
+    def run(self, batch: Batch) -> Tensor:
+        self.runs += 1
+        if self.runs == self.at:
+            raise MemoryError("out of memory")
+        return super().run(batch)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_failure_of_one_side_alone_parts_them_at_its_tick(first: bool) -> None:
+    sides = [Failing(3), plain()]
+    lockstep = two(THREE, *(sides if first else sides[::-1]))
+    with lockstep, pytest.raises(Parted, match="MemoryError: out of memory") as found:
+        THREE.play(lockstep)
+    assert (found.value.tick, found.value.stage) == (2, HOST)
+
+
+def test_a_failure_of_both_is_raised_and_the_tick_can_be_run_again() -> None:
+    with two(THREE, Failing(3), Failing(3)) as lockstep:
+        with pytest.raises(MemoryError):
+            THREE.play(lockstep)
+        assert len(lockstep.drain()) == 3
+
+
+IDLE: dict[str, Script] = {
+    "fused_cfg": THREE,
+    "cached_conditioning": Script((Submit(1), Drain()), steps=1),
+    "integrator": Script((Submit(1), Drain()), solver="sde"),
+    "host_gates": THREE,
+    "joined_stream": THREE,
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_switch_that_had_nothing_to_do_did_not_act(switch: str) -> None:
+    idle, busy = run(IDLE[switch], switch), run(BUSY, switch, executor="deferred")
+    assert not acted(switch, idle.first.stats(), idle.second.stats())
+    assert acted(switch, busy.first.stats(), busy.second.stats())
+
+
+def test_what_both_refuse_alike_is_refused_and_what_one_refuses_parts_them() -> None:
+    script = Script((Submit(1), Tick()), encoder_length=4)
+    config, longer = script.config(), Script(encoder_length=8).config()
+    with Lockstep((plain(), config), (plain(), config)) as lockstep, pytest.raises(InvalidInput, match="5 tokens"):
+        script.play(lockstep)
+    with Lockstep((plain(), config), (plain(), longer)) as lockstep, pytest.raises(Parted, match="error: InvalidInput"):
+        script.play(lockstep)
+
+
+def test_equal_texts_are_one_condition_and_a_rewrite_reaches_it() -> None:
+    props = Props(Script())
+    text = Text(4, 6)
+    condition = props.condition(text, 12)
+    assert props.condition(Text(4, 6), 12) is condition
+    version = condition.encoder_hidden_states._version
+    props.rewrite(text, 8)
+    assert condition.encoder_hidden_states._version > version
+    assert_identical(condition.encoder_hidden_states, props.drawn(8, 6, 8))
+
+
+def test_a_rewrite_in_flight_is_seen_by_cached_and_rebuilt_conditions_alike() -> None:
+    script = Script((Submit(1, (Text(4),)), Tick(), Rewrite(Text(4), 8), Tick(), Rewrite(Text(4), 9), Drain()))
+    changed = run(script, "cached_conditioning").finished
+    (left,) = run(Script((Submit(1, (Text(4),)), Drain())), "cached_conditioning").finished
+    with pytest.raises(AssertionError):
+        assert_identical(changed[0].latent, left.latent)
+
+
+def test_a_script_prints_as_the_python_that_makes_it_again() -> None:
+    names: dict[str, Any] = {}
+    exec("from harness.parity.battery.scripts import *", names)
+    assert eval(repr(BUSY), names) == BUSY

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import registry
+from harness.engine import Condition, InvalidInput, PipelineConfig, Request
+from harness.engine.decoders import AffineDecoder
+from harness.engine.executors import EagerExecutor
+from harness.parity.battery.player import Player
+from harness.parity.battery.scenarios import SCENARIOS, executor
+from harness.parity.battery.scripts import Script
+from harness.parity.compare import ParityError
+from harness.parity.proofs import oracle
+from tests.parity.journal import JournaledPipeline
+from tests.parity.strategies import scripts
+
+
+def journaled(name: str, kind: str = "eager") -> JournaledPipeline:
+    scenario = SCENARIOS[name]
+    config = PipelineConfig(**{"depth": 3, "steps": 4, **scenario.config})
+    pipeline = JournaledPipeline(executor(scenario, kind), config)
+    scenario.script(Player(pipeline, scenario.sizes))
+    return pipeline
+
+
+@pytest.mark.parametrize("kind", [*registry.LIVE, "onnx"])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_request_of_the_battery_ends_with_the_bits_it_has_alone(name: str, kind: str) -> None:
+    """On an engine that was made ahead of time, alone on it."""
+    alone = executor(SCENARIOS[name], kind if kind == "onnx" else "eager")
+    journaled(name, kind).assert_oracle_agrees(alone)
+
+
+def test_the_oracle_notices_a_control_that_is_one_tick_late() -> None:
+    pipeline = journaled("mixed_ring")
+    pipeline.journal.insert(0, pipeline.journal[0])
+    with pytest.raises(ParityError):
+        pipeline.assert_oracle_agrees(executor(SCENARIOS["mixed_ring"]))
+
+
+def test_the_oracle_wants_controls_for_every_step() -> None:
+    request = Request((Condition(torch.ones(1, 2, 8)),), torch.ones(1, 3, 4), 1)
+    with pytest.raises(InvalidInput, match="controls_per_step"):
+        oracle.run(EagerExecutor(AffineDecoder()), request, PipelineConfig(), 8, [])
+
+
+@pytest.mark.parametrize("kind", ["eager", "static"])
+def test_whatever_happens_around_a_request_its_bits_are_those_it_has_alone(kind: str) -> None:
+    @given(script=scripts(rewrites=False), max_rows=st.integers(8, 20))
+    def bits_are_those_it_has_alone(script: Script, max_rows: int) -> None:
+        pipeline = JournaledPipeline(registry.executor(kind, AffineDecoder(), max_rows), script.config())
+        script.play(pipeline)
+        pipeline.assert_oracle_agrees(EagerExecutor(AffineDecoder(), max_rows=1))
+
+    bits_are_those_it_has_alone()

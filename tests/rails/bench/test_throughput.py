@@ -1,0 +1,261 @@
+"""A bench drives the production path at a fixed depth and reports what it saw, no more."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.cli import main
+from harness.engine import Switches
+from harness.engine.config import PLAIN_PATH
+from harness.engine.errors import InvalidInput
+from harness.engine.pipeline import StreamPipeline
+from harness.parity.proofs.lockstep import SWITCHES
+from harness.rails.bench import clocks
+from harness.rails.bench.ablation import FLOOR, ablate, ablated_ticks
+from harness.rails.bench.bare import merged, runs
+from harness.rails.bench.clocks import HostClock
+from harness.rails.bench.throughput import Driver, Load, bench, spread
+from tests.fakes import Counting, LoggedStream
+
+SMALL = Load(decoder="affine", duration=0.64, ticks=16, warmup=8)
+
+
+# What is driven.
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_at_every_tick_of_the_window_as_many_requests_are_in_flight_as_there_are_places(depth: int) -> None:
+    driver = Driver(replace(SMALL, depth=depth))
+    driver.warm_up()
+    made = 0
+    for _ in range(16):
+        finished = driver.tick()
+        ages = {slot.step for slot in driver.stream.pipeline.slots if slot is not None}
+        assert len(ages) + len(finished) == sum(batch.rows for batch in driver.tap.batches) == depth
+        made += len(finished)
+    assert made == 16 * depth // 8
+    assert driver.dropped == 0
+
+
+def test_what_is_reported_of_a_window_is_what_was_done_in_it() -> None:
+    m = bench(SMALL)
+    assert (m.latents, m.dropped, m.runs, m.rows) == (8, 0, 1.0, 4.0)
+    assert len(m.samples["tick_ms"]) == len(m.samples["host_ms"]) == 16
+    assert m.latents_per_second == m.latents / m.seconds
+    assert m.realtime == pytest.approx(m.latents_per_second * 0.64)
+    assert m.overhead_ms == m.tick.median - m.bare.ms == m.beyond["eager"]
+    assert m.bare.rows == 4
+    assert m.seconds * 1e3 >= sum(m.samples["tick_ms"]) >= sum(m.samples["host_ms"])
+
+
+@pytest.mark.parametrize(("more", "runs", "rows"), [
+    ({"cfg": "full"}, 1, 8),
+    ({"cfg": "full", "switches": Switches(fused_cfg=False)}, 2, 8),
+    ({"cfg": "self"}, 1, 4),
+    ({"cfg": "initialize"}, 1, 4.5),
+    ({"denoise": 0.5}, 1, 4),
+    ({"executor": "static"}, 1, 4),
+    ({"executor": "onnx"}, 1, 4),
+])  # fmt: skip
+def test_the_bare_decoder_gets_the_rows_of_a_tick(more: dict[str, Any], runs: int, rows: float) -> None:
+    m = bench(replace(SMALL, **more))
+    assert (m.runs, m.rows) == (runs, rows)
+    assert m.bare.rows in (int(rows), int(rows) + 1)
+
+
+def test_an_engine_s_own_runs_are_one_of_the_bare_decoder_s_forms_and_its_latents_those_of_the_decoder() -> None:
+    m, eager = bench(replace(SMALL, executor="onnx")), bench(SMALL)
+    assert m.bare.forms.keys() == m.beyond.keys() == {"eager", "engine"}
+    assert all(ms > 0 for ms in m.bare.forms.values())
+    assert eager.bare.forms.keys() == {"eager"}
+    assert m.outputs == eager.outputs
+
+
+def test_an_engine_s_form_runs_what_the_tick_ran_and_waits_for_each() -> None:
+    driver = Driver(replace(SMALL, cfg="full", switches=Switches(fused_cfg=False)))
+    driver.warm_up()
+    counting = Counting(driver.tap.inner)
+    stream = counting.stream = LoggedStream()
+    runs(counting, driver.tap.batches)()
+    assert (counting.rows, stream.log) == ([4, 4], ["join", "join"])
+
+
+def test_merged_rows_are_the_rows_of_both_runs_in_order() -> None:
+    driver = Driver(replace(SMALL, cfg="full", switches=Switches(fused_cfg=False)))
+    driver.warm_up()
+    first, second = driver.tap.batches
+    rows = merged(driver.tap.batches)
+    for name, tensor in rows.tensors().items():
+        assert torch.equal(tensor, torch.cat([first.tensors()[name], second.tensors()[name]])), name
+
+
+def test_the_digest_is_that_of_the_latents_and_no_switch_moves_it() -> None:
+    digests = {bench(replace(SMALL, cfg="full", switches=switches)).outputs for switches in (Switches(), PLAIN_PATH)}
+    assert len(digests) == 1
+    assert digests != {bench(replace(SMALL, cfg="self")).outputs}
+    assert digests != {bench(replace(SMALL, cfg="full", ticks=24)).outputs}
+
+
+@pytest.mark.parametrize(("depth", "touched", "whole"), [(1, 4.5, 11.5), (2, 2.5, 9.5), (4, 1.5, 8.5), (8, 1, 8)])
+def test_a_control_shows_after_a_wait_for_a_finish_and_wholly_after_a_whole_request(
+    depth: int, touched: float, whole: float
+) -> None:
+    driver = Driver(replace(SMALL, depth=depth))
+    driver.warm_up()
+    found = driver.latency()
+    assert (found.touched_ticks, found.whole_ticks) == (touched, whole)
+    assert 0 < found.touched_ms < found.whole_ms
+
+
+# Times.
+
+
+def slower(
+    monkeypatch: pytest.MonkeyPatch, ms: float, only: Callable[[StreamPipeline], bool] = lambda _p: True
+) -> None:
+    run = StreamPipeline.tick
+
+    def ticking(self: StreamPipeline) -> Any:
+        if only(self):
+            time.sleep(ms / 1e3)
+        return run(self)
+
+    monkeypatch.setattr(StreamPipeline, "tick", ticking)
+
+
+def test_what_slows_a_tick_is_in_its_time_and_in_its_overhead(monkeypatch: pytest.MonkeyPatch) -> None:
+    slower(monkeypatch, 20)
+    m = bench(SMALL)
+    assert min(m.tick.median, m.host.median, m.overhead_ms) > 19
+    assert m.bare.ms < 19
+
+
+def test_what_a_switch_saves_is_found_beside_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    slower(monkeypatch, 20, lambda pipeline: not pipeline.config.switches.host_gates)
+    savings = {saving.switch: saving for saving in ablate(SMALL)}
+    assert list(savings) == [FLOOR, *SWITCHES]
+    assert savings["host_gates"].saved_tick_ms > 15
+    assert savings["host_gates"].saved_host_ms > 15
+    assert max(abs(s.saved_tick_ms) for name, s in savings.items() if name != "host_gates") < 10
+
+
+def test_an_ablation_advances_as_often_as_it_says() -> None:
+    seen: list[str] = []
+    ablate(SMALL, seen.append)
+    assert len(seen) == ablated_ticks(SMALL)
+
+
+def test_a_clock_gives_the_time_from_each_mark_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([1.0, 1.5, 3.5])
+    monkeypatch.setattr(clocks.time, "perf_counter", lambda: next(now))
+    clock = HostClock()
+    for _ in range(3):
+        clock.mark()
+    assert clock.between() == [500.0, 2000.0]
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=300))
+def test_a_percentile_is_the_least_value_that_so_many_do_not_exceed(values: list[float]) -> None:
+    found = spread(values)
+    for share, value in ((0.95, found.p95), (0.99, found.p99)):
+        within = [v for v in values if v <= value]
+        assert len(within) >= share * len(values) - 1e-9
+        assert len([v for v in values if v < value]) < share * len(values)
+    assert found.median <= found.p95 <= found.p99
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize("more", [
+    {"ticks": 0},
+    {"warmup": 7},
+    {"duration": 0.02},
+    {"duration": float("nan")},
+    {"depth": 0},
+    {"decoder": "none of them"},
+    {"denoise": -1.0},
+    {"cfg": "none of them"},
+])  # fmt: skip
+def test_a_load_that_nothing_takes_is_refused(more: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        bench(replace(SMALL, **more))
+
+
+# The command.
+
+OPTIONS = ["--decoder", "affine", "--duration", "0.64", "--ticks", "8", "--warmup", "8"]
+
+
+def invoke(*more: str) -> Result:
+    return CliRunner().invoke(main, ["bench", *OPTIONS, *more])
+
+
+def test_options_reach_the_load_and_the_report(tmp_path: Path) -> None:
+    file = tmp_path / "b.json"
+    result = invoke(
+        "--cfg",
+        "--depth=2",
+        "--no-dcw",
+        "--executor=static",
+        "--switch=integrator=per_slot",
+        "--switch=fused_cfg=off",
+        "--denoise=0.9",
+        "--ablate",
+        "--json",
+        str(file),
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads(file.read_text())
+    wanted = {"cfg": "full", "depth": 2, "dcw": False, "executor": "static", "denoise": 0.9, "ticks": 8}
+    assert wanted.items() <= report["load"].items()
+    assert report["load"]["switches"] == {
+        "fused_cfg": False,
+        "cached_conditioning": True,
+        "integrator": "per_slot",
+        "host_gates": True,
+        "joined_stream": True,
+    }
+    assert report["runs"] == 2
+    assert [row["switch"] for row in report["ablation"]] == [FLOOR, *SWITCHES]
+    assert set(report["platform"]) == {"name", "fingerprint"}
+    assert len(report["samples"]["tick_ms"]) == 8
+    for words in ("ms a tick", "bare decoder", "x realtime", "joined_stream"):
+        assert words in result.stdout
+    assert "\x1b" not in result.output, "no bar and no colours in a pipe"
+
+
+@pytest.mark.parametrize(("options", "mode"), [
+    (["--cfg"], "full"),
+    (["--cfg", "self"], "self"),
+    (["--cfg=initialize"], "initialize"),
+    ([], None),
+])  # fmt: skip
+def test_guidance_without_a_mode_is_full(options: list[str], mode: str | None, tmp_path: Path) -> None:
+    assert invoke("--json", str(tmp_path / "b.json"), *options).exit_code == 0
+    assert json.loads((tmp_path / "b.json").read_text())["load"]["cfg"] == mode
+
+
+@pytest.mark.parametrize("more", [
+    ["--switch", "fused_cfg"],
+    ["--switch", "none=on"],
+    ["--switch", "fused_cfg=per_slot"],
+    ["--switch", "integrator=none"],
+    ["--ticks", "0"],
+    ["--decoder", "none"],
+    ["--executor", "none"],
+])  # fmt: skip
+def test_what_cannot_be_measured_is_a_wrong_command_line(more: list[str]) -> None:
+    result = invoke(*more)
+    assert result.exit_code == 2, result.output

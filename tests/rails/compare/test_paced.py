@@ -1,0 +1,110 @@
+"""The script of a process: it waits where it should, and no more."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.rails.compare.control import control
+from harness.rails.compare.paced import TURN, Turns, Window, paced, slowed, value_of
+
+
+@given(st.integers(0, 50), st.integers(0, 200))
+def test_a_window_is_parted_into_an_even_number_of_whole_turns(warmup: int, ticks: int) -> None:
+    window = Window.of(["--warmup", str(warmup), f"--ticks={ticks}"])
+    waits = [tick for tick in range(warmup + ticks + 50) if window.waits_before(tick)]
+    assert window.turns % 2 == 0
+    assert 0 <= ticks - window.turns * TURN < 2 * TURN
+    assert waits == [warmup + TURN * turn for turn in range(window.turns + 1)]
+
+
+@pytest.mark.parametrize(("options", "value"), [
+    ([], "cpu"),
+    (["--device", "cuda"], "cuda"),
+    (["--device=cuda:1"], "cuda:1"),
+    (["--device", "cuda", "--cfg", "--device=cpu"], "cpu"),
+    (["--device", "cpu", "--device", "meta"], "meta"),
+    (["--devices", "x", "--cfg", "--device"], "cpu"),
+])  # fmt: skip
+def test_the_last_value_of_an_option_counts(options: list[str], value: str) -> None:
+    assert value_of(options, "--device", "cpu") == value
+
+
+class Pipes:
+    """Both ends of what a process talks by."""
+
+    def __init__(self) -> None:
+        (self.go, self.tell), (self.heard, self.say) = os.pipe(), os.pipe()
+
+    def said(self) -> int:
+        os.set_blocking(self.heard, False)
+        try:
+            return len(os.read(self.heard, 100))
+        except BlockingIOError:
+            return 0
+
+
+def test_ticks_go_on_until_a_turn_is_over_and_the_control_runs_at_the_start_of_each() -> None:
+    pipes, ran = Pipes(), []
+    turns = Turns(Window(warmup=3, turns=2), pipes.go, pipes.say, lambda: float(len(ran)))
+    tick = paced(lambda: ran.append(len(ran)), turns)
+    os.write(pipes.tell, b"....")
+    said = []
+    for _ in range(3 + 2 * TURN + 5):
+        tick()
+        said.append(pipes.said())
+    assert [tick for tick, waits in enumerate(said) if waits] == [3, 3 + TURN, 3 + 2 * TURN]
+    assert turns.control_ms == [3.0, 3.0 + TURN, 3.0 + 2 * TURN]
+    turns.end()
+    assert len(turns.waited_ms) == 3, "it had waited at the end of its window"
+
+
+def test_a_bench_that_ticks_no_more_behind_its_window_waits_at_its_end() -> None:
+    pipes = Pipes()
+    turns = Turns(Window(warmup=0, turns=2), pipes.go, pipes.say, lambda: 0.0)
+    os.write(pipes.tell, b"....")
+    for _ in range(2 * TURN):
+        turns.before_tick()
+    turns.end()
+    assert pipes.said() == 3
+
+
+def test_what_was_waited_is_the_wait_and_the_control() -> None:
+    pipes = Pipes()
+
+    def slow() -> float:
+        time.sleep(0.02)
+        return 0.0
+
+    os.write(pipes.tell, b".")
+    turns = Turns(Window(0, 2), pipes.go, pipes.say, slow)
+    started = time.perf_counter()
+    turns.before_tick()
+    assert 20 <= turns.waited_ms[0] <= 1e3 * (time.perf_counter() - started)
+
+
+def test_without_anyone_to_give_turns_it_ends() -> None:
+    pipes = Pipes()
+    os.close(pipes.tell)
+    with pytest.raises(SystemExit, match="gone"):
+        Turns(Window(0, 2), pipes.go, pipes.say, lambda: 0.0).before_tick()
+
+
+def test_a_slowed_tick_takes_its_share_more_and_gives_what_the_tick_gives() -> None:
+    def tick(value: int) -> int:
+        time.sleep(0.01)
+        return value
+
+    started = time.perf_counter()
+    assert slowed(tick, 1.0)(7) == 7
+    assert time.perf_counter() - started >= 0.02
+
+
+def test_the_control_takes_time_and_shares_no_code_with_the_engine() -> None:
+    assert control("cpu")() > 0.0
+    assert "harness" not in Path(control.__code__.co_filename).read_text().split("import", 1)[1]

@@ -1,0 +1,63 @@
+"""Two processes take turns, and none is left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.rails.compare.processes import started, take_turns
+from harness.rails.compare.worktrees import CannotCompare, Revision, Tree
+
+
+class FakeLane:
+    """Writes down what it is told."""
+
+    def __init__(self, name: str, seen: list[str]) -> None:
+        self._name, self._seen = name, seen
+
+    def release(self) -> None:
+        self._seen.append(f"{self._name} runs")
+
+    def listen(self) -> None:
+        self._seen.append(f"{self._name} waits")
+
+    def finish(self) -> None:
+        self._seen.append(f"{self._name} ends")
+
+
+def test_turns_are_taken_in_the_order_a_b_b_a_and_only_the_ends_run_together() -> None:
+    seen: list[str] = []
+    a, b = FakeLane("A", seen), FakeLane("B", seen)
+    take_turns(a, b, turns=4)  # type: ignore[arg-type]
+    assert seen[:2] == ["A waits", "B waits"]
+    assert seen[2:-4] == [f"{name} {does}" for name in "ABBAABBA" for does in ("runs", "waits")]
+    assert seen[-4:] == ["A runs", "B runs", "A ends", "B ends"]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """A folder in which an interpreter can run."""
+    return Tree(Revision("one"), tmp_path)
+
+
+def test_a_child_runs_in_its_tree_with_the_tree_first_on_its_path(tree: Tree) -> None:
+    script = "import os, sys; print(os.getcwd(), os.environ['PYTHONPATH'].split(os.pathsep)[0], os.environ['X'])"
+    with started("it", ["-c", script], tree, {"X": "1"}) as child:
+        assert child.output() == f"{tree.folder} {tree.folder} 1"
+
+
+def test_what_a_child_complained_of_is_in_the_error(tree: Tree) -> None:
+    script = "import sys; print('x' * 200_000); sys.exit('of this')"
+    with (
+        pytest.raises(CannotCompare, match="^it of one exited with 1:\nof this$"),
+        started("it", ["-c", script], tree, {}) as child,
+    ):
+        child.output()
+
+
+def test_a_child_does_not_outlive_its_block(tree: Tree) -> None:
+    with started("it", ["-c", "import time; time.sleep(60)"], tree, {}) as child:
+        process = child._process
+        assert process.poll() is None
+    assert process.poll() is not None

@@ -1,0 +1,157 @@
+"""The files of a revision are in a folder of their own, and of that nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from harness.rails.compare import worktrees as module
+from harness.rails.compare.worktrees import WORKING_TREE, CannotCompare, Revision, trees
+from tests.rails.compare.fake_tree import commit, git
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two commits, of which the second says `new`, with temporary files beside it."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    root = tmp_path / "repository"
+    package = root / "harness"
+    package.mkdir(parents=True)
+    (package / "__main__.py").write_text("old")
+    commit(root, "first")
+    (package / "__main__.py").write_text("new")
+    commit(root, "second")
+    return root
+
+
+def assert_nothing_is_left(repository: Path) -> None:
+    assert git(repository, "worktree", "list").count("\n") == 0
+    assert list(Path(tempfile.gettempdir()).iterdir()) == []
+
+
+def main_of(tree: module.Tree) -> str:
+    return (tree.folder / "harness" / "__main__.py").read_text()
+
+
+def test_a_revision_is_as_it_was_committed_whatever_the_working_tree_holds(repository: Path) -> None:
+    (repository / "harness" / "__main__.py").write_text("edited")
+    with trees("HEAD~1", "main", repository) as (base, head):
+        assert (main_of(base), main_of(head)) == ("old", "new")
+        assert base.revision == Revision("HEAD~1", git(repository, "rev-parse", "HEAD~1"))
+        assert str(head.revision) == f"main ({git(repository, 'rev-parse', 'HEAD')[:10]})"
+        assert git(repository, "worktree", "list").count("\n") == 2
+    assert_nothing_is_left(repository)
+
+
+def test_the_working_tree_is_taken_with_what_is_not_committed_and_that_is_named(repository: Path) -> None:
+    (repository / "harness" / "__main__.py").write_text("edited")
+    (repository / "harness" / "added file.py").write_text("new")
+    (repository / "ignored").write_text("")
+    git(repository, "config", "status.showUntrackedFiles", "no")
+    with trees("HEAD", None, repository / "harness") as (_, head):
+        assert main_of(head) == "edited"
+        assert (head.folder / "harness" / "added file.py").read_text() == "new"
+        assert not (head.folder / "ignored").exists()
+        assert head.revision.asked == WORKING_TREE
+        assert sorted(head.revision.uncommitted) == ["harness/__main__.py", "harness/added file.py"]
+        assert str(head.revision).endswith(" with 2 uncommitted files)")
+        (repository / "harness" / "__main__.py").write_text("edited meanwhile")
+        assert main_of(head) == "edited"
+    assert_nothing_is_left(repository)
+
+
+def test_a_file_that_was_deleted_or_renamed_is_so_in_the_working_tree(repository: Path) -> None:
+    (repository / "harness" / "other.py").write_text("x\n" * 50)
+    commit(repository, "third")
+    git(repository, "mv", "harness/other.py", "harness/renamed.py")
+    with trees("HEAD", None, repository) as (base, head):
+        assert (base.folder / "harness" / "other.py").exists()
+        assert not (head.folder / "harness" / "other.py").exists()
+        assert sorted(head.revision.uncommitted) == ["harness/other.py", "harness/renamed.py"]
+
+
+def test_a_clean_working_tree_is_not_called_dirty(repository: Path) -> None:
+    with trees("HEAD", None, repository) as (_, head):
+        assert head.revision == Revision(WORKING_TREE, git(repository, "rev-parse", "HEAD"))
+        assert "uncommitted" not in str(head.revision)
+
+
+def test_both_may_be_the_same_revision_and_their_paths_are_equally_long(repository: Path) -> None:
+    for base, head in (("main", "main"), ("main", None), (None, None)):
+        with trees(base, head, repository) as (a, b):
+            assert a.folder != b.folder
+            assert len(str(a.folder)) == len(str(b.folder))
+
+
+def test_a_plain_folder_needs_no_repository(repository: Path, tmp_path: Path) -> None:
+    (repository / ".venv").mkdir()
+    with trees("repository", str(repository), tmp_path) as (base, head):
+        assert (main_of(base), main_of(head)) == ("new", "new")
+        assert not (base.folder / ".venv").exists() and not (base.folder / ".git").exists()
+        assert (base.revision, str(base.revision)) == (Revision("repository"), "repository")
+
+
+@pytest.mark.parametrize(("base", "words"), [
+    ("no-such-name", "'no-such-name' is neither a revision"),
+    ("HEAD~9", "'HEAD~9' is neither"),
+    ("first:", "is neither"),
+    (".git", "no package"),
+])  # fmt: skip
+def test_what_is_no_revision_is_named(repository: Path, base: str, words: str) -> None:
+    with pytest.raises(CannotCompare, match=words), trees(base, None, repository):
+        pass
+    assert_nothing_is_left(repository)
+
+
+def test_outside_a_checkout_there_is_no_working_tree(tmp_path: Path) -> None:
+    with pytest.raises(CannotCompare, match="not a git repository"), trees(None, None, tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_nothing_is_left_whatever_ends_it(repository: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), trees("HEAD~1", "HEAD", repository):
+        raise error
+    assert_nothing_is_left(repository)
+
+
+def test_a_sigterm_ends_it_like_an_interrupt(repository: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended, trees("HEAD~1", "HEAD", repository):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert_nothing_is_left(repository)
+
+
+def test_worktrees_of_others_stay(repository: Path, tmp_path: Path) -> None:
+    git(repository, "worktree", "add", "--detach", str(tmp_path / "mine"))
+    with trees("HEAD~1", "HEAD", repository):
+        pass
+    assert str(tmp_path / "mine") in git(repository, "worktree", "list")
+
+
+def test_no_hook_runs(repository: Path, tmp_path: Path) -> None:
+    hook = repository / ".git" / "hooks" / "post-checkout"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch '{tmp_path / 'ran'}'\n")
+    hook.chmod(0o755)
+    with trees("HEAD~1", "HEAD", repository):
+        pass
+    assert not (tmp_path / "ran").exists()
+
+
+def test_without_git_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*arguments: object, **options: object) -> None:
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", missing)
+    with pytest.raises(CannotCompare, match="cannot ask git"), trees("main", None, tmp_path):
+        pass

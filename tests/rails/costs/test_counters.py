@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harness.rails.costs.counters import HostReads
+
+VALUES, SCALAR, INDEX = torch.ones(3), torch.tensor(2.0), torch.tensor(1)
+
+READS: dict[str, Callable[[], Any]] = {
+    "item": lambda: SCALAR.item(),
+    "tolist": lambda: VALUES.tolist(),
+    "numpy": lambda: VALUES.numpy(),
+    "from_dlpack": lambda: np.from_dlpack(VALUES),
+    "cpu": lambda: VALUES.cpu(),
+    "to a device's name": lambda: VALUES.to("cpu"),
+    "to a device": lambda: VALUES.to(device=torch.device("cpu")),
+    "bool": lambda: bool(SCALAR),
+    "if": lambda: 1 if (VALUES > 0).any() else 0,
+    "int": lambda: int(SCALAR),
+    "float": lambda: float(SCALAR),
+    "complex": lambda: complex(SCALAR),
+    "math": lambda: math.sqrt(SCALAR),
+    "an index into a list": lambda: [1, 2][INDEX],
+    "a slice's end": lambda: VALUES[:INDEX],
+    "in": lambda: 1.0 in VALUES,
+    "repr": lambda: repr(VALUES),
+    "format": lambda: f"{SCALAR}",
+    "torch.equal": lambda: torch.equal(VALUES, VALUES),
+    "equal": lambda: VALUES.equal(VALUES),
+    "allclose": lambda: torch.allclose(VALUES, VALUES),
+    "nonzero": lambda: VALUES.nonzero(),
+    "where of one argument": lambda: torch.where(VALUES > 0),
+    "a mask as index": lambda: VALUES[VALUES > 0],
+    "masked_select": lambda: torch.masked_select(VALUES, VALUES > 0),
+    "unique": lambda: torch.unique(VALUES),
+    "repeat_interleave": lambda: VALUES.repeat_interleave(torch.tensor([1, 2, 1])),
+    "bincount": lambda: torch.bincount(INDEX[None]),
+    "arange up to a tensor": lambda: torch.arange(INDEX),
+    "filled with a tensor": lambda: torch.full((2,), SCALAR),
+    "a tensor of tensors": lambda: torch.tensor([SCALAR, SCALAR]),
+}
+NO_READS: dict[str, Callable[[], Any]] = {
+    "arithmetic": lambda: VALUES * SCALAR + 1.0,
+    "a comparison": lambda: (VALUES > 0).any(),
+    "shape and dtype": lambda: (VALUES.shape, VALUES.dtype, VALUES.ndim, VALUES.numel()),
+    "a clone": lambda: VALUES.clone(),
+    "another dtype": lambda: VALUES.to(torch.float64),
+    "an integer as index": lambda: VALUES[1:2],
+    "an index tensor": lambda: VALUES[INDEX[None]],
+    "where of three": lambda: torch.where(VALUES > 0, VALUES, SCALAR),
+    "numbers into a tensor": lambda: torch.tensor([1.0, 2.0]),
+    "its address": lambda: VALUES.data_ptr(),
+}
+
+
+@pytest.mark.parametrize("act", READS.values(), ids=READS)
+def test_a_read_is_counted(act: Callable[[], Any]) -> None:
+    with HostReads() as reads:
+        act()
+    assert reads.seen
+
+
+@pytest.mark.parametrize("act", NO_READS.values(), ids=NO_READS)
+def test_what_reads_nothing_is_not_counted(act: Callable[[], Any]) -> None:
+    with HostReads() as reads:
+        act()
+    assert reads.seen == {}
+
+
+@pytest.mark.parametrize("act", ["tolist", "cpu", "numpy"])
+def test_a_dispatch_mode_alone_would_miss_some(act: str) -> None:
+    with HostReads() as reads:
+        READS[act]()
+    assert reads.functions
+    assert not reads.operators
+
+
+@pytest.mark.parametrize("act", ["where of one argument", "a slice's end", "arange up to a tensor"])
+def test_a_function_mode_alone_would_miss_some(act: str) -> None:
+    with HostReads() as reads:
+        READS[act]()
+    assert reads.operators
+    assert not reads.functions
+
+
+def test_every_read_counts_and_nothing_outside_the_block_does() -> None:
+    SCALAR.item()
+    with HostReads() as reads:
+        for _ in range(3):
+            SCALAR.item()
+            VALUES.tolist()
+    VALUES.tolist()
+    assert reads.functions == {"torch.Tensor.item": 3, "torch.Tensor.tolist": 3}
+    assert reads.operators == {"aten::_local_scalar_dense": 3}
+
+
+def test_the_modes_are_gone_after_an_error() -> None:
+    reads = HostReads()
+    with pytest.raises(ZeroDivisionError), reads:
+        raise ZeroDivisionError
+    SCALAR.item()
+    assert reads.seen == {}

@@ -1,0 +1,74 @@
+"""Executors by their kind: what an ahead-of-time kind needs, and what the others will not have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness import registry
+from harness.engine import executors
+from harness.engine.errors import InvalidInput
+from harness.engine.executors import OnnxExecutor
+from harness.registry import LIVE, Kind
+from tests.onnx_files import written
+
+
+@pytest.fixture(name="file")
+def _file(tmp_path: Path) -> Path:
+    return written(tmp_path / "a.onnx")
+
+
+def test_kinds_that_run_a_decoder_are_those_that_run_no_file() -> None:
+    assert LIVE == (Kind.EAGER, Kind.STATIC, Kind.DEFERRED)
+    assert [kind for kind in Kind if kind.ahead_of_time] == [Kind.ONNX, Kind.TENSORRT]
+
+
+def test_an_onnx_executor_runs_the_file_with_torch_s_threads(file: Path) -> None:
+    torch.set_num_threads(2)
+    made = registry.executor("onnx", registry.decoder("affine"), 6, 4, engine=file)
+    assert isinstance(made, OnnxExecutor)
+    assert (made.max_rows, made.pin_rows) == (4, 4)
+    assert made._session.get_session_options().intra_op_num_threads == 2
+
+
+def test_a_plan_goes_to_the_executor_that_runs_it_with_rows_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "TensorRTExecutor", lambda plan, **options: (plan, options), raising=False)
+    found = registry.executor("tensorrt", registry.decoder("affine"), 6, 4, "cuda:1", Path("a.plan"))
+    assert found == (Path("a.plan"), {"max_rows": 6, "pin_rows": 4, "device": "cuda:1"})
+
+
+@pytest.mark.parametrize(("kind", "words"), [("onnx", "an ONNX file"), ("tensorrt", "a built plan")])
+def test_an_ahead_of_time_kind_needs_a_file(kind: str, words: str) -> None:
+    with pytest.raises(InvalidInput, match=f"engine: got none, expected the path of {words}"):
+        registry.executor(kind, registry.decoder("affine"))
+
+
+@pytest.mark.parametrize("kind", LIVE)
+def test_a_kind_that_runs_the_decoder_takes_no_file(kind: str, file: Path) -> None:
+    with pytest.raises(InvalidInput, match="engine: got .*a.onnx, expected none"):
+        registry.executor(kind, registry.decoder("affine"), engine=file)
+
+
+@pytest.mark.parametrize(("kind", "device", "where"), [("onnx", "cuda", "cpu"), ("tensorrt", "cpu", "cuda")])
+def test_an_ahead_of_time_kind_is_on_one_type_of_device(kind: str, device: str, where: str, file: Path) -> None:
+    with pytest.raises(InvalidInput, match=f"device: got '{device}', expected '{where}'"):
+        registry.executor(kind, registry.decoder("affine"), device=device, engine=file)
+
+
+def test_only_onnx_has_a_file_where_none_is_named() -> None:
+    assert [registry.engine_for(kind, "none") for kind in Kind if kind is not Kind.ONNX] == [None] * 4
+    assert registry.engine_for("onnx", "affine") == registry.onnx_file("affine")
+    assert registry.engine_for("onnx", "affine", dtype="float16", tokens=64) == registry.onnx_file("affine")
+    assert registry.engine_for("onnx", "affine") != registry.engine_for("onnx", "affine", tokens=200)
+
+
+def test_on_a_gpu_a_plan_has_a_stream_of_its_own_and_no_file_has_one_on_a_cpu() -> None:
+    assert registry.has_own_stream("tensorrt", "cuda")
+    assert not registry.has_own_stream("onnx") and not registry.has_own_stream("tensorrt")
+
+
+def test_bfloat16_is_refused_for_onnx_runtime_before_anything_is_exported() -> None:
+    with pytest.raises(InvalidInput, match="ONNX Runtime has no bfloat16 on a CPU"):
+        registry.engine_for("onnx", "tiny", dtype="bfloat16")
