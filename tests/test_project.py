@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 TOP_LEVEL = {
     "harness", "captures", "tests", "conftest.py", "pyproject.toml", "README.md", "LICENSE", "Makefile",
-    "constraints.txt", "CHANGELOG.md", ".ci", ".github", ".gitignore", ".gitattributes",
+    "constraints.txt", "CHANGELOG.md", "docs", ".ci", ".github", ".gitignore", ".gitattributes",
 }  # fmt: skip
 NUMERICS = ("schedule", "noise", "guidance", "blend", "solver", "wavelet")
 RING = ("pipeline", "plan", "slot", "advance", "execute", "conditioning", "session", "StreamPipeline")
