@@ -19,11 +19,10 @@ from harness.commands.common import (
     write_json,
 )
 from harness.commands.exits import COULD_NOT_RUN
-from harness.engine.config import Integrator, Switches
 from harness.engine.errors import EngineError, InvalidInput, OutsideProfile
-from harness.engine.request import GuidanceMode
+from harness.engine.guidance_modes import GuidanceMode
+from harness.engine.switches import SWITCHES, Integrator, Switches
 from harness.parity.baselines import contract, platform
-from harness.parity.proofs.lockstep import SWITCHES
 from harness.rails.bench import ablation, throughput
 from harness.registry import Kind
 

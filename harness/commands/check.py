@@ -25,12 +25,12 @@ from harness.commands.common import (
 )
 from harness.commands.exits import COULD_NOT_RUN, DIFFERS
 from harness.engine.errors import EngineError, InvalidInput
+from harness.engine.switches import SWITCHES
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import Battery
 from harness.parity.baselines.captures import Report, check, select
 from harness.parity.proofs.float64 import Engine, EngineReport
 from harness.parity.proofs.float64 import check as check_engine
-from harness.parity.proofs.lockstep import SWITCHES
 from harness.parity.proofs.switches import Pair, check_switches, pairs
 from harness.rails.costs import rails as costs
 from harness.registry import Kind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def json_option(words: str) -> Callable[[Any], Any]:
     return click.option("--json", "json_path", type=FILE, help=words)
 
 
-def choice(name: str, values: Sequence[str], words: str) -> Callable[[Any], Any]:
+def choice(name: str, values: Iterable[str], words: str) -> Callable[[Any], Any]:
     """An option that may be given several times, with one of `values` each time."""
     return click.option(name, multiple=True, type=click.Choice([str(value) for value in values]), help=words)
 

@@ -1,12 +1,14 @@
 """The streaming engine: requests, configuration, pipeline and session."""
 
-from harness.engine.config import DCW, PLAIN_PATH, Integrator, Padding, PipelineConfig, Solver, Switches
+from harness.engine.config import DCW, Padding, PipelineConfig, Solver
 from harness.engine.curve import Curve
 from harness.engine.errors import BatchTooLarge, ExecutorError, InvalidInput, PipelineClosed
+from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.pipeline import StreamPipeline
-from harness.engine.request import Condition, Guidance, GuidanceMode, LatentMask, Request, X0Target
+from harness.engine.request import Condition, Guidance, LatentMask, Request, X0Target
 from harness.engine.results import Dropped, DropReason, Finished, Stats, Submission
 from harness.engine.session import Session, Stream
+from harness.engine.switches import PLAIN_PATH, Integrator, Switches
 
 __all__ = [
     "DCW",

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from harness.engine import blend, guidance, solver, wavelet
+from harness.engine.guidance_modes import NegativeSource
 from harness.engine.noise import Purpose, noise
 from harness.engine.plan import DCWPlan, GuidancePlan, Path, SlotPlan
-from harness.engine.request import Condition, GuidanceMode, normal, required
+from harness.engine.request import Condition, normal, required
 from harness.engine.slot import Slot
 
 
@@ -142,15 +143,15 @@ def _weight(condition: Condition, like: Tensor) -> Tensor:
 def _negative_velocity(
     plan: SlotPlan, guided: GuidancePlan, slot: Slot, negatives: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor | None]:
-    if guided.mode is GuidanceMode.SELF:
-        if slot.initial_noise is None:
-            raise TypeError("a self-guided slot has no initial noise")
-        return slot.initial_noise, None
-    if slot.kept_negative is not None:
-        return slot.kept_negative, slot.kept_negative
-    v_neg = _mean(plan.negatives, negatives)
-    # A copy: the velocity may be a view of a buffer that the executor's next run overwrites.
-    return v_neg, v_neg.clone() if guided.mode is GuidanceMode.INITIALIZE else None
+    """The negative velocity, and the one that the slot keeps."""
+    if guided.negative is NegativeSource.ROWS:
+        v_neg = _mean(plan.negatives, negatives)
+        # A copy: the velocity may be a view of a buffer that the executor's next run overwrites.
+        return v_neg, v_neg.clone() if guided.keeps else None
+    held = slot.kept_negative if guided.negative is NegativeSource.KEPT else slot.initial_noise
+    if held is None:
+        raise TypeError(f"the slot has nothing to take its negative velocity from: {guided.negative}")
+    return held, held if guided.keeps else None
 
 
 def _step_noise(plan: SlotPlan, slot: Slot) -> Tensor | None:

@@ -1,13 +1,14 @@
-"""What a pipeline is told once: its configuration, its switches and the wavelet correction."""
+"""Configuration of a pipeline, fixed for its life, and of the wavelet correction."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from harness.engine import checks
 from harness.engine.curve import Curve, CurveLike, curve
 from harness.engine.errors import InvalidInput
+from harness.engine.switches import Switches
 from harness.engine.wavelet import RECONSTRUCTION_BOUND, DCWMode, reconstruction_error
 
 
@@ -27,61 +28,6 @@ class Padding(StrEnum):
 
     MASK = "mask"
     ZEROS = "zeros"
-
-
-class Integrator(StrEnum):
-    """How plain Euler slots are integrated: one by one, or all in two multi-tensor launches."""
-
-    PER_SLOT = "per_slot"
-    FOREACH = "foreach"
-
-
-@dataclass(frozen=True)
-class Switches:
-    """The tick's optimizations. Each is on by default, off is the plain path, and both give the same bits.
-
-    For `fused_cfg` that holds on an executor whose rows do not depend on how many run with them; pinning the rows makes
-    one of any other.
-
-    Attributes:
-        fused_cfg: positive and negative rows in one decoder run where they fit `max_rows`; off: two passes.
-        cached_conditioning: padded and stacked conditions kept between ticks; off: rebuilt every tick.
-        integrator: `"foreach"`, or `"per_slot"` as the plain path.
-        host_gates: whether a curve is neutral is read from a fact recorded when it was set; off: from the tensor,
-            in the tick.
-        joined_stream: the current stream waits for an executor's own stream by an event; off: the host waits. It
-            acts on executors that have a stream of their own.
-    """
-
-    fused_cfg: bool = True
-    cached_conditioning: bool = True
-    integrator: Integrator | str = Integrator.FOREACH
-    host_gates: bool = True
-    joined_stream: bool = True
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        for name in ("fused_cfg", "cached_conditioning", "host_gates", "joined_stream"):
-            checks.flag(f"switches.{name}", getattr(self, name))
-        object.__setattr__(self, "integrator", checks.member("switches.integrator", self.integrator, Integrator))
-
-    def turned_on(self, name: str) -> Switches:
-        """These, with the switch `name` on."""
-        return replace(self, **{name: getattr(Switches(), name)})
-
-    def turned_off(self, name: str) -> Switches:
-        """These, with the switch `name` off."""
-        return replace(self, **{name: getattr(PLAIN_PATH, name)})
-
-
-PLAIN_PATH = Switches(
-    fused_cfg=False,
-    cached_conditioning=False,
-    integrator=Integrator.PER_SLOT,
-    host_gates=False,
-    joined_stream=False,
-)
-"""Every switch off: the plain path."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -11,18 +11,74 @@ import torch
 from harness.engine.config import DCW
 from harness.engine.curve import Curve
 from harness.engine.errors import InvalidInput
+from harness.engine.request import Guidance, Request, X0Target, normal, required
+
+
+def _always(_request: Request) -> bool:
+    return True
+
+
+def _is_guided(request: Request) -> bool:
+    return request.guidance is not None
+
+
+def _has_source(request: Request) -> bool:
+    return request.stand_in_source is not None
+
+
+def _has_strength(request: Request) -> bool:
+    return request.x0_target is not None and request.x0_target.curve is None
+
+
+def _guidance(request: Request) -> Guidance:
+    if request.guidance is None:
+        raise TypeError("a control of guidance is read of a request without guidance")
+    return request.guidance
+
+
+def _target(request: Request) -> X0Target:
+    if request.x0_target is None:
+        raise TypeError("a control of the x0 target is read of a request without one")
+    return request.x0_target
+
+
+Gate = Callable[[Curve, float], bool]
+"""`(curve, neutral value)` to whether the curve is neutral."""
 
 
 class SharedControl(StrEnum):
-    """A control that overrides a value on every slot that has what it acts on."""
+    """A control that overrides a value on every slot that has something for it to act on, with its record.
 
-    VELOCITY_SCALE = "velocity_scale"
-    NOISE_INJECTION = "noise_injection"
-    SDE_CURVE = "sde_curve"
-    GUIDANCE_SCALE = "guidance_scale"
-    MOMENTUM = "momentum"
-    RESCALE = "rescale"
-    X0_STRENGTH = "x0_strength"
+    Attributes:
+        acts_on: says whether a request has something that the control acts on.
+        own: the request's own value, in its normal form; it is asked only where `acts_on` holds.
+        neutral: the value that takes the path of the value not being set; None where every value acts.
+    """
+
+    acts_on: Callable[[Request], bool]
+    own: Callable[[Request], Curve | None]
+    neutral: float | None
+
+    VELOCITY_SCALE = "velocity_scale", _always, lambda r: normal(r.velocity_scale), 1.0
+    NOISE_INJECTION = "noise_injection", _always, lambda r: normal(r.noise_injection), 0.0
+    SDE_CURVE = "sde_curve", _has_source, lambda r: normal(r.sde_curve), None
+    GUIDANCE_SCALE = "guidance_scale", _is_guided, lambda r: required(_guidance(r).scale), None
+    MOMENTUM = "momentum", _is_guided, lambda r: required(_guidance(r).momentum), None
+    RESCALE = "rescale", _is_guided, lambda r: normal(_guidance(r).rescale), 0.0
+    X0_STRENGTH = "x0_strength", _has_strength, lambda r: required(_target(r).strength), 0.0
+
+    def __new__(
+        cls,
+        name: str,
+        acts_on: Callable[[Request], bool],
+        own: Callable[[Request], Curve | None],
+        neutral: float | None,
+    ) -> SharedControl:
+        """A member whose value is its name."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.acts_on, member.own, member.neutral = acts_on, own, neutral
+        return member
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +88,25 @@ class Controls:
     Attributes:
         shared: overriding curves by control; a control that is not there leaves the request's own value.
         dcw: wavelet correction, or None.
-        channel_gain: factor `[1, T, D]` or `[1, 1, D]` of what the decoder sees, or None.
+        channel_gain: factor `[1, T, D]` or `[1, 1, D]` of the decoder's input, or None.
     """
 
     shared: Mapping[SharedControl, Curve]
     dcw: DCW | None = None
     channel_gain: Curve | None = None
+
+    def in_force(self, control: SharedControl, request: Request, gate: Gate) -> Curve | None:
+        """The curve of `control` for a request: the shared one, else the request's own.
+
+        None where the request has nothing that the control acts on, where no value is set, and where the curve is
+        neutral, as `gate` says.
+        """
+        if not control.acts_on(request):
+            return None
+        held = self.shared[control] if control in self.shared else control.own(request)
+        if held is None or (control.neutral is not None and gate(held, control.neutral)):
+            return None
+        return held
 
 
 def placed(controls: Controls, device: torch.device) -> Controls:

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from harness.engine import advance
 from harness.engine.conditioning import Conditioner
-from harness.engine.config import Integrator
 from harness.engine.curve import Curve
 from harness.engine.errors import ExecutorError
 from harness.engine.executors.base import Batch, Executor
 from harness.engine.noise import to_device
 from harness.engine.plan import Path, Row, SlotPlan, TickPlan
 from harness.engine.slot import Slot
+from harness.engine.switches import Integrator
 
 
 class Stage(StrEnum):

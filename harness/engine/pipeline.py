@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.engine import checks
 from harness.engine.conditioning import ConditioningCache, build
-from harness.engine.config import DCW, Integrator, PipelineConfig
+from harness.engine.config import DCW, PipelineConfig
 from harness.engine.controls import Controls, SharedControl, check_frames, check_gain_channels, placed
 from harness.engine.curve import Curve, CurveLike, curve
 from harness.engine.errors import InvalidInput, PipelineClosed
@@ -24,6 +24,7 @@ from harness.engine.request import Request
 from harness.engine.results import Dropped, DropReason, Finished, Stats, Submission
 from harness.engine.schedule import timesteps
 from harness.engine.slot import Slot, admit
+from harness.engine.switches import Integrator
 
 
 class StreamPipeline:

@@ -6,21 +6,19 @@ is asked of the tensor, as a twin of the recorded fact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.engine import blend
 from harness.engine.config import DCW, PipelineConfig, Solver
-from harness.engine.controls import Controls, SharedControl
+from harness.engine.controls import Controls, Gate, SharedControl
 from harness.engine.curve import Curve, ask_host, ask_tensor
+from harness.engine.guidance_modes import GuidanceMode, NegativeSource
 from harness.engine.noise import Purpose
-from harness.engine.request import Condition, GuidanceMode, LatentMask, Request, X0Target, normal, required
+from harness.engine.request import Condition, Guidance, LatentMask, Request, normal, required
 from harness.engine.slot import Slot
 from harness.engine.wavelet import DCWMode
-
-Gate = Callable[[Curve, float], bool]
-"""`(curve, neutral value)` to whether the curve is neutral."""
 
 
 class CountedGate:
@@ -66,9 +64,20 @@ class Admission:
 
 @dataclass(frozen=True, eq=False)
 class GuidancePlan:
-    """A slot's guidance this tick, its curves resolved; `rescale` is None where it is neutral."""
+    """A slot's guidance this tick, its curves resolved.
 
-    mode: GuidanceMode
+    Attributes:
+        negative: the source of the negative velocity.
+        keeps: the slot keeps a copy of the negative velocity.
+        scale: guidance scale `g`.
+        momentum: factor of the running average.
+        rescale: guidance rescale `k`; None where it is neutral.
+        norm_threshold: bound of the direction's norm per channel, or None.
+        eta: share of the parallel part that is kept.
+    """
+
+    negative: NegativeSource
+    keeps: bool
     scale: Curve
     momentum: Curve
     rescale: Curve | None
@@ -202,8 +211,7 @@ def plan_tick(
         max_rows: the executor's ceiling for one run.
     """
     gate = CountedGate(ask_host if config.switches.host_gates else ask_tensor)
-    admissions = _admissions(ring, queue, depth, gate)
-    entering = {a.index: a.queued for a in admissions}
+    entering = _entering(ring, queue, depth)
     slots: list[SlotPlan] = []
     for index, slot in enumerate(ring):
         if slot is not None:
@@ -216,7 +224,11 @@ def plan_tick(
     gain = controls.channel_gain
     return TickPlan(
         tick=tick,
-        admissions=admissions,
+        admissions=tuple(
+            Admission(p.index, entering[p.index], masked=p.mask_strength is not None)
+            for p in slots
+            if p.index in entering
+        ),
         slots=tuple(slots),
         runs=split_runs(positives, negatives, max_rows, fused=config.switches.fused_cfg),
         dcw=plan_dcw(controls.dcw, gate),
@@ -260,16 +272,14 @@ def active(conditions: Sequence[Condition], step: int, total: int) -> tuple[Cond
     return found or tuple(conditions[:1])
 
 
-def _admissions(ring: Sequence[Slot | None], queue: Sequence[Queued], depth: int, gate: Gate) -> tuple[Admission, ...]:
+def _entering(ring: Sequence[Slot | None], queue: Sequence[Queued], depth: int) -> dict[int, Queued]:
+    """The requests that enter the ring, by their place, oldest first."""
     free = [index for index in range(depth) if ring[index] is None]
-    return tuple(
-        Admission(index, queued, _acts(queued.request.latent_mask, gate))
-        for index, queued in zip(free, queue, strict=False)
-    )
+    return dict(zip(free, queue, strict=False))
 
 
 def _acts(latent_mask: LatentMask | None, gate: Gate) -> bool:
-    """Whether a latent mask acts at any step: one with a strength of its own always may."""
+    """Say whether a latent mask acts: a mask with a strength of its own does at every step, a neutral one at none."""
     if latent_mask is None:
         return False
     return latent_mask.strength_at is not None or not gate(required(latent_mask.mask), 1.0)
@@ -285,15 +295,13 @@ def _plan_slot(
     gate: Gate,
 ) -> SlotPlan:
     total, t, s = len(times) - 1, times[step], times[step + 1]
-    shared = controls.shared
-    mask_strength = _mask_strength(request.latent_mask, step, total, gate)
-    target = _plan_target(request.x0_target, shared, step, total, gate) if t > 0.0 else None
-    sde_curve = _sde_curve(request, shared)
-    path = _path(sde_curve, solver, edited=mask_strength is not None or target is not None)
+    masked = _acts(request.latent_mask, gate)
+    target = _plan_target(request, controls, step, total, gate) if t > 0.0 else None
+    sde_curve = controls.in_force(SharedControl.SDE_CURVE, request, gate)
+    path = _path(sde_curve, solver, edited=masked or target is not None)
     noise_injection = None
     if path in (Path.EULER, Path.EDITED) and s > 0.0:
-        own = normal(request.noise_injection)
-        noise_injection = _unless(0.0, shared.get(SharedControl.NOISE_INJECTION, own), gate)
+        noise_injection = controls.in_force(SharedControl.NOISE_INJECTION, request, gate)
     return SlotPlan(
         index=index,
         request=request,
@@ -304,51 +312,45 @@ def _plan_slot(
         positives=active(request.conditions, step, total),
         negatives=_negative_rows(request, step, total),
         path=path,
-        guidance=_plan_guidance(request, shared, gate),
-        velocity_scale=_unless(1.0, shared.get(SharedControl.VELOCITY_SCALE, normal(request.velocity_scale)), gate),
+        guidance=_plan_guidance(request, controls, step, gate),
+        velocity_scale=controls.in_force(SharedControl.VELOCITY_SCALE, request, gate),
         noise_injection=noise_injection,
         sde_curve=sde_curve,
-        mask_strength=mask_strength,
+        mask_strength=request.latent_mask.strength_in_force(step, total) if masked and request.latent_mask else None,
         target=target,
-        noise=_noise(path, s, injects=noise_injection is not None, masked=mask_strength is not None),
+        noise=_noise(path, s, injects=noise_injection is not None, masked=masked),
     )
 
 
-def _unless(neutral: float, curve: Curve | None, gate: Gate) -> Curve | None:
-    return None if curve is None or gate(curve, neutral) else curve
-
-
 def _negative_rows(request: Request, step: int, total: int) -> tuple[Condition, ...]:
-    if request.guidance is None or request.guidance.mode == GuidanceMode.SELF:
-        return ()
-    if request.guidance.mode == GuidanceMode.INITIALIZE and step > 0:
+    if request.guidance is None or _mode(request.guidance).source_at(step) is not NegativeSource.ROWS:
         return ()
     return active(request.guidance.negatives, step, total)
 
 
-def _plan_guidance(request: Request, shared: Mapping[SharedControl, Curve], gate: Gate) -> GuidancePlan | None:
+def _mode(guidance: Guidance) -> GuidanceMode:
+    return GuidanceMode(guidance.mode)
+
+
+def _plan_guidance(request: Request, controls: Controls, step: int, gate: Gate) -> GuidancePlan | None:
     own = request.guidance
     if own is None:
         return None
+    scale = controls.in_force(SharedControl.GUIDANCE_SCALE, request, gate)
+    momentum = controls.in_force(SharedControl.MOMENTUM, request, gate)
     return GuidancePlan(
-        mode=GuidanceMode(own.mode),
-        scale=shared.get(SharedControl.GUIDANCE_SCALE, required(own.scale)),
-        momentum=shared.get(SharedControl.MOMENTUM, required(own.momentum)),
-        rescale=_unless(0.0, shared.get(SharedControl.RESCALE, normal(own.rescale)), gate),
+        negative=_mode(own).source_at(step),
+        keeps=_mode(own).keeps_first,
+        scale=required(scale),
+        momentum=required(momentum),
+        rescale=controls.in_force(SharedControl.RESCALE, request, gate),
         norm_threshold=own.norm_threshold,
         eta=own.eta,
     )
 
 
-def _mask_strength(latent_mask: LatentMask | None, step: int, total: int, gate: Gate) -> float | None:
-    if latent_mask is None or not _acts(latent_mask, gate):
-        return None
-    return latent_mask.strength_in_force(step, total)
-
-
-def _plan_target(
-    target: X0Target | None, shared: Mapping[SharedControl, Curve], step: int, total: int, gate: Gate
-) -> TargetPlan | None:
+def _plan_target(request: Request, controls: Controls, step: int, total: int, gate: Gate) -> TargetPlan | None:
+    target = request.x0_target
     if target is None:
         return None
     gated = normal(target.curve)
@@ -357,14 +359,8 @@ def _plan_target(
         return TargetPlan(gated, ramp) if ramp > 0.0 else None
     if step < total // 2:
         return None
-    strength = _unless(0.0, shared.get(SharedControl.X0_STRENGTH, required(target.strength)), gate)
+    strength = controls.in_force(SharedControl.X0_STRENGTH, request, gate)
     return None if strength is None else TargetPlan(strength, None)
-
-
-def _sde_curve(request: Request, shared: Mapping[SharedControl, Curve]) -> Curve | None:
-    if request.stand_in_source is None:
-        return None
-    return shared.get(SharedControl.SDE_CURVE, normal(request.sde_curve))
 
 
 def _path(sde_curve: Curve | None, solver: Solver | str, *, edited: bool) -> Path:

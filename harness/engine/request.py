@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
 import torch
@@ -17,20 +16,8 @@ from torch import Tensor
 from harness.engine import checks
 from harness.engine.curve import Curve, CurveLike, curve
 from harness.engine.errors import InvalidInput
+from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.noise import MAX_SEED
-
-
-class GuidanceMode(StrEnum):
-    """Where the negative velocity comes from.
-
-    `full`: a negative row at every step. `initialize`: a negative row at step 0, its velocity kept for the later
-    steps. `self`: the slot's initial noise stands in and no negative row runs (residual classifier-free guidance of
-    StreamDiffusion, Kodaira et al. 2023, arXiv:2312.12491).
-    """
-
-    FULL = "full"
-    INITIALIZE = "initialize"
-    SELF = "self"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +68,8 @@ class Guidance:
 
     Attributes:
         scale: guidance scale `g`, a number or a curve; 1 still runs the negative rows, so that it can be changed live.
-        negatives: negative conditions; modes `full` and `initialize` need at least one, `self` reads none.
+        negatives: negative conditions, at least one where the mode runs negative rows (`full`, `initialize`); `self`
+            reads none.
         mode: `"full"`, `"initialize"` or `"self"`.
         momentum: factor of the running average, a number or a curve.
         rescale: guidance rescale `k` (arXiv:2305.08891), a number or a curve; None or 0 is off.
@@ -142,6 +130,9 @@ class X0Target:
             gated = curve("x0_target.curve", self.curve, frames=frames, device=device)
             object.__setattr__(self, "curve", gated)
 
+
+CURVES = ("velocity_scale", "noise_injection", "sde_curve", "initial_noise")
+"""The fields of a `Request` that are curves."""
 
 StrengthAt = Callable[[int, int], float]
 """`(step, total)` to a number in [0, 1]. It is asked while a tick is planned, on the host, once per slot and tick."""
@@ -231,7 +222,7 @@ class Request:
         if not self.conditions:
             raise InvalidInput("conditions", "none", "at least one Condition")
         self._check_latents()
-        for name in ("velocity_scale", "noise_injection", "sde_curve", "initial_noise"):
+        for name in CURVES:
             given = getattr(self, name)
             if given is not None:
                 made = curve(name, given, frames=self.frames, device=context.device)
@@ -294,8 +285,9 @@ class Request:
         if self.guidance is None:
             return
         checks.instance("guidance", self.guidance, Guidance, "a Guidance or None")
-        if self.guidance.mode != GuidanceMode.SELF and not self.guidance.negatives:
-            raise InvalidInput("guidance.negatives", "none", f"at least one Condition in mode {self.guidance.mode!s}")
+        mode = GuidanceMode(self.guidance.mode)
+        if mode.needs_negatives and not self.guidance.negatives:
+            raise InvalidInput("guidance.negatives", "none", f"at least one Condition in mode {mode}")
         placed: dict[str, Any] = {
             name: curve(f"guidance.{name}", getattr(self.guidance, name), frames=self.frames).to(self.device)
             for name in ("scale", "momentum", "rescale")

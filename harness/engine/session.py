@@ -15,8 +15,9 @@ from harness.engine.decoders.base import Decoder
 from harness.engine.errors import InvalidInput, PipelineClosed
 from harness.engine.executors.base import Executor
 from harness.engine.executors.eager import EagerExecutor
+from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.pipeline import StreamPipeline
-from harness.engine.request import Condition, Guidance, GuidanceMode, Request
+from harness.engine.request import Condition, Guidance, Request
 from harness.engine.results import Finished, Submission
 
 
@@ -170,6 +171,6 @@ class Stream:
         made = guidance if isinstance(guidance, Guidance) else Guidance(scale=guidance)
         if made.negatives and negative is not None:
             raise InvalidInput("negative", "a condition beside guidance.negatives", "one of the two")
-        if made.negatives or made.mode == GuidanceMode.SELF:
+        if made.negatives or not GuidanceMode(made.mode).needs_negatives:
             return made
         return replace(made, negatives=(negative or self._session.null_condition(self._template.conditions[0]),))

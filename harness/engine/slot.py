@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from harness.engine import blend, solver
+from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.noise import Purpose, noise
-from harness.engine.request import GuidanceMode, Request, normal
+from harness.engine.request import Request, normal
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ def admit(id: str | int, request: Request, times: tuple[float, ...], tick: int, 
         times=times,
         step=0,
         x=initial_state(request, drawn, times[0]),
-        initial_noise=drawn if guidance is not None and guidance.mode == GuidanceMode.SELF else None,
+        initial_noise=drawn if guidance is not None and GuidanceMode(guidance.mode).keeps_initial_noise else None,
         mask_noise=noise(request.seed, Purpose.MASK, 0, shape, request.device) if masked else None,
         average=None if guidance is None else torch.zeros_like(drawn),
         kept_negative=None,

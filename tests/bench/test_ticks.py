@@ -13,9 +13,9 @@ import torch
 
 from harness import registry
 from harness.engine import Switches
-from harness.engine.config import PLAIN_PATH
 from harness.engine.decoders import AffineDecoder, Decoder
 from harness.engine.executors import Batch, EagerExecutor, Executor
+from harness.engine.switches import PLAIN_PATH
 from harness.rails.bench.bare import Tap, merged
 from harness.rails.costs.workload import KINDS, Ring, Workload
 from tests.bench.rails import RAILS

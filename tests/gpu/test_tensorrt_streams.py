@@ -20,8 +20,9 @@ from harness.engine import StreamPipeline, Switches
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import Batch, CudaStream, EagerExecutor, Executor, StaticExecutor, TensorRTExecutor
 from harness.engine.executors.tensorrt.buffers import ALIGNMENT
+from harness.engine.switches import SWITCHES
 from harness.parity.compare import assert_identical, identical
-from harness.parity.proofs.lockstep import SWITCHES, run
+from harness.parity.proofs.lockstep import run
 from tests.engine.executors.tensorrt.fake_tensorrt import FakeRuntime, Made, plan, tiny
 from tests.engine.executors.test_eager import batch
 from tests.gpu.test_streams import BUSY

@@ -15,9 +15,10 @@ from harness import registry
 from harness.engine import DCW, Guidance, LatentMask, PipelineConfig, Request, StreamPipeline, X0Target
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import EagerExecutor, Executor
+from harness.engine.switches import SWITCHES
 from harness.parity.battery.scenarios import SCENARIOS
 from harness.parity.battery.scripts import Script
-from harness.parity.proofs.lockstep import SWITCHES, acted, run
+from harness.parity.proofs.lockstep import acted, run
 from harness.parity.proofs.switches import check_switches, pairs
 from harness.rails.bench.throughput import Load, bench
 from tests.engine.builders import D, T, condition, fixed

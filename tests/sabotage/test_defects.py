@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
+from harness.engine.switches import SWITCHES
 from harness.parity.baselines.platform import ROOT
-from harness.parity.proofs.lockstep import SWITCHES
 from tests.sabotage.defects import DEFECTS, NOTORIOUS
 from tests.sabotage.runner import Defect, Verdict, changed, revision, sabotage, shard
 

@@ -25,9 +25,10 @@ from harness.engine.errors import BatchTooLarge, OutsideProfile, PlanCorrupt, Pl
 from harness.engine.executors import Batch, TensorRTExecutor
 from harness.engine.executors.stream import run_to_end
 from harness.engine.noise import Purpose, noise
+from harness.engine.switches import SWITCHES
 from harness.parity.battery.scripts import Correct, Drain, Guided, Masked, Script, Submit, Text, Tick, Toward, Wavelets
 from harness.parity.compare import assert_identical
-from harness.parity.proofs.lockstep import SWITCHES, acted, run
+from harness.parity.proofs.lockstep import acted, run
 
 pytestmark = pytest.mark.tensorrt
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from harness.engine.config import DCW
 from harness.engine.noise import Purpose, noise
-from harness.engine.request import Condition, Guidance, LatentMask, Request, X0Target
+from harness.engine.request import CURVES, Condition, Guidance, LatentMask, Request, X0Target
 
 if TYPE_CHECKING:
     from harness.parity.battery.scripts import Guided, Level, Masked, Script, Submit, Text, Toward, Wavelets
@@ -107,7 +107,6 @@ class Props:
     def request(self, submit: Submit) -> Request:
         """The request."""
         frames = self.script.frames if submit.frames is None else submit.frames
-        curves = ("velocity_scale", "noise_injection", "sde_curve", "initial_noise")
         return Request(
             conditions=[self.condition(text, frames) for text in submit.texts],
             context_latents=self.drawn(200 + submit.seed % 3, frames, 2 * self.script.channels),
@@ -117,7 +116,7 @@ class Props:
             guidance=None if submit.guided is None else self.guidance(submit.guided, frames),
             x0_target=None if submit.toward is None else self.target(submit.toward, frames),
             latent_mask=None if submit.masked is None else self.mask(submit.masked, frames),
-            **{name: self.curve(getattr(submit, name), frames) for name in curves},
+            **{name: self.curve(getattr(submit, name), frames) for name in CURVES},
         )
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from harness import registry
-from harness.engine.config import DCW, PLAIN_PATH, PipelineConfig, Solver, Switches
+from harness.engine.config import DCW, PipelineConfig, Solver
 from harness.engine.decoders import Decoder
 from harness.engine.executors import Executor
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.request import Condition, Guidance, LatentMask, X0Target
+from harness.engine.switches import PLAIN_PATH, Switches
 from harness.parity.battery.player import Played, Player, Sizes
 
 AFFINE_FRAMES, ACE_STEP_FRAMES = 12, 16

@@ -12,11 +12,12 @@ from typing import Literal, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from harness.engine.config import DCW, PipelineConfig, Switches
+from harness.engine.config import DCW, PipelineConfig
 from harness.engine.curve import CurveLike
 from harness.engine.request import Request
 from harness.engine.results import Finished, Stats, Submission
 from harness.engine.slot import Slot
+from harness.engine.switches import Switches
 from harness.parity.battery.props import Props
 
 __all__ = [

@@ -11,7 +11,7 @@ State that is not finite is refused: NaN is the same as NaN, whatever made it. S
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from enum import StrEnum
 from types import TracebackType
 from typing import TypeAlias, TypeVar, cast
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from harness import registry
-from harness.engine.config import DCW, PipelineConfig, Switches
+from harness.engine.config import DCW, PipelineConfig
 from harness.engine.curve import CurveLike
 from harness.engine.decoders import Decoder
 from harness.engine.errors import InvalidInput
@@ -31,28 +31,18 @@ from harness.engine.pipeline import StreamPipeline
 from harness.engine.request import Request
 from harness.engine.results import Finished, Stats, Submission
 from harness.engine.slot import Slot
+from harness.engine.switches import SWITCHES, Switches
 from harness.parity.baselines import platform
 from harness.parity.battery.scripts import Script
 from harness.parity.compare import NothingCompared, compare_trees, identical
 
 T = TypeVar("T")
 
-SWITCHES = tuple(field.name for field in fields(Switches))
-"""The names of the tick's optimizations."""
-
 HOST = "host"
 """In place of a stage: what differs is no tensor of a tick."""
 
 Seen: TypeAlias = "dict[Stage, dict[int, dict[str, Tensor]]]"
 """Copies of what a tick made: by stage, place in the ring, name."""
-
-_ACTED: dict[str, Callable[[Stats, Stats], bool]] = {
-    "fused_cfg": lambda on, off: on.decoder_runs < off.decoder_runs,
-    "cached_conditioning": lambda on, off: on.conditioning.hits > off.conditioning.hits,
-    "integrator": lambda on, _off: on.euler_steps > 0,
-    "host_gates": lambda on, _off: on.gates > 0,
-    "joined_stream": lambda on, _off: on.joins > 0,
-}
 
 
 class Parted(AssertionError):
@@ -86,8 +76,8 @@ def one_apart(config: PipelineConfig, switch: str) -> tuple[PipelineConfig, Pipe
 
 
 def acted(switch: str, on: Stats, off: Stats) -> bool:
-    """Whether a switch made the two pipelines do anything in another way, so that their equality says something."""
-    return _ACTED[switch](on, off)
+    """Say whether a switch changed the work of one of the two pipelines, so that their equality proves something."""
+    return SWITCHES[switch].acted(on, off)
 
 
 def run(

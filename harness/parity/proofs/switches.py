@@ -10,11 +10,12 @@ from pathlib import Path
 from harness import registry
 from harness.engine.config import PipelineConfig
 from harness.engine.errors import OutsideProfile
+from harness.engine.switches import SWITCHES
 from harness.parity.baselines import platform
 from harness.parity.baselines.captures import Verdict
 from harness.parity.battery.player import Player
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, configuration, executor
-from harness.parity.proofs.lockstep import SWITCHES, Lockstep, Parted, acted, one_apart
+from harness.parity.proofs.lockstep import Lockstep, Parted, acted, one_apart
 from harness.registry import Kind
 
 DECODERS = (registry.AFFINE, "tiny")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 
-from harness.parity.proofs.lockstep import SWITCHES
+from harness.engine.switches import SWITCHES
 from harness.rails.bench.throughput import Advance, Driver, Load, Window, silent
 
 

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from harness import registry
-from harness.engine.config import DCW, PipelineConfig, Switches
+from harness.engine.config import DCW, PipelineConfig
 from harness.engine.errors import InvalidInput
 from harness.engine.noise import Purpose, noise
 from harness.engine.request import Condition, Guidance
 from harness.engine.results import Finished
 from harness.engine.session import Session, Stream
+from harness.engine.switches import Switches
 from harness.parity.compare import digest_tree
 from harness.rails.bench.bare import Bare, Tap, bare, merged, runs
 from harness.rails.bench.clocks import EventClock, HostClock

@@ -19,14 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engine.config import Switches
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import EagerExecutor
 from harness.engine.results import Stats
+from harness.engine.switches import SWITCHES, Switches
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import BlessRefused, ReplayFailed, refuse_unless_explicit
 from harness.parity.baselines.captures import CAPTURES
-from harness.parity.proofs.lockstep import SWITCHES
 from harness.rails.costs.counters import HostReads, Operators, curves_touched
 from harness.rails.costs.workload import KINDS, Ring, Workload
 

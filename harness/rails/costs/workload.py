@@ -8,11 +8,12 @@ from math import lcm
 
 import torch
 
-from harness.engine.config import PipelineConfig, Switches
+from harness.engine.config import PipelineConfig
 from harness.engine.executors import Executor
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.request import Request
 from harness.engine.results import Finished, Stats
+from harness.engine.switches import Switches
 from harness.parity.battery.props import Props
 from harness.parity.battery.scripts import Guided, Masked, Script, Submit, Text, Toward, Wavelets
 

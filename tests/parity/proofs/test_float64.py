@@ -17,6 +17,7 @@ from harness.engine import execute
 from harness.engine.aot.export import export
 from harness.engine.errors import OutsideProfile
 from harness.engine.executors import Batch, Executor
+from harness.engine.switches import SWITCHES
 from harness.parity.baselines.captures import EPS, Verdict
 from harness.parity.baselines.store import NoCaptures
 from harness.parity.battery.player import Played
@@ -24,7 +25,6 @@ from harness.parity.battery.scenarios import SCENARIOS, Scenario, executor, play
 from harness.parity.compare import assert_identical
 from harness.parity.proofs import float64
 from harness.parity.proofs.float64 import FACTOR, Engine, EngineReport, OnEngine, check, in_double, judged
-from harness.parity.proofs.lockstep import SWITCHES
 from harness.parity.proofs.switches import check_switches, pairs
 from harness.registry import Kind
 from tests.engine.aot.exports import single

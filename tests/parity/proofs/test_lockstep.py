@@ -15,6 +15,7 @@ from harness.engine.conditioning import Conditioning, ConditioningCache
 from harness.engine.curve import Curve, ask_host
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import Batch, EagerExecutor, Executor
+from harness.engine.switches import SWITCHES
 from harness.parity.battery.props import Props
 from harness.parity.battery.scripts import (
     Control,
@@ -30,7 +31,7 @@ from harness.parity.battery.scripts import (
     Wavelets,
 )
 from harness.parity.compare import NothingCompared, assert_identical
-from harness.parity.proofs.lockstep import HOST, SWITCHES, Lockstep, Parted, acted, one_apart, run
+from harness.parity.proofs.lockstep import HOST, Lockstep, Parted, acted, one_apart, run
 from harness.registry import DeferredStream
 
 BUSY = Script(

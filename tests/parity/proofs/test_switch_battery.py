@@ -14,10 +14,10 @@ from click.testing import CliRunner
 
 from harness.cli import main
 from harness.engine import execute
+from harness.engine.switches import SWITCHES
 from harness.parity.baselines.bless import BATTERY
 from harness.parity.baselines.captures import Verdict
 from harness.parity.battery.scenarios import SCENARIOS, decoder
-from harness.parity.proofs.lockstep import SWITCHES
 from harness.parity.proofs.switches import EVERY, check_switches, pairs
 from harness.registry import Kind
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from harness import registry
 from harness.engine.executors import Batch, Executor
-from harness.parity.proofs.lockstep import SWITCHES, acted, run
+from harness.engine.switches import SWITCHES
+from harness.parity.proofs.lockstep import acted, run
 from tests.parity.strategies import CASES, Case
 
 # Traced, these take twice as long; what they run is run by others too.

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 
 from harness.cli import main
 from harness.engine import Switches
-from harness.engine.config import PLAIN_PATH
 from harness.engine.errors import InvalidInput
 from harness.engine.pipeline import StreamPipeline
-from harness.parity.proofs.lockstep import SWITCHES
+from harness.engine.switches import PLAIN_PATH, SWITCHES
 from harness.rails.bench import clocks
 from harness.rails.bench.ablation import FLOOR, ablate, ablated_ticks
 from harness.rails.bench.bare import merged, runs

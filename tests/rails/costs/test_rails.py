@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 from harness.cli import main
 from harness.engine import Switches, execute
 from harness.engine.executors import EagerExecutor
+from harness.engine.switches import SWITCHES
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import BlessRefused
-from harness.parity.proofs.lockstep import SWITCHES
 from harness.rails.costs import rails as costs
 from harness.rails.costs.rails import OPERATOR, Counts, count, rails
 from harness.rails.costs.workload import KINDS, STEPS, Workload

@@ -24,9 +24,10 @@ from harness.engine import (
 from harness.engine.decoders import AffineDecoder
 from harness.engine.errors import OutsideProfile
 from harness.engine.executors import Executor, StaticExecutor, TensorRTExecutor
+from harness.engine.switches import SWITCHES
 from harness.parity.battery.scripts import Correct, Drain, Guided, Masked, Script, Submit, Text, Tick, Toward, Wavelets
 from harness.parity.compare import assert_identical
-from harness.parity.proofs.lockstep import SWITCHES, acted, run
+from harness.parity.proofs.lockstep import acted, run
 from tests.engine.builders import condition, fixed, request
 from tests.engine.executors.tensorrt.fake_tensorrt import FakeRuntime, Made, plan, tiny
 from tests.parity.strategies import CASES, Case
