@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
@@ -141,28 +142,114 @@ class DeferredStream:
             self._pending.pop(0)()
 
 
-class Kind(StrEnum):
-    """An executor's kind.
+@dataclass(frozen=True)
+class Asked:
+    """The options of an executor that is to be made.
 
-    `eager` calls the decoder. `static` calls it on static buffers, on a GPU on a stream of its own. `deferred` is
-    `static` on a CPU with a stream that computes as late as it may. `onnx` and `tensorrt` run an engine that was made
-    of a decoder ahead of time: an exported file on the CPU, and a built plan on a GPU.
+    Attributes:
+        max_rows: see `EagerExecutor`.
+        pin_rows: see `EagerExecutor`.
+        device: the device of the decoder.
+        file: the compiled decoder to run; empty for a kind that runs the decoder itself.
     """
 
-    EAGER = "eager"
-    STATIC = "static"
-    DEFERRED = "deferred"
-    ONNX = "onnx"
-    TENSORRT = "tensorrt"
+    max_rows: int
+    pin_rows: int | None
+    device: torch.device
+    file: Path
+
+
+def _eager(decoder: Decoder, asked: Asked) -> Executor:
+    return EagerExecutor(decoder, asked.max_rows, asked.pin_rows)
+
+
+def _static(decoder: Decoder, asked: Asked) -> Executor:
+    stream = CudaStream(asked.device) if asked.device.type == "cuda" else None
+    return StaticExecutor(decoder, asked.max_rows, asked.pin_rows, stream=stream)
+
+
+def _deferred(decoder: Decoder, asked: Asked) -> Executor:
+    return StaticExecutor(decoder, asked.max_rows, asked.pin_rows, stream=DeferredStream())
+
+
+def _onnx(_decoder: Decoder, asked: Asked) -> Executor:
+    threads = torch.get_num_threads()
+    return executors.OnnxExecutor(asked.file, max_rows=asked.max_rows, pin_rows=asked.pin_rows, threads=threads)
+
+
+def _tensorrt(_decoder: Decoder, asked: Asked) -> Executor:
+    device = str(asked.device)
+    made = executors.TensorRTExecutor(asked.file, max_rows=asked.max_rows, pin_rows=asked.pin_rows, device=device)
+    # Its stream is a CudaStream, which a protocol's own attribute does not allow.
+    return cast(Executor, made)
+
+
+@dataclass(frozen=True)
+class ExecutorRecord:
+    """The record of a kind of executor.
+
+    Attributes:
+        make: makes an executor of a decoder, or of the file that `Asked` names.
+        devices: types of the devices that the kind runs on.
+        streams: types of the devices on which the kind has a stream of its own.
+        file: the file that the kind runs, in words; empty for a kind that runs the decoder itself.
+        exports: the file is exported from the decoder where none is named.
+        stand_in: the kind is a CPU's model of a stream on a GPU, and is compared only where a stream matters.
+    """
+
+    make: Callable[[Decoder, Asked], Executor]
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    streams: tuple[str, ...] = ()
+    file: str = ""
+    exports: bool = False
+    stand_in: bool = False
+
+
+_EAGER = ExecutorRecord(_eager)
+
+
+class ExecutorKind(StrEnum):
+    """A kind of executor, each with its record.
+
+    `eager` calls the decoder. `static` calls the decoder on static buffers, on a GPU on a stream of its own.
+    `deferred` is `static` on a CPU with a stream that computes as late as possible. `onnx` and `tensorrt` run a
+    compiled decoder: an exported file on the CPU, and a built plan on a GPU.
+    """
+
+    record: ExecutorRecord
+
+    EAGER = "eager", _EAGER
+    STATIC = "static", ExecutorRecord(_static, streams=("cuda",))
+    DEFERRED = "deferred", ExecutorRecord(_deferred, devices=("cpu",), streams=("cpu",), stand_in=True)
+    ONNX = "onnx", ExecutorRecord(_onnx, devices=("cpu",), file="an ONNX file", exports=True)
+    TENSORRT = "tensorrt", ExecutorRecord(_tensorrt, devices=("cuda",), streams=("cuda",), file="a built plan")
+
+    def __new__(cls, name: str, record: ExecutorRecord = _EAGER) -> ExecutorKind:
+        """A member whose value is its name."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.record = record
+        return member
 
     @property
     def ahead_of_time(self) -> bool:
-        """Whether it runs an engine from a file, and not the decoder itself."""
-        return self in _ENGINES
+        """The kind runs a compiled decoder from a file, and not the decoder itself."""
+        return bool(self.record.file)
+
+    def has_own_stream(self, device: torch.device | str = "cpu") -> bool:
+        """Say whether executors of this kind run on a stream of their own on `device`."""
+        return torch.device(device).type in self.record.streams
+
+
+LIVE = tuple(kind for kind in ExecutorKind if not kind.ahead_of_time)
+"""The kinds that run the decoder itself: a comparison takes these where no kind is named."""
+
+COMPARED = tuple(kind for kind in LIVE if not kind.record.stand_in)
+"""Those of `LIVE` whose bits and costs are measured where no kind is named."""
 
 
 def executor(
-    kind: Kind | str,
+    kind: ExecutorKind | str,
     decoder: Decoder,
     max_rows: int = 8,
     pin_rows: int | None = None,
@@ -184,16 +271,20 @@ def executor(
             do with.
         EngineError: the file cannot be used, or the package that runs it is not installed.
     """
-    kind = Kind(kind)
+    kind, place = ExecutorKind(kind), torch.device(device)
     if kind.ahead_of_time:
-        return _opened(kind, engine, max_rows, pin_rows, torch.device(device))
-    if engine is not None:
-        raise InvalidInput("engine", str(engine), f"none: an executor of the kind {kind} runs the decoder itself")
-    return _MAKERS[kind](decoder, max_rows, pin_rows, torch.device(device))
+        if engine is None:
+            raise InvalidInput(
+                "engine", "none", f"the path of {kind.record.file}: executors of the kind {kind} run one"
+            )
+        check_device(kind, place)
+    elif engine is not None:
+        raise InvalidInput("engine", str(engine), f"none: executors of the kind {kind} run the decoder itself")
+    return kind.record.make(decoder, Asked(max_rows, pin_rows, place, engine or Path()))
 
 
 def engine_for(
-    kind: Kind | str, name: str, *, encoder_dim: int = 16, dtype: str = "float32", tokens: int = TOKENS
+    kind: ExecutorKind | str, name: str, *, encoder_dim: int = 16, dtype: str = "float32", tokens: int = TOKENS
 ) -> Path | None:
     """The file that an executor of `kind` runs where none is named: for `onnx` the decoder's, exported, else None.
 
@@ -204,14 +295,14 @@ def engine_for(
         dtype: what the others compute in, by name.
         tokens: L of `affine`.
     """
-    if Kind(kind) is not Kind.ONNX:
+    if not ExecutorKind(kind).record.exports:
         return None
     if dtype == "bfloat16" and name != AFFINE:
         raise InvalidInput("dtype", dtype, "float32 or float16: ONNX Runtime has no bfloat16 on a CPU")
     return onnx_file(name, encoder_dim=encoder_dim, dtype=dtype, tokens=tokens)
 
 
-def check_device(kind: Kind | str, device: torch.device | str) -> None:
+def check_device(kind: ExecutorKind | str, device: torch.device | str) -> None:
     """Refuse a device that executors of an ahead-of-time `kind` are not on.
 
     Raises:
@@ -221,54 +312,7 @@ def check_device(kind: Kind | str, device: torch.device | str) -> None:
         named = torch.device(device).type
     except RuntimeError as error:
         raise InvalidInput("device", f"'{device}'", "the name of a device") from error
-    where = _ENGINES[Kind(kind)][1] if Kind(kind).ahead_of_time else named
-    if named != where:
-        raise InvalidInput("device", f"'{device}'", f"'{where}', where an executor of the kind {kind} is")
-
-
-def has_own_stream(kind: Kind | str, device: str = "cpu") -> bool:
-    """Whether executors of `kind` run on a stream of their own on `device`."""
-    on_gpu = torch.device(device).type == "cuda"
-    return Kind(kind) is Kind.DEFERRED or (Kind(kind) in (Kind.STATIC, Kind.TENSORRT) and on_gpu)
-
-
-def _eager(decoder: Decoder, max_rows: int, pin_rows: int | None, _device: torch.device) -> Executor:
-    return EagerExecutor(decoder, max_rows, pin_rows)
-
-
-def _static(decoder: Decoder, max_rows: int, pin_rows: int | None, device: torch.device) -> Executor:
-    stream = CudaStream(device) if device.type == "cuda" else None
-    return StaticExecutor(decoder, max_rows, pin_rows, stream=stream)
-
-
-def _deferred(decoder: Decoder, max_rows: int, pin_rows: int | None, _device: torch.device) -> Executor:
-    return StaticExecutor(decoder, max_rows, pin_rows, stream=DeferredStream())
-
-
-_MAKERS: dict[Kind, Callable[[Decoder, int, int | None, torch.device], Executor]] = {
-    Kind.EAGER: _eager,
-    Kind.STATIC: _static,
-    Kind.DEFERRED: _deferred,
-}
-
-
-def _opened(kind: Kind, engine: Path | None, max_rows: int, pin_rows: int | None, device: torch.device) -> Executor:
-    if engine is None:
-        raise InvalidInput(
-            "engine", "none", f"the path of {_ENGINES[kind][0]}: an executor of the kind {kind} runs one"
-        )
-    check_device(kind, device)
-    if kind is Kind.ONNX:
-        return executors.OnnxExecutor(engine, max_rows=max_rows, pin_rows=pin_rows, threads=torch.get_num_threads())
-    # It says more of its stream than the protocol does, which a protocol's own attribute does not allow.
-    return cast(Executor, executors.TensorRTExecutor(engine, max_rows=max_rows, pin_rows=pin_rows, device=str(device)))
-
-
-_ENGINES: Mapping[Kind, tuple[str, str]] = {
-    Kind.ONNX: ("an ONNX file", "cpu"),
-    Kind.TENSORRT: ("a built plan", "cuda"),
-}
-"""What an ahead-of-time kind runs, and on which type of device."""
-
-LIVE = tuple(kind for kind in Kind if not kind.ahead_of_time)
-"""The kinds that run the decoder itself: what a comparison takes where no kind is named."""
+    kind = ExecutorKind(kind)
+    if kind.ahead_of_time and named not in kind.record.devices:
+        where = " or ".join(f"'{each}'" for each in kind.record.devices)
+        raise InvalidInput("device", f"'{device}'", f"{where}, where executors of the kind {kind} are")

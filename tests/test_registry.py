@@ -11,7 +11,7 @@ from harness import registry
 from harness.engine import executors
 from harness.engine.errors import InvalidInput
 from harness.engine.executors import OnnxExecutor
-from harness.registry import LIVE, Kind
+from harness.registry import LIVE, ExecutorKind
 from tests.onnx_files import written
 
 
@@ -21,8 +21,8 @@ def _file(tmp_path: Path) -> Path:
 
 
 def test_kinds_that_run_a_decoder_are_those_that_run_no_file() -> None:
-    assert LIVE == (Kind.EAGER, Kind.STATIC, Kind.DEFERRED)
-    assert [kind for kind in Kind if kind.ahead_of_time] == [Kind.ONNX, Kind.TENSORRT]
+    assert LIVE == (ExecutorKind.EAGER, ExecutorKind.STATIC, ExecutorKind.DEFERRED)
+    assert [kind for kind in ExecutorKind if kind.ahead_of_time] == [ExecutorKind.ONNX, ExecutorKind.TENSORRT]
 
 
 def test_an_onnx_executor_runs_the_file_with_torch_s_threads(file: Path) -> None:
@@ -58,15 +58,15 @@ def test_an_ahead_of_time_kind_is_on_one_type_of_device(kind: str, device: str, 
 
 
 def test_only_onnx_has_a_file_where_none_is_named() -> None:
-    assert [registry.engine_for(kind, "none") for kind in Kind if kind is not Kind.ONNX] == [None] * 4
+    assert [registry.engine_for(kind, "none") for kind in ExecutorKind if kind is not ExecutorKind.ONNX] == [None] * 4
     assert registry.engine_for("onnx", "affine") == registry.onnx_file("affine")
     assert registry.engine_for("onnx", "affine", dtype="float16", tokens=64) == registry.onnx_file("affine")
     assert registry.engine_for("onnx", "affine") != registry.engine_for("onnx", "affine", tokens=200)
 
 
 def test_on_a_gpu_a_plan_has_a_stream_of_its_own_and_no_file_has_one_on_a_cpu() -> None:
-    assert registry.has_own_stream("tensorrt", "cuda")
-    assert not registry.has_own_stream("onnx") and not registry.has_own_stream("tensorrt")
+    assert ExecutorKind.TENSORRT.has_own_stream("cuda")
+    assert not ExecutorKind.ONNX.has_own_stream() and not ExecutorKind.TENSORRT.has_own_stream()
 
 
 def test_bfloat16_is_refused_for_onnx_runtime_before_anything_is_exported() -> None:

@@ -21,25 +21,24 @@ from harness.commands.common import (
 from harness.commands.exits import COULD_NOT_RUN
 from harness.engine.errors import EngineError, InvalidInput, OutsideProfile
 from harness.engine.guidance_modes import GuidanceMode
-from harness.engine.switches import SWITCHES, Integrator, Switches
+from harness.engine.switches import SWITCHES, Switches
 from harness.parity.baselines import contract, platform
 from harness.rails.bench import ablation, throughput
-from harness.registry import Kind
+from harness.registry import ExecutorKind
 
 
 def _switched(_context: click.Context, _option: click.Parameter, assignments: Sequence[str]) -> Switches:
-    """`name=value` for each: on or off, or the integrator's name."""
+    """Read `name=value` for each: on or off, or the name of an enum's member."""
     switches = Switches()
     for assignment in assignments:
         name, _, value = assignment.partition("=")
         if name not in SWITCHES or not value:
             raise click.BadParameter(f"{assignment!r}: expected NAME=VALUE with a name of {', '.join(SWITCHES)}")
-        if value in ("on", "off"):
-            switches = switches.turned_on(name) if value == "on" else switches.turned_off(name)
-        elif name == "integrator" and value in list(Integrator):
-            switches = replace(switches, integrator=value)
-        else:
-            raise click.BadParameter(f"{assignment!r}: expected {name}=on or {name}=off")
+        try:
+            changed: dict[str, Any] = {name: SWITCHES[name].parsed(value)}
+        except InvalidInput as error:
+            raise click.BadParameter(f"{assignment!r}: expected {name}=on or {name}=off") from error
+        switches = replace(switches, **changed)
     return switches
 
 
@@ -60,7 +59,9 @@ def _switched(_context: click.Context, _option: click.Parameter, assignments: Se
 @click.option("--guidance-scale", default=2.5, show_default=True, help="With --cfg.")
 @click.option("--dcw/--no-dcw", default=True, show_default=True, help="Wavelet correction after every step.")
 @click.option("--decoder", default="tiny", show_default=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
-@click.option("--executor", type=click.Choice([*map(str, Kind)]), default="eager", show_default=True, help="Its kind.")
+@click.option(
+    "--executor", type=click.Choice([*map(str, ExecutorKind)]), default="eager", show_default=True, help="Its kind."
+)
 @on_engine.OPTION
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of the decoder.")
 @click.option("--device", default="cpu", show_default=True, help="Where the decoder is, such as cuda.")

@@ -33,7 +33,7 @@ from harness.parity.proofs.float64 import Engine, EngineReport
 from harness.parity.proofs.float64 import check as check_engine
 from harness.parity.proofs.switches import Pair, check_switches, pairs
 from harness.rails.costs import rails as costs
-from harness.registry import Kind
+from harness.registry import ExecutorKind
 
 
 @click.command("check")
@@ -41,7 +41,7 @@ from harness.registry import Kind
 @click.option("--costs", is_flag=True, help="Count what steady rings cost, instead of the captures.")
 @click.option("--all", "everything", is_flag=True, help="Captures, switches and costs.")
 @choice("--switch", SWITCHES, "Of --switches, only this one; may be given several times.")
-@choice("--executor", list(Kind), "Of --switches, only on this kind; without it onnx or tensorrt, see above.")
+@choice("--executor", list(ExecutorKind), "Of --switches, only on this kind; without it onnx or tensorrt, see above.")
 @on_engine.OPTION
 @click.option("--decoder", multiple=True, help="Of --switches or an engine, this one instead of affine and tiny.")
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of its decoder.")

@@ -15,7 +15,7 @@ from harness.engine.aot import bindings, onnx_file, sidecar
 from harness.engine.aot.signature import VELOCITY
 from harness.engine.errors import EngineError, InvalidInput
 from harness.parity.proofs.float64 import Engine
-from harness.registry import Kind
+from harness.registry import ExecutorKind
 
 OPTION = click.option(
     "--engine",
@@ -45,14 +45,14 @@ def engine_to_check(options: Mapping[str, Any], *, alone: bool) -> Engine | None
     kinds, file, decoders = options["executor"], options["engine"], options["decoder"]
     _check(kinds, file, options["device"])
     _check_decoders(decoders, file, 0)
-    if not (alone and any(Kind(kind).ahead_of_time for kind in kinds)):
+    if not (alone and any(ExecutorKind(kind).ahead_of_time for kind in kinds)):
         return None
     if len(kinds) > 1 or len(decoders) > 1 or options["switch"]:
         raise click.UsageError("without --switches the battery is played on one --executor, with one --decoder at most")
     decoder = next(iter(decoders), None)
     if decoder is not None:
         _check_name(decoder)
-    return Engine(Kind(kinds[0]), file, decoder, options["dtype"], device(kinds, options["device"]))
+    return Engine(ExecutorKind(kinds[0]), file, decoder, options["dtype"], device(kinds, options["device"]))
 
 
 def probed(options: Mapping[str, Any]) -> tuple[Path | None, str]:
@@ -79,13 +79,13 @@ def benched(options: Mapping[str, Any]) -> dict[str, Any]:
     where = {"device": device(kinds, options["device"])}
     if file is None:
         return {**options, **where}
-    return {**options, **where, "engine": str(file), "dtype": _dtype(Kind(kinds[0]), file)}
+    return {**options, **where, "engine": str(file), "dtype": _dtype(ExecutorKind(kinds[0]), file)}
 
 
-def _dtype(kind: Kind, file: Path) -> str:
+def _dtype(kind: ExecutorKind, file: Path) -> str:
     """What the engine in a file gives its velocity in: the decoder beside it computes in that, too."""
     try:
-        if kind is Kind.TENSORRT:
+        if kind is ExecutorKind.TENSORRT:
             return str(sidecar.read(file).dtypes[VELOCITY])
         return str(onnx_file.read(file).dtypes[VELOCITY]).removeprefix("torch.")
     except (EngineError, InvalidInput) as error:
@@ -94,26 +94,26 @@ def _dtype(kind: Kind, file: Path) -> str:
 
 def device(kinds: Sequence[str], named: str) -> str:
     """Where everything is: a plan runs on a GPU, also where no device is named."""
-    return "cuda" if (list(kinds), named) == ([Kind.TENSORRT], "cpu") else named
+    return "cuda" if (list(kinds), named) == ([ExecutorKind.TENSORRT], "cpu") else named
 
 
 def _check(kinds: Sequence[str], file: Path | None, named: str) -> None:
     """Refuse a file without a kind of executor that runs it, a kind that lacks its file, and one that is elsewhere."""
-    ahead = [kind for kind in kinds if Kind(kind).ahead_of_time]
+    ahead = [kind for kind in kinds if ExecutorKind(kind).ahead_of_time]
     if file is not None and (len(kinds), len(ahead)) != (1, 1):
         raise click.UsageError("--engine goes with one --executor, onnx or tensorrt: the others run the decoder itself")
-    if file is None and Kind.TENSORRT in ahead:
+    if file is None and ExecutorKind.TENSORRT in ahead:
         raise click.UsageError("--executor tensorrt needs --engine PATH, the plan that it runs")
     try:
         for kind in ahead:
             registry.check_device(kind, device(kinds, named))
-        if Kind.TENSORRT in ahead:
+        if ExecutorKind.TENSORRT in ahead:
             bindings.binding()
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error
     except EngineError as error:
         raise CannotRun(str(error)) from error
-    if Kind.TENSORRT in ahead and not torch.cuda.is_available():
+    if ExecutorKind.TENSORRT in ahead and not torch.cuda.is_available():
         raise CannotRun("--executor tensorrt: torch sees no CUDA GPU here, and a plan runs on nothing else")
 
 

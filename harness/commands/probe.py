@@ -21,12 +21,12 @@ from harness.commands.exits import COULD_NOT_RUN, DIFFERS, USAGE
 from harness.engine.errors import EngineError, InvalidInput, OutsideProfile
 from harness.parity.baselines import contract, store
 from harness.parity.baselines.bless import BlessRefused
-from harness.registry import Kind
+from harness.registry import ExecutorKind
 
 
 @click.command("probe")
 @click.option("--decoder", "decoders", multiple=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
-@choice("--executor", list(Kind), "Only this kind; may be given several times.")
+@choice("--executor", list(ExecutorKind), "Only this kind; may be given several times.")
 @on_engine.OPTION
 @click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Of it.")
 @click.option("--frames", multiple=True, type=click.IntRange(min=1), help="Latent frames T; 25 are a second.")

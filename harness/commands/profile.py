@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from enum import StrEnum
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,23 +22,17 @@ from harness.parity.baselines import platform
 from harness.rails.profile import files, onnx, sources, tables
 from harness.rails.profile.report import Profile, Report
 from harness.rails.profile.sources import EngineSubject, Subject, TorchSubject
+from harness.registry import ExecutorKind
 
 _NAMES = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
 _COUNT = click.IntRange(min=1)
 _OFFLINE = ("from_json", "layers_of")
 
 
-class Runs(StrEnum):
-    """What can be run and profiled."""
-
-    EAGER = "eager"
-    STATIC = "static"
-    ONNX = "onnx"
-    TENSORRT = "tensorrt"
-
-
 @click.command("profile")
-@click.option("--executor", type=click.Choice([*map(str, Runs)]), default="eager", show_default=True, help="What runs.")
+@click.option(
+    "--executor", type=click.Choice([*map(str, ExecutorKind)]), default="eager", show_default=True, help="What runs."
+)
 @click.option("--engine", type=FILE, help="A plan for tensorrt, or an ONNX file for onnx instead of --decoder.")
 @click.option("--decoder", default="tiny", show_default=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
 @click.option("--dtype", type=click.Choice(_NAMES), default="float32", show_default=True, help="Of the decoder.")
@@ -96,9 +89,10 @@ def _check(context: click.Context, options: Mapping[str, Any]) -> None:
             raise click.UsageError(f"{words}: a profile is of a file or of a run, not of both")
     if options["layers"] is not None and options["from_json"] is None:
         raise click.UsageError("--layers goes with --from-json")
-    if options["executor"] == Runs.TENSORRT and options["engine"] is None and not offline:
-        raise click.UsageError("--executor tensorrt needs --engine, a built plan")
-    if options["executor"] in (Runs.EAGER, Runs.STATIC) and options["engine"] is not None:
+    kind = ExecutorKind(options["executor"])
+    if kind.ahead_of_time and not kind.record.exports and options["engine"] is None and not offline:
+        raise click.UsageError(f"--executor {kind} needs --engine, {kind.record.file}")
+    if not kind.ahead_of_time and options["engine"] is not None:
         raise click.UsageError("--engine goes with --executor tensorrt or onnx")
 
 
@@ -110,7 +104,7 @@ def _profile(options: Mapping[str, Any]) -> Profile:
         return files.trtexec(options["from_json"], options["layers"])
     if options["layers_of"] is not None:
         return files.plan(options["layers_of"])
-    with platform.threads(options["threads"]), SUBJECTS[Runs(options["executor"])](options) as subject:
+    with platform.threads(options["threads"]), _subject(options) as subject:
         provenance = {**_provenance(options), **subject.provenance}
         return sources.profiled(subject, options["iters"], options["warmup"], provenance)
 
@@ -151,13 +145,15 @@ def _tensorrt(options: Mapping[str, Any]) -> Iterator[Subject]:
         executor.close()
 
 
-SUBJECTS: Mapping[Runs, Callable[[Mapping[str, Any]], Any]] = {
-    Runs.EAGER: _torch,
-    Runs.STATIC: _torch,
-    Runs.ONNX: _onnx,
-    Runs.TENSORRT: _tensorrt,
+SUBJECTS: Mapping[str, Callable[[Mapping[str, Any]], AbstractContextManager[Subject]]] = {
+    ExecutorKind.ONNX: _onnx,
+    ExecutorKind.TENSORRT: _tensorrt,
 }
-"""How each is opened for its profile, and closed after it."""
+"""The kinds that have a profiler of their own; torch's profiler serves the others."""
+
+
+def _subject(options: Mapping[str, Any]) -> AbstractContextManager[Subject]:
+    return SUBJECTS.get(options["executor"], _torch)(options)
 
 
 def tensorrt_executor(plan: Path, device: str) -> Any:
@@ -172,7 +168,7 @@ def _shape(options: Mapping[str, Any]) -> tuple[int, int, int]:
 def _provenance(options: Mapping[str, Any]) -> dict[str, Any]:
     """What is run, where and by what."""
     engine = options["engine"]
-    device = options["device"] or ("cuda" if options["executor"] == Runs.TENSORRT else "cpu")
+    device = options["device"] or ("cuda" if options["executor"] == ExecutorKind.TENSORRT else "cpu")
     return {
         "executor": options["executor"],
         "engine": None if engine is None else engine.name,

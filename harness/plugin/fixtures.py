@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from harness.rails.costs.rails import Counts
 
 FIXTURES = ("blessed", "lockstep", "cost_rail")
-EXECUTORS = ("eager", "static", "deferred")
-"""The values of `harness.registry.LIVE`, the kinds that run a decoder itself; that module imports torch."""
-
-_OWN_STREAM = "joined_stream"  # the switch that acts only where an executor has a stream of its own
 
 
 class _Fixture:
@@ -151,11 +147,13 @@ class Lockstep(_Fixture):
             InvalidInput: no such switch, or the script asks for what is refused.
         """
         __tracebackhide__ = True
-        from harness import registry  # noqa: PLC0415 - imports torch
+        from harness.engine.switches import SWITCHES  # noqa: PLC0415 - imports torch
+        from harness.registry import ExecutorKind  # noqa: PLC0415 - imports torch
 
-        asked: Sequence[Any] = [executor] if executor is not None else self._options.harness_executor or EXECUTORS[:1]
-        device = options.get("device", "cpu")
-        able = [kind for kind in asked if executor or switch != _OWN_STREAM or registry.has_own_stream(kind, device)]
+        named = [ExecutorKind(kind) for kind in self._options.harness_executor or [ExecutorKind.EAGER]]
+        asked: Sequence[Any] = named if executor is None else [executor]
+        free = executor is not None or switch not in SWITCHES or not SWITCHES[switch].needs_own_stream
+        able = [kind for kind in asked if free or kind.has_own_stream(options.get("device", "cpu"))]
         for kind in able:
             self._one_switch(switch, script, decoder, kind, options)
         if not able:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.plugin.fixtures import EXECUTORS, FIXTURES
+from harness.plugin.fixtures import FIXTURES
 from harness.plugin.ledger import COLLECTED, LEDGER, NOTES, UNASKED, Ledger, Notes
 from harness.plugin.places import captures_of, place_of, refuse_to_bless, shown
 from harness.plugin.whole import left_out
@@ -26,7 +26,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--harness-platform", metavar="NAME", default="", help="Compare with the captures of this platform."
     )
     group.addoption(
-        "--harness-executor", action="append", choices=EXECUTORS, help="Executors of lockstep.switch; several times."
+        "--harness-executor",
+        action="append",
+        metavar="KIND",
+        help="Executor of lockstep.switch, such as eager, static or deferred; several times.",
     )
 
 
@@ -36,6 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[COLLECTED] = 0
     if config.option.harness_bless is not None:
         refuse_to_bless(config)
+    if config.option.harness_executor:
+        _refuse_unknown_executors(config.option.harness_executor)
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
@@ -114,6 +119,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("harness")
     for line, red in lines:
         terminalreporter.write_line(line, red=red)
+
+
+def _refuse_unknown_executors(asked: Sequence[str]) -> None:
+    """Refuse kinds that do not run a decoder themselves.
+
+    Raises:
+        UsageError: one of these.
+    """
+    from harness.registry import LIVE  # noqa: PLC0415 - imports torch
+
+    unknown = [kind for kind in asked if kind not in LIVE]
+    if unknown:
+        raise pytest.UsageError(f"--harness-executor: got {', '.join(unknown)}, expected one of {', '.join(LIVE)}")
 
 
 def _summary(config: pytest.Config) -> Iterator[tuple[str, bool]]:

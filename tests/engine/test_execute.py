@@ -11,6 +11,7 @@ from torch import Tensor
 from harness.engine import Condition, Guidance, PipelineConfig, Request, StreamPipeline, Switches
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import Batch, EagerExecutor, StaticExecutor
+from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.noise import Purpose, noise
 from harness.engine.slot import Slot
 from harness.parity.compare import assert_identical, difference
@@ -63,7 +64,7 @@ def two_rows() -> tuple[Batch, Batch]:
     return row(2), row(9)
 
 
-@pytest.mark.parametrize("mode", ["full", "initialize", "self"])
+@pytest.mark.parametrize("mode", GuidanceMode)
 def test_bits_do_not_depend_on_the_layout_a_decoder_returns(mode: str) -> None:
     assert_identical(
         finished(EagerExecutor(transposed), mode), finished(EagerExecutor(AffineDecoder()), mode), "latents"
@@ -72,7 +73,7 @@ def test_bits_do_not_depend_on_the_layout_a_decoder_returns(mode: str) -> None:
 
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("max_rows", [2, 3, 8])
-@pytest.mark.parametrize("mode", ["full", "initialize", "self"])
+@pytest.mark.parametrize("mode", GuidanceMode)
 def test_a_buffer_that_every_run_overwrites_gives_the_same_bits(mode: str, max_rows: int, fused: bool) -> None:
     expected = finished(EagerExecutor(AffineDecoder(), 8), mode)
     made = finished(StaticExecutor(AffineDecoder(), max_rows), mode, switches=Switches(fused_cfg=fused))

@@ -13,6 +13,7 @@ from harness.engine import DCW, Guidance, LatentMask, PipelineConfig, Request, S
 from harness.engine.decoders import AffineDecoder, Decoder
 from harness.engine.executors import Executor
 from harness.rails.costs.counters import HostReads
+from harness.registry import COMPARED
 from tests.engine.builders import D, E, T, condition, fixed
 from tests.fakes import Counting
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.no_cover
 
 DEPTH, STEPS = 4, 8
 PROMPT, NEGATIVE, CONTEXT = condition(1, 5), condition(2, 3), fixed(7, T, 2 * D)
-KINDS = ["eager", "static"]
+KINDS = list(map(str, COMPARED))
 
 
 def request(seed: int, **fields: Any) -> Request:

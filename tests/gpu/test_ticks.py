@@ -21,13 +21,14 @@ from harness.parity.battery.scripts import Script
 from harness.parity.proofs.lockstep import acted, run
 from harness.parity.proofs.switches import check_switches, pairs
 from harness.rails.bench.throughput import Load, bench
+from harness.registry import COMPARED
 from tests.engine.builders import D, T, condition, fixed
 from tests.parity.journal import JournaledPipeline
 from tests.parity.proofs.test_lockstep import BUSY
 from tests.parity.strategies import CASES, Case, scripts
 
 CUDA = "cuda"
-KINDS = ["eager", "static"]
+KINDS = list(map(str, COMPARED))
 FEW = settings(max_examples=30)
 
 

@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 
 from harness.engine import Switches
+from harness.engine.controls import SharedControl
+from harness.engine.guidance_modes import GuidanceMode
+from harness.engine.switches import SWITCHES
 from harness.parity.battery.scripts import (
     Control,
     Correct,
@@ -30,7 +33,8 @@ from harness.parity.battery.scripts import (
 
 T = TypeVar("T")
 
-CONTROLS = ("velocity_scale", "noise_injection", "sde_curve", "guidance_scale", "momentum", "rescale", "x0_strength")
+CONTROLS = tuple(map(str, SharedControl))
+MODES = tuple(map(str, GuidanceMode))
 SCALARS = st.one_of(st.sampled_from([0.0, 1.0]), st.integers(-4, 24).map(lambda eighths: eighths / 8))
 LEVELS: st.SearchStrategy[Level] = st.one_of(SCALARS, st.tuples(SCALARS, SCALARS))
 # Small ones meet each other and share sources; the largest is the largest a request takes.
@@ -89,7 +93,7 @@ GUIDED = st.builds(
     Guided,
     scale=LEVELS,
     negatives=some(2),
-    mode=st.sampled_from(["full", "full", "initialize", "self"]),
+    mode=st.sampled_from(["full", *MODES]),
     momentum=st.sampled_from([-0.75, 0.0, 0.5, (0.0, -0.5)]),
     rescale=st.none() | LEVELS,
     threshold=st.sampled_from([None, 0.5, 2.5]),
@@ -204,14 +208,11 @@ def scripts(draw: st.DrawFn, rewrites: bool = True) -> Script:
     )
 
 
-SWITCHES = st.builds(
-    Switches,
-    fused_cfg=st.booleans(),
-    cached_conditioning=st.booleans(),
-    integrator=st.sampled_from(["per_slot", "foreach"]),
-    host_gates=st.booleans(),
-    joined_stream=st.booleans(),
-)
+SETTINGS = st.builds(Switches, **{name: st.sampled_from([each.plain, each.fast]) for name, each in SWITCHES.items()})
+"""Every switch on or off."""
+
+ALWAYS = [name for name, each in SWITCHES.items() if not each.needs_own_stream]
+"""The switches that act on any executor."""
 
 
-CASES = st.builds(Case, scripts(), SWITCHES, st.integers(8, 20))
+CASES = st.builds(Case, scripts(), SETTINGS, st.integers(8, 20))

@@ -18,11 +18,9 @@ import torch
 
 import harness.plugin
 from harness.parity.baselines import blessed, platform, store
-from harness.plugin.fixtures import EXECUTORS
 from harness.plugin.ledger import LEDGER, Ledger
 from harness.rails.costs import block
 from harness.rails.costs import rails as costs
-from harness.registry import LIVE
 from tests.parity.baselines.test_captures import commit
 
 # Traced, these take over twice as long, most of it in pytest's own code.
@@ -796,9 +794,16 @@ def test_an_option_without_a_test_that_uses_a_fixture_is_said_to_do_nothing(outs
     assert "harness: no test uses blessed, lockstep or cost_rail" in green(outside.run("--harness-executor", "eager"))
 
 
-def test_the_executors_that_can_be_chosen_are_those_there_are() -> None:
-    assert list(EXECUTORS) == [str(kind) for kind in LIVE]
+def test_the_folders_of_captures_have_the_fixtures_names() -> None:
     assert blessed.BLESSED == "blessed" and block.COSTS == "costs"
+
+
+@pytest.mark.parametrize("kind", ["onnx", "turbo"])
+def test_an_executor_that_runs_no_decoder_itself_cannot_be_chosen(outside: Outside, kind: str) -> None:
+    outside.tests("def test_plain(): pass")
+    ran = outside.run("--harness-executor", kind)
+    assert ran.ret == pytest.ExitCode.USAGE_ERROR
+    ran.stderr.fnmatch_lines([f"*--harness-executor: got {kind}, expected one of eager, static, deferred*"])
 
 
 # The README.

@@ -18,7 +18,7 @@ from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import BlessRefused, refuse_unless_explicit
 from harness.parity.baselines.captures import CAPTURES, differing
 from harness.parity.proofs.invariance import Held, Property, Subject, measure
-from harness.registry import AFFINE, Kind
+from harness.registry import AFFINE, COMPARED
 
 CONTRACT = "contract.json"
 
@@ -121,7 +121,7 @@ class Findings:
 
 def declared(
     decoders: Sequence[str] = (AFFINE, "tiny"),
-    executors: Sequence[str] = (Kind.EAGER, Kind.STATIC),
+    executors: Sequence[str] = COMPARED,
     dtypes: Sequence[str] = ("float32",),
     frames: Sequence[int] = (16, 75),
     *,

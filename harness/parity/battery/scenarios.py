@@ -58,7 +58,7 @@ def decoder(scenario: Scenario) -> Decoder:
 
 
 def executor(
-    scenario: Scenario, kind: registry.Kind | str = registry.Kind.EAGER, engine: Path | None = None
+    scenario: Scenario, kind: registry.ExecutorKind | str = registry.ExecutorKind.EAGER, engine: Path | None = None
 ) -> Executor:
     """An executor for a scenario, its rows pinned for the real architecture; captures are blessed on the eager one.
 

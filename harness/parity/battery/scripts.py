@@ -67,7 +67,7 @@ class Guided:
 
     scale: Level = 2.5
     negatives: tuple[Text, ...] = (Text(90, 3),)
-    mode: Literal["full", "initialize", "self"] = "full"
+    mode: str = "full"
     momentum: Level = -0.75
     rescale: Level | None = None
     threshold: float | None = 2.5

@@ -52,7 +52,7 @@ class Engine:
         device: where.
     """
 
-    kind: registry.Kind
+    kind: registry.ExecutorKind
     file: Path | None = None
     decoder: str | None = None
     dtype: str = "float32"

@@ -73,7 +73,7 @@ class Subject:
     """
 
     decoder: str
-    executor: registry.Kind | str
+    executor: registry.ExecutorKind | str
     dtype: str
     frames: int
     pin_rows: int | None = None

@@ -84,7 +84,7 @@ def run(
     script: Script,
     switch: str,
     decoder: str | Decoder = registry.AFFINE,
-    executor: registry.Kind | str | Callable[[], Executor] = registry.Kind.EAGER,
+    executor: registry.ExecutorKind | str | Callable[[], Executor] = registry.ExecutorKind.EAGER,
     *,
     others: Switches | None = None,
     max_rows: int = 8,
@@ -131,7 +131,7 @@ def run(
 def _two_executors(
     script: Script,
     decoder: str | Decoder,
-    executor: registry.Kind | str | Callable[[], Executor],
+    executor: registry.ExecutorKind | str | Callable[[], Executor],
     max_rows: int,
     pin_rows: int | None,
     device: str,

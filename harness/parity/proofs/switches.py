@@ -16,7 +16,7 @@ from harness.parity.baselines.captures import Verdict
 from harness.parity.battery.player import Player
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, configuration, executor
 from harness.parity.proofs.lockstep import Lockstep, Parted, acted, one_apart
-from harness.registry import Kind
+from harness.registry import ExecutorKind
 
 DECODERS = (registry.AFFINE, "tiny")
 EVERY = "*"
@@ -29,7 +29,7 @@ class Pair:
 
     switch: str
     scenario: str
-    executor: Kind
+    executor: ExecutorKind
     decoder: str
     dtype: str = "float32"
     device: str = "cpu"
@@ -63,7 +63,7 @@ class SwitchResult:
 
     switch: str
     scenario: str
-    executor: Kind
+    executor: ExecutorKind
     decoder: str
     dtype: str
     device: str
@@ -72,23 +72,18 @@ class SwitchResult:
     detail: str = ""
 
 
-def executors_of(switch: str, device: str = "cpu", asked: Sequence[str] = ()) -> tuple[Kind, ...]:
-    """The kinds of executor that a switch is compared on: `joined_stream` acts on those with a stream of their own.
+def executors_of(switch: str, device: str = "cpu", asked: Sequence[str] = ()) -> tuple[ExecutorKind, ...]:
+    """The kinds of executor that a switch is compared on, by the switch's record.
 
     Args:
         switch: of `SWITCHES`.
         device: where.
         asked: kinds, and no others; empty are those that run the decoder itself.
     """
-    kinds = [kind for kind in Kind if kind in asked] or registry.LIVE
-    if switch == "joined_stream":
-        return tuple(kind for kind in kinds if registry.has_own_stream(kind, device) and _there(kind, device))
-    return tuple(kind for kind in kinds if kind is not Kind.DEFERRED)
-
-
-def _there(kind: Kind, device: str) -> bool:
-    """A deferred stream is a CPU's model of what a GPU has."""
-    return kind is not Kind.DEFERRED or device == "cpu"
+    kinds = [kind for kind in ExecutorKind if kind in asked] or list(registry.LIVE)
+    if SWITCHES[switch].needs_own_stream:
+        return tuple(kind for kind in kinds if kind.has_own_stream(device))
+    return tuple(kind for kind in kinds if not kind.record.stand_in)
 
 
 def pairs(

@@ -351,7 +351,7 @@ def bench(load: Load, advance: Advance = silent) -> Measured:
         window = driver.window(load.ticks, advance)
         after = pipeline.stats()
         batches = tuple(driver.tap.batches)
-        engine = runs(driver.tap.inner, batches) if registry.Kind(load.executor).ahead_of_time else None
+        engine = runs(driver.tap.inner, batches) if registry.ExecutorKind(load.executor).ahead_of_time else None
         return Measured(
             load=load,
             samples={"tick_ms": window.tick_ms, "host_ms": window.host_ms},

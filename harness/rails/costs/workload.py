@@ -10,6 +10,7 @@ import torch
 
 from harness.engine.config import PipelineConfig
 from harness.engine.executors import Executor
+from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.request import Request
 from harness.engine.results import Finished, Stats
@@ -21,19 +22,18 @@ STEPS = 8
 
 PROMPT, NEGATIVE = (Text(1, 7),), (Text(2, 5),)
 PLAIN = Submit(texts=PROMPT)
-FULL = replace(PLAIN, guided=Guided(2.5, NEGATIVE))
-INITIALIZE = replace(PLAIN, guided=Guided(2.5, NEGATIVE, "initialize"))
-SELF = replace(PLAIN, guided=Guided(2.5, (), "self"))
+GUIDED = {
+    mode: replace(PLAIN, guided=Guided(2.5, NEGATIVE if mode.needs_negatives else (), str(mode)))
+    for mode in GuidanceMode
+}
 
 KINDS: Mapping[str, Sequence[Submit]] = {
     "plain": (PLAIN,),
-    "cfg_full": (FULL,),
-    "rcfg_initialize": (INITIALIZE,),
-    "rcfg_self": (SELF,),
+    **{"cfg_full" if mode is GuidanceMode.FULL else f"rcfg_{mode}": (guided,) for mode, guided in GUIDED.items()},
     "mixed": (
-        replace(FULL, velocity_scale=(0.9, 1.1)),
-        replace(SELF, noise_injection=0.1),
-        replace(INITIALIZE, source=5, masked=Masked(6, every=2)),
+        replace(GUIDED[GuidanceMode.FULL], velocity_scale=(0.9, 1.1)),
+        replace(GUIDED[GuidanceMode.SELF], noise_injection=0.1),
+        replace(GUIDED[GuidanceMode.INITIALIZE], source=5, masked=Masked(6, every=2)),
         replace(PLAIN, source=5, toward=Toward(7, strength=0.3), denoise=0.6),
     ),
 }

@@ -17,7 +17,6 @@ from harness.engine import execute
 from harness.engine.aot.export import export
 from harness.engine.errors import OutsideProfile
 from harness.engine.executors import Batch, Executor
-from harness.engine.switches import SWITCHES
 from harness.parity.baselines.captures import EPS, Verdict
 from harness.parity.baselines.store import NoCaptures
 from harness.parity.battery.player import Played
@@ -26,10 +25,11 @@ from harness.parity.compare import assert_identical
 from harness.parity.proofs import float64
 from harness.parity.proofs.float64 import FACTOR, Engine, EngineReport, OnEngine, check, in_double, judged
 from harness.parity.proofs.switches import check_switches, pairs
-from harness.registry import Kind
+from harness.registry import ExecutorKind
 from tests.engine.aot.exports import single
+from tests.parity.strategies import ALWAYS
 
-ON_TINY = Engine(Kind.ONNX, decoder="tiny")
+ON_TINY = Engine(ExecutorKind.ONNX, decoder="tiny")
 AFFINE = [name for name, scenario in SCENARIOS.items() if scenario.decoder == registry.AFFINE]
 ACE = [name for name in SCENARIOS if name not in AFFINE]
 FEW = {name: SCENARIOS[name] for name in ("ace_tiny_plain", "ace_tiny_cfg", "odd_length")}
@@ -43,7 +43,7 @@ def verdicts(report: EngineReport) -> dict[str, Verdict]:
 
 
 def test_the_battery_s_latents_are_bits_of_the_affine_decoder_and_within_the_bound_of_the_other() -> None:
-    report = check(Engine(Kind.ONNX))
+    report = check(Engine(ExecutorKind.ONNX))
     assert verdicts(report) == {**dict.fromkeys(AFFINE, Verdict.EXACT), **dict.fromkeys(ACE, Verdict.TOLERANCE)}
     assert report.passes
 
@@ -170,7 +170,7 @@ def test_bits_that_the_affine_decoder_does_not_have_are_moved(monkeypatch: pytes
         return Played(off, played.ticks) if more else played
 
     monkeypatch.setattr(float64, "play", nearly)
-    (result,) = check(Engine(Kind.ONNX), only=["ode_plain"]).results
+    (result,) = check(Engine(ExecutorKind.ONNX), only=["ode_plain"]).results
     assert (result.verdict, result.bound) == (Verdict.MOVED, 0.0)
 
 
@@ -184,7 +184,7 @@ def test_an_eager_executor_that_is_not_what_was_blessed_is_the_verdict(monkeypat
         return together(plans, states, {index: v * 1.001 for index, v in velocities.items()})
 
     monkeypatch.setattr(execute, "_step_together", late)
-    report = check(Engine(Kind.ONNX), only=["ode_plain", "sde_plain"])
+    report = check(Engine(ExecutorKind.ONNX), only=["ode_plain", "sde_plain"])
     found = [(result.name, result.verdict) for result in report.results]
     assert found == [("sde_plain", Verdict.EXACT), ("ode_plain", Verdict.MOVED)]
     assert not report.passes
@@ -192,15 +192,15 @@ def test_an_eager_executor_that_is_not_what_was_blessed_is_the_verdict(monkeypat
 
 def test_without_captures_nothing_is_compared_unless_the_decoder_is_named(tmp_path: Path) -> None:
     with pytest.raises(NoCaptures):
-        check(Engine(Kind.ONNX), captures=tmp_path / "none", only=["ode_plain"])
+        check(Engine(ExecutorKind.ONNX), captures=tmp_path / "none", only=["ode_plain"])
     assert check(ON_TINY, captures=tmp_path / "none", only=["ode_plain"]).passes
 
 
 def test_scenarios_of_other_widths_than_the_file_s_are_said_to_be_outside_it() -> None:
-    report = check(Engine(Kind.ONNX, registry.onnx_file("tiny")), only=["ode_plain", "ace_tiny_plain"])
+    report = check(Engine(ExecutorKind.ONNX, registry.onnx_file("tiny")), only=["ode_plain", "ace_tiny_plain"])
     assert verdicts(report) == {"ode_plain": Verdict.OUTSIDE_PROFILE, "ace_tiny_plain": Verdict.TOLERANCE}
     assert report.passes and "channels D: got 4, the engine takes 8" in report.results[0].detail
-    nothing = check(Engine(Kind.ONNX, registry.onnx_file("tiny")), only=["ode_plain"])
+    nothing = check(Engine(ExecutorKind.ONNX, registry.onnx_file("tiny")), only=["ode_plain"])
     assert not nothing.compared and not nothing.passes
 
 
@@ -208,12 +208,12 @@ def test_a_file_that_was_made_for_a_scenario_takes_it(monkeypatch: pytest.Monkey
     file = registry.onnx_file("tiny")
     monkeypatch.setattr(registry, "onnx_file", lambda _name, **_more: file)
     with pytest.raises(OutsideProfile):
-        check(Engine(Kind.ONNX), only=["ode_plain"])
+        check(Engine(ExecutorKind.ONNX), only=["ode_plain"])
 
 
 def test_a_report_says_the_file_and_the_verdicts_and_is_plain_json() -> None:
     file = registry.onnx_file("tiny")
-    report = check(Engine(Kind.ONNX, file), only=["ode_plain", "ace_tiny_plain"])
+    report = check(Engine(ExecutorKind.ONNX, file), only=["ode_plain", "ace_tiny_plain"])
     assert report.summary().startswith(f"2 scenarios on onnx {file}: 1 tolerance, 1 outside_profile (bits, or 2 times")
     document = report.document()
     assert (document["engine"]["file"], document["engine"]["kind"]) == (str(file), "onnx")
@@ -226,15 +226,15 @@ def test_a_report_says_the_file_and_the_verdicts_and_is_plain_json() -> None:
 def test_every_switch_is_the_same_on_and_off_on_an_engine() -> None:
     results = check_switches(pairs(executors=["onnx"], decoders=["affine"]))
     assert [r for r in results if r.verdict is not Verdict.EXACT] == []
-    assert {(r.switch, r.scenario) for r in results} == {(s, n) for s in SWITCHES[:-1] for n in SCENARIOS}
-    assert {r.switch for r in results if r.acted} == set(SWITCHES[:-1])
+    assert {(r.switch, r.scenario) for r in results} == {(s, n) for s in ALWAYS for n in SCENARIOS}
+    assert {r.switch for r in results if r.acted} == set(ALWAYS)
 
 
 def test_every_switch_is_the_same_on_and_off_on_an_engine_of_the_real_architecture() -> None:
     few = {**FEW, "mixed_ring": SCENARIOS["mixed_ring"]}
     results = check_switches(pairs(few, executors=["onnx"], decoders=["tiny"]), few)
     assert [r for r in results if r.verdict is not Verdict.EXACT] == []
-    assert {r.switch for r in results if r.acted} == set(SWITCHES[:-1])
+    assert {r.switch for r in results if r.acted} == set(ALWAYS)
 
 
 def test_a_switch_is_not_compared_outside_a_file_s_profile_and_that_is_no_gap() -> None:
@@ -254,7 +254,7 @@ def test_a_switch_s_repro_names_the_file() -> None:
 
 def test_a_file_that_takes_no_mask_is_outside_for_conditions_of_unequal_lengths(tmp_path: Path) -> None:
     file = export(single(), tmp_path / "a.onnx", mask=False).path
-    asked = Engine(Kind.ONNX, file, "tiny")
+    asked = Engine(ExecutorKind.ONNX, file, "tiny")
     results = {r.name: r for r in check(asked, only=("multi_cond_padded",)).results}
     assert results["multi_cond_padded"].verdict is Verdict.OUTSIDE_PROFILE
     assert "would attend the padding" in results["multi_cond_padded"].detail

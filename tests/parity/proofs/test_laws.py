@@ -31,7 +31,8 @@ from harness.parity.battery.scripts import (
     Wavelets,
 )
 from harness.parity.compare import assert_identical, difference
-from tests.parity.strategies import CONTROLS, LEVELS, SWITCHES, WAVELETS, submissions
+from harness.registry import COMPARED
+from tests.parity.strategies import CONTROLS, LEVELS, SETTINGS, WAVELETS, submissions
 
 # Traced, these take twice as long; what they run is run by others too.
 pytestmark = pytest.mark.no_cover
@@ -47,7 +48,7 @@ SCRIPTS = st.builds(
     dcw=st.none() | WAVELETS,
     frames=st.integers(1, 15),
 )
-KINDS = st.sampled_from(["eager", "static"])
+KINDS = st.sampled_from(list(map(str, COMPARED)))
 # Of the profile in force: these laws are asked of many values each.
 FEWER = settings(max_examples=max(1, settings().max_examples * 3 // 10))
 
@@ -98,7 +99,7 @@ def test_the_order_of_arrival_changes_no_bit(
         assert_identical(reordered[f"request-{place}"], made[f"request-{i}"])
 
 
-@given(script=SCRIPTS, kind=KINDS, requests=st.lists(REQUESTS, min_size=1, max_size=4), one=SWITCHES, other=SWITCHES)
+@given(script=SCRIPTS, kind=KINDS, requests=st.lists(REQUESTS, min_size=1, max_size=4), one=SETTINGS, other=SETTINGS)
 def test_no_combination_of_switches_changes_a_bit(
     script: Script, kind: str, requests: list[Submit], one: Switches, other: Switches
 ) -> None:
@@ -136,7 +137,7 @@ NEUTRAL: dict[str, Callable[[Submit], Submit]] = {
 
 
 @pytest.mark.parametrize("name", NEUTRAL)
-@given(script=SCRIPTS, kind=KINDS, submit=BARE, switches=SWITCHES)
+@given(script=SCRIPTS, kind=KINDS, submit=BARE, switches=SETTINGS)
 @FEWER
 def test_a_neutral_value_of_a_request_changes_no_bit(
     name: str, script: Script, kind: str, submit: Submit, switches: Switches
@@ -161,7 +162,7 @@ NEUTRAL_EVENTS: list[Event] = [
 
 
 @pytest.mark.parametrize("event", NEUTRAL_EVENTS)
-@given(script=SCRIPTS, kind=KINDS, submit=BARE, switches=SWITCHES)
+@given(script=SCRIPTS, kind=KINDS, submit=BARE, switches=SETTINGS)
 @FEWER
 def test_a_neutral_control_changes_no_bit(
     event: Event, script: Script, kind: str, submit: Submit, switches: Switches

@@ -32,7 +32,7 @@ from harness.parity.battery.scripts import (
 )
 from harness.parity.compare import NothingCompared, assert_identical
 from harness.parity.proofs.lockstep import HOST, Lockstep, Parted, acted, one_apart, run
-from harness.registry import DeferredStream
+from harness.registry import LIVE, DeferredStream
 
 BUSY = Script(
     (
@@ -55,12 +55,12 @@ def parted(script: Script, switch: str, **options: Any) -> Parted:
     return found.value
 
 
-@pytest.mark.parametrize("executor", ["eager", "static", "deferred"])
+@pytest.mark.parametrize("executor", LIVE)
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_what_is_the_same_passes_and_is_handed_out(switch: str, executor: str) -> None:
     finished = run(BUSY, switch, executor=executor).finished
     assert sorted(f.seed for f in finished) == [1, 2, 3]
-    assert_identical([f.latent for f in finished], [f.latent for f in run(BUSY, SWITCHES[0]).finished])
+    assert_identical([f.latent for f in finished], [f.latent for f in run(BUSY, next(iter(SWITCHES))).finished])
 
 
 def test_one_apart_changes_one_switch() -> None:

@@ -16,6 +16,7 @@ from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import EagerExecutor
 from harness.parity.battery.props import Props
 from harness.parity.battery.scripts import Control, Correct, Depth, Drain, Event, Gain, Script, Submit, Tick, Wavelets
+from harness.registry import COMPARED
 from tests.parity.journal import JournaledPipeline
 from tests.parity.strategies import CHANGES, CONTROLS, LEVELS, WAVELETS, submissions
 
@@ -150,7 +151,7 @@ def missed(happened: Counter[str]) -> dict[str, int]:
     return {what: happened[what] for what, least in WANTED.items() if happened[what] < least}
 
 
-@pytest.mark.parametrize("kind", ["eager", "static"])
+@pytest.mark.parametrize("kind", COMPARED)
 def test_whatever_happens_every_latent_is_the_oracle_s(kind: str) -> None:
     happened = run(Anything, kind)
     assert not missed(happened), f"too seldom for a green run to mean much: {missed(happened)} of {dict(happened)}"

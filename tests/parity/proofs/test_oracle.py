@@ -14,6 +14,7 @@ from harness.parity.battery.scenarios import SCENARIOS, executor
 from harness.parity.battery.scripts import Script
 from harness.parity.compare import ParityError
 from harness.parity.proofs import oracle
+from harness.registry import COMPARED
 from tests.parity.journal import JournaledPipeline
 from tests.parity.strategies import scripts
 
@@ -47,7 +48,7 @@ def test_the_oracle_wants_controls_for_every_step() -> None:
         oracle.run(EagerExecutor(AffineDecoder()), request, PipelineConfig(), 8, [])
 
 
-@pytest.mark.parametrize("kind", ["eager", "static"])
+@pytest.mark.parametrize("kind", COMPARED)
 def test_whatever_happens_around_a_request_its_bits_are_those_it_has_alone(kind: str) -> None:
     @given(script=scripts(rewrites=False), max_rows=st.integers(8, 20))
     def bits_are_those_it_has_alone(script: Script, max_rows: int) -> None:

@@ -19,7 +19,8 @@ from harness.parity.baselines.bless import BATTERY
 from harness.parity.baselines.captures import Verdict
 from harness.parity.battery.scenarios import SCENARIOS, decoder
 from harness.parity.proofs.switches import EVERY, check_switches, pairs
-from harness.registry import Kind
+from harness.registry import COMPARED, ExecutorKind
+from tests.parity.strategies import ALWAYS
 
 FEW = {name: SCENARIOS[name] for name in ("ace_tiny_plain", "ace_tiny_cfg", "mixed_ring")}
 
@@ -43,8 +44,8 @@ def test_the_real_architecture_is_the_same_with_a_switch_on_and_off() -> None:
 
 def test_every_switch_is_compared_where_it_can_act() -> None:
     found = {(pair.switch, pair.executor) for pair in pairs()}
-    static = {(switch, kind) for switch in SWITCHES[:-1] for kind in (Kind.EAGER, Kind.STATIC)}
-    assert found == {*static, ("joined_stream", Kind.DEFERRED)}
+    static = {(switch, kind) for switch in ALWAYS for kind in COMPARED}
+    assert found == {*static, ("joined_stream", ExecutorKind.DEFERRED)}
     assert len(pairs()) == len(found) * 2 * len(SCENARIOS)
 
 
@@ -82,7 +83,10 @@ def test_a_broken_switch_exits_with_1_and_the_json_says_where(tmp_path: Path) ->
 
 def test_on_a_gpu_the_static_executor_has_the_stream_to_join() -> None:
     found = {(pair.switch, pair.executor) for pair in pairs(device="cuda")}
-    assert found == {*((s, k) for s in SWITCHES[:-1] for k in (Kind.EAGER, Kind.STATIC)), ("joined_stream", "static")}
+    assert found == {
+        *((s, k) for s in ALWAYS for k in COMPARED),
+        ("joined_stream", "static"),
+    }
 
 
 def test_another_decoder_and_dtype_are_compared_where_they_are_asked_for(tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ from harness import registry
 from harness.engine.executors import Batch, Executor
 from harness.engine.switches import SWITCHES
 from harness.parity.proofs.lockstep import acted, run
-from tests.parity.strategies import CASES, Case
+from harness.parity.proofs.switches import executors_of
+from tests.parity.strategies import ALWAYS, CASES, Case
 
 # Traced, these take twice as long; what they run is run by others too.
 pytestmark = pytest.mark.no_cover
 
 # Where a switch can act at all: without a stream of its own an executor has nothing to join.
-EXECUTORS = {switch: ("deferred",) if switch == "joined_stream" else ("eager", "static") for switch in SWITCHES}
-PAIRS = [(switch, executor) for switch in SWITCHES for executor in EXECUTORS[switch]]
+PAIRS = [(switch, str(kind)) for switch in SWITCHES for kind in executors_of(switch)]
 
 
 @pytest.mark.parametrize(("switch", "executor"), PAIRS)
@@ -66,7 +66,7 @@ def fits(case: Case) -> bool:
 
 
 @settings(max_examples=40)
-@given(case=CASES.filter(fits), switch=st.sampled_from(SWITCHES[:-1]))
+@given(case=CASES.filter(fits), switch=st.sampled_from(ALWAYS))
 def test_off_equals_on_on_an_engine_whatever_happens(case: Case, switch: str) -> None:
     pair = iter(engines(8 + case.max_rows % 2))
     run(
