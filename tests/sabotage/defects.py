@@ -74,8 +74,8 @@ FUSED = [
     Defect(
         "the kept negative velocity is a view of the executor's buffer",
         ADVANCE,
-        "v_neg.clone() if guided.mode is GuidanceMode.INITIALIZE else None",
-        "v_neg if guided.mode is GuidanceMode.INITIALIZE else None",
+        "v_neg.clone() if guided.keeps else None",
+        "v_neg if guided.keeps else None",
         f"{T_EXECUTE}::test_a_buffer_that_every_run_overwrites_gives_the_same_bits",
         "fused_cfg",
     ),
@@ -412,8 +412,8 @@ RING = [
     Defect(
         "a neutral noise curve still draws and rounds",
         PLAN,
-        "        noise_injection = _unless(0.0, shared.get(SharedControl.NOISE_INJECTION, own), gate)\n",
-        "        noise_injection = shared.get(SharedControl.NOISE_INJECTION, own)\n",
+        "        noise_injection = controls.in_force(SharedControl.NOISE_INJECTION, request, gate)\n",
+        "        noise_injection = controls.in_force(SharedControl.NOISE_INJECTION, request, lambda *_: False)\n",
         f"{T_PLAN}::test_neutral_values_are_planned_as_if_they_were_not_set",
     ),
     Defect(
