@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.bench import rails
 from tests.bench.rails import RAILS, TURNS, Rail, Side, draw, gate
+from tests.fakes import StillClock
 
 ROOT = Path(__file__).parent.parent.parent
 RAIL = Rail("some: first / other", 1.0)
@@ -30,48 +31,63 @@ class Benchmark:
             target()
 
 
-def lasting(ms: float, late: float | None = None) -> Side:
-    """A side of `ms`, or of `late` from the second draw on."""
-    called: list[float] = []
-
-    def side() -> None:
-        called.append(ms)
-        time.sleep((ms if late is None or len(called) <= TURNS + 2 else late) / 1e3)
-
-    return side
+Lasting = Callable[..., Side]
 
 
-def test_a_ratio_is_that_of_the_two_sides_and_the_floor_that_of_the_twins() -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> StillClock:
+    """The clock of a draw."""
+    still = StillClock()
+    monkeypatch.setattr(rails, "perf_counter", still.perf_counter)
+    return still
+
+
+@pytest.fixture
+def lasting(clock: StillClock) -> Lasting:
+    """`lasting(ms, late)`: a side of `ms`, or of `late` from the second draw on."""
+
+    def made(ms: float, late: float | None = None) -> Side:
+        called: list[float] = []
+
+        def side() -> None:
+            called.append(ms)
+            clock.sleep((ms if late is None or len(called) <= TURNS + 2 else late) / 1e3)
+
+        return side
+
+    return made
+
+
+def test_a_ratio_is_that_of_the_two_sides_and_the_floor_that_of_the_twins(lasting: Lasting) -> None:
     found = draw(lasting(4), lasting(6), lasting(2), Benchmark())
-    assert 1.5 < found.ratio < 2.3
-    assert 0.3 < found.floor < 0.6
+    assert (found.ratio, found.floor) == pytest.approx((2.0, 0.5))
 
 
-def test_a_slow_moment_falls_on_both_sides() -> None:
-    started = time.perf_counter()
+def test_a_slow_moment_falls_on_both_sides(clock: StillClock) -> None:
+    started = clock.perf_counter()
 
     def slowing() -> None:
-        time.sleep(2e-3 if time.perf_counter() - started < 0.05 else 8e-3)
+        clock.sleep(2e-3 if clock.perf_counter() - started < 0.05 else 8e-3)
 
-    assert 0.8 < draw(slowing, slowing, slowing).ratio < 1.25
+    assert draw(slowing, slowing, slowing).ratio == pytest.approx(1.0)
 
 
-def test_what_is_slower_than_the_bound_twice_is_red() -> None:
-    with pytest.raises(AssertionError, match=r"some: first / other: [2-4]\.\d+ and again [2-4]\.\d+, usually"):
+def test_what_is_slower_than_the_bound_twice_is_red(lasting: Lasting) -> None:
+    with pytest.raises(AssertionError, match=r"some: first / other: 4\.00 and again 4\.00, usually"):
         gate(RAIL, lasting(8), lasting(8), lasting(2), Benchmark())
 
 
-def test_what_was_slow_once_is_not() -> None:
+def test_what_was_slow_once_is_not(lasting: Lasting) -> None:
     gate(RAIL, lasting(6, late=1), lasting(6), lasting(3), Benchmark())
 
 
-def test_what_is_faster_is_green_and_the_report_has_ratio_bound_and_floor() -> None:
+def test_what_is_faster_is_green_and_the_report_has_ratio_bound_and_floor(lasting: Lasting) -> None:
     benchmark = Benchmark()
     gate(RAIL, lasting(1), lasting(1), lasting(4), benchmark)
     assert benchmark.extra_info.keys() == {"name", "usual", "bound", "ratio", "floor"}
 
 
-def test_a_disabled_benchmark_is_red() -> None:
+def test_a_disabled_benchmark_is_red(lasting: Lasting) -> None:
     benchmark = Benchmark()
     benchmark.disabled = True
     with pytest.raises(AssertionError, match="nothing was measured"):
