@@ -102,6 +102,7 @@ def check_command(battery: Battery, /, **options: Any) -> None:
             "--switch, --executor, --decoder, --dtype and --device go with --switches or --all, "
             "and all but --switch with --executor onnx or tensorrt alone"
         )
+    _check_writable(options["json_path"])
     compared = _pairs(battery, chosen, options) if with_switches else []
     scenarios = len(chosen or battery.scenarios) if options["everything"] or alone else 0
     console = Console()
@@ -145,6 +146,7 @@ def bless_command(
     """
     if with_costs and only:
         raise click.UsageError("--costs blesses every rail: --only is of the captures")
+    _check_writable(json_path)
     try:
         if with_costs:
             _bless_costs(reason, captures, json_path)
@@ -198,6 +200,7 @@ def probe_command(**options: Any) -> None:
     of this very machine to compare with.
     """
     engine, device = on_engine.probed(options)
+    _check_writable(options["json_path"])
     chosen = {"decoders": options["decoders"], "executors": options["executor"], "dtypes": options["dtypes"]}
     chosen = {name: values for name, values in {**chosen, "frames": options["frames"]}.items() if values}
     subjects = contract.declared(**chosen, max_rows=options["max_rows"], device=device, engine=engine)
@@ -284,6 +287,7 @@ def bench_command(threads: int, ablated: bool, json_path: Path | None, **load: A
     onnx or tensorrt executor the engine's own runs, back to back, are one of the bare decoder's forms.
     """
     load = on_engine.benched(load)
+    _check_writable(json_path)
     console = Console()
     with platform.threads(threads):
         try:
@@ -326,6 +330,7 @@ def compare_command(rounds: int, most: int, calibrate: bool, json_path: Path | N
     named, options = _revisions_and_options(words)
     if len(named) > (1 if calibrate else 2) or not (named or calibrate):
         raise click.UsageError(f"expected BASE{'' if calibrate else ' [HEAD]'} before any option of bench, got {named}")
+    _check_writable(json_path)
     base, head = (*named, None, None)[:2]
     console = Console()
     try:
@@ -397,8 +402,21 @@ def tensors_command(battery: Battery, folder: Path, names: tuple[str, ...]) -> N
 
 def _write_json(path: Path, document: Mapping[str, object]) -> None:
     data = (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
-    try:
+    with _writing(path):
         store.replace(path, data)
+
+
+def _check_writable(path: Path | None) -> None:
+    """End the command before its work, where its report could not be written."""
+    if path is not None:
+        with _writing(path):
+            store.check_writable(path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         click.echo(f"cannot write {path}: {error}", err=True)
         sys.exit(COULD_NOT_RUN)

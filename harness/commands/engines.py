@@ -61,6 +61,7 @@ def export_command(decoder: str, dtype: str, device: str, mask: bool, json_path:
     with _reported("export"):
         if decoder == catalog.AFFINE:
             raise InvalidInput("decoder", decoder, "a real one: tiny, mid, 2b or a checkpoint's folder")
+        store.check_writable(path, *([] if json_path is None else [json_path]))
         made = catalog.decoder(decoder, dtype=getattr(torch, dtype), device=device)
         assert isinstance(made, decoders.AceStepDecoder)  # noqa: S101 - the only other kind that has a name
 
@@ -112,6 +113,7 @@ def build_command(onnx: Path, plan: Path | None, json_path: Path | None, **optio
             flavour=options["flavour"],
             compute_capability=options["compute_capability"],
         )
+        store.check_writable(target, *([] if json_path is None else [json_path]))
         built = build(onnx, target, asked)
     made = built.sidecar
     table = Table("layers of kind", "number")

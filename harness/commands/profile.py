@@ -68,6 +68,9 @@ def profile_command(context: click.Context, /, **options: Any) -> None:
     is missing, a plan is of another GPU or version, or a file is no profile.
     """
     _check(context, options)
+    if options["json_path"] is not None:
+        with _writing():
+            store.check_writable(options["json_path"])
     try:
         report = Report(_profile(options))
     except InvalidInput as error:
@@ -77,15 +80,21 @@ def profile_command(context: click.Context, /, **options: Any) -> None:
         sys.exit(COULD_NOT_RUN)
     if options["json_path"] is not None:
         document = json.dumps(report.document(), indent=2, allow_nan=False)
-        try:
+        with _writing():
             store.replace(options["json_path"], f"{document}\n".encode())
-        except OSError as error:
-            click.echo(f"cannot profile: {error}", err=True)
-            sys.exit(COULD_NOT_RUN)
     console = Console()
     for part in layer_tables.tables(report, options["top"]):
         # Rich would break a line where a log has no width.
         (click.echo if isinstance(part, str) else console.print)(part)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        click.echo(f"cannot profile: {error}", err=True)
+        sys.exit(COULD_NOT_RUN)
 
 
 def _check(context: click.Context, options: Mapping[str, Any]) -> None:
