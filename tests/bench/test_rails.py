@@ -94,13 +94,18 @@ def test_a_disabled_benchmark_is_red(lasting: Lasting) -> None:
         gate(RAIL, lasting(1), lasting(1), lasting(4), benchmark)
 
 
-# A project with the same rails, each measured in a test of its own that takes no time.
+# A project with the same rails, each measured in a test of its own that takes no time, and without torch.
 
 MEASURING = """
 import pytest, time
 from tests.bench.rails import RAILS
+@pytest.fixture(autouse=True)
+def _one_thread(): pass
+@pytest.fixture(autouse=True, scope="session")
+def _exports_are_shared(): pass
 def quick(): pass
 def slow(): time.sleep(1e-4)
+@pytest.mark.alone
 @pytest.mark.parametrize("name", {names!r})
 def test_rail(name, time_rail): time_rail(name, quick, quick, slow)
 def test_other(): pass
@@ -110,11 +115,13 @@ def test_other(): pass
 @pytest.fixture(name="measure")
 def _measure(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
     folder = pytester.path / "tests" / "bench"
-    bench, tensorrt = ("__init__.py", "rails.py", "conftest.py"), ("__init__.py", "ledger.py")
-    wanted = [*(f"tests/bench/{file}" for file in bench), *(f"tests/tensorrt/{file}" for file in tensorrt)]
+    wanted = [f"tests/bench/{file}" for file in ("__init__.py", "rails.py", "conftest.py")]
     for file in ("conftest.py", "pyproject.toml", "tests/__init__.py", *wanted):
         (pytester.path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, pytester.path / file)
+    ledger = pytester.path / "tests" / "tensorrt" / "ledger.py"
+    ledger.parent.mkdir()
+    ledger.write_text("def not_run(skipped): return {}")
 
     def run(*options: str, names: list[str] | None = None) -> pytest.RunResult:
         (folder / "test_some.py").write_text(MEASURING.format(names=list(RAILS) if names is None else names))
@@ -127,7 +134,7 @@ def test_all_rails_measured_are_green(measure: Callable[..., pytest.RunResult]) 
     assert measure().ret == 0
 
 
-@pytest.mark.parametrize("options", [(), ("tests/bench",)])
+@pytest.mark.parametrize("options", [(), ("tests/bench",), ("-m", "alone")])
 def test_a_rail_that_nothing_measures_is_red_and_named(
     measure: Callable[..., pytest.RunResult], options: tuple[str, ...]
 ) -> None:
@@ -142,6 +149,29 @@ def test_disabled_and_skipped_rails_are_red(measure: Callable[..., pytest.RunRes
     assert measure(option).ret == 1
 
 
-@pytest.mark.parametrize("options", [("-k", "other"), ("tests/bench/test_some.py::test_other",)])
+@pytest.mark.parametrize("options", [(), ("-m", "alone")])
+def test_rails_beside_other_tests_are_red_and_named(
+    measure: Callable[..., pytest.RunResult], options: tuple[str, ...]
+) -> None:
+    result = measure("-n", "2", *options)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*time rails that were not measured*", min(RAILS)])
+
+
+def test_a_rail_that_no_process_of_several_has_is_red_and_named(measure: Callable[..., pytest.RunResult]) -> None:
+    result = measure("-n", "2", names=[])
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*time rails that were not measured*", min(RAILS)])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-k", "other"),
+        ("tests/bench/test_some.py::test_other",),
+        ("-n", "2", "-m", "not alone"),
+        ("-n", "2", "-k", "other"),
+    ],
+)
 def test_who_asks_for_some_tests_gets_these(measure: Callable[..., pytest.RunResult], options: tuple[str, ...]) -> None:
     assert measure(*options).ret == 0

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from harness.engine import execute
-from harness.engine.aot.export import export
 from harness.engine.errors import OutsideProfile
 from harness.engine.executors import Batch, Executor
 from harness.parity import catalog, engines
@@ -25,7 +24,7 @@ from harness.parity.lockstep import SWITCHES
 from harness.parity.scenarios import SCENARIOS, Played, Scenario, executor, play
 from harness.parity.store import NoCaptures
 from harness.parity.switches import check_switches, pairs
-from tests.engine.aot.exports import single
+from tests.onnx_files import written
 
 ON_TINY = Engine(Kind.ONNX, decoder="tiny")
 AFFINE = [name for name, scenario in SCENARIOS.items() if scenario.decoder == catalog.AFFINE]
@@ -251,7 +250,7 @@ def test_a_switch_s_repro_names_the_file() -> None:
 
 
 def test_a_file_that_takes_no_mask_is_outside_for_conditions_of_unequal_lengths(tmp_path: Path) -> None:
-    file = export(single(), tmp_path / "a.onnx", mask=False).path
+    file = written(tmp_path / "a.onnx", without=["encoder_mask"])
     asked = Engine(Kind.ONNX, file, "tiny")
     results = {r.name: r for r in check(asked, only=("multi_cond_padded",)).results}
     assert results["multi_cond_padded"].verdict is Verdict.OUTSIDE_PROFILE
