@@ -113,7 +113,9 @@ def test_other(): pass
 
 
 @pytest.fixture(name="measure")
-def _measure(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
+def _measure(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pytest.RunResult]:
+    # Where it is set, pytest-benchmark takes itself for one of several processes.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     folder = pytester.path / "tests" / "bench"
     wanted = [f"tests/bench/{file}" for file in ("__init__.py", "rails.py", "conftest.py")]
     for file in ("conftest.py", "pyproject.toml", "tests/__init__.py", *wanted):
