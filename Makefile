@@ -3,6 +3,7 @@
 PYTHON ?= python3
 EXTRAS ?= test,onnx,trt-rtx
 ARGS ?=
+WORKERS ?= 2
 
 # Relative paths throughout: the checkout's own path may contain spaces.
 BIN := .venv/bin
@@ -10,13 +11,20 @@ STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test test-tensorrt lint sabotage mutants clean help
+.PHONY: run test test-tensorrt lint sabotage sabotage-shard mutants clean help
 
 run: $(STAMP)  ## check the engine against its blessed captures
 	$(BIN)/python -m harness check $(ARGS)
 
-test: $(STAMP)  ## run the tests, with coverage; ARGS="-k name" selects some
+# What measures time runs alone, after the others, and what plants defects is sabotage-shard's. A file's tests stay in
+# one process, which makes what they share once.
+test: $(STAMP)  ## run the tests, with coverage; ARGS="-k name" selects some, in one process
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/python -m pytest --cov --cov-report= -n $(WORKERS) --dist loadfile -m 'not alone and not sabotage'
+	$(BIN)/python -m pytest --cov --cov-append --cov-report=term:skip-covered -m alone
+else
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+endif
 
 test-tensorrt: $(STAMP)  ## build and run TensorRT engines, on a machine that has the GPU; EXTRAS=test,onnx,trt for the full one
 	HARNESS_REQUIRE_TENSORRT=1 $(BIN)/python -m pytest -rfEsP -m tensorrt tests/tensorrt $(ARGS)
@@ -28,6 +36,9 @@ lint: $(STAMP)  ## ruff and mypy
 
 sabotage: $(STAMP)  ## plant every defect in a copy; each must turn its test red; JSON=path writes the verdicts
 	$(BIN)/python -m tests.sabotage $(if $(JSON),--json "$(JSON)") $(ARGS)
+
+sabotage-shard: $(STAMP)  ## plant the part of the defects and mutants that this commit is held to
+	$(BIN)/python -m pytest -m sabotage
 
 mutants: $(STAMP)  ## mutate the pure numerics; the score and the survivors; JSON=path writes them
 	$(BIN)/python -m tests.sabotage.mutants $(if $(JSON),--json "$(JSON)") $(ARGS)

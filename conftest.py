@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -25,6 +26,18 @@ settings.register_profile("nightly", UNTIMED, max_examples=5000, derandomize=Fal
 WITHOUT_SHRINKING = [Phase.explicit, Phase.generate]
 settings.register_profile("sabotage", UNTIMED, max_examples=100, derandomize=True, phases=WITHOUT_SHRINKING)
 settings.load_profile(os.environ.get("HARNESS_HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _exports_are_shared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[None]:
+    """A decoder is exported once for all processes of this run, and anew for the next one."""
+    from tests import shared_exports  # noqa: PLC0415 - coverage starts after this file is imported
+
+    base = tmp_path_factory.getbasetemp()
+    # Of one of several processes the base is a folder in that of the run. Asked of pytest, and not of the environment,
+    # which a run that a test starts inherits.
+    with shared_exports.within((base.parent if hasattr(request.config, "workerinput") else base) / "shared-exports"):
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -59,13 +72,23 @@ def _held_to(device: str) -> str:
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
-    """A run that leaves tests out on purpose measures what it was asked for."""
-    items[0].config.stash[rails.PARTIAL] = True
+    """A run that leaves rails out on purpose measures what it was asked for."""
+    if any("time_rail" in getattr(item, "fixturenames", ()) for item in items):
+        items[0].config.stash[rails.PARTIAL] = True
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what one of pytest-xdist's workers says of the rails; one that says nothing has measured none."""
+    rails.merge(node.config, getattr(node, "workeroutput", {}).get("rails"))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A time rail that was renamed, deleted, skipped or disabled is a failure, as nothing else would notice it."""
-    if hasattr(session.config, "workerinput") or session.shouldstop or session.shouldfail:
+    if hasattr(session.config, "workerinput"):
+        session.config.workeroutput["rails"] = rails.found(session.config)
+        return
+    if session.shouldstop or session.shouldfail:
         return
     if rails.unmeasured(session.config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

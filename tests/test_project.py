@@ -194,6 +194,24 @@ def test_make_installs_what_the_tests_need_and_never_tensorrt() -> None:
     assert set(extras[1].split(",")) <= set(PROJECT["project"]["optional-dependencies"]) - {"trt"}
 
 
+def recipe(target: str) -> str:
+    """What make runs for a target."""
+    found = re.search(
+        rf"^{target}:.*\n((?:\t.*\n|(?:if|else|endif).*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE
+    )
+    assert found, target
+    return found[1]
+
+
+@pytest.mark.parametrize("file", [".ci/run", ".github/workflows/ci.yml"])
+def test_continuous_integration_runs_what_the_parallel_part_of_make_test_leaves_out(file: str) -> None:
+    targets = re.findall(r"\bmake ([a-z-]+)$", (ROOT / file).read_text(), re.MULTILINE)
+    assert {"lint", "test"} <= set(targets)
+    marks = {mark for target in targets for mark in re.findall(r" -m (\w+)$", recipe(target), re.MULTILINE)}
+    (left_out,) = re.findall(r" -m '(not .*)'$", recipe("test"), re.MULTILINE)
+    assert left_out == " and ".join(f"not {mark}" for mark in sorted(marks))
+
+
 def test_the_version_is_in_the_changelog() -> None:
     assert re.search(rf"\b{re.escape(harness.__version__)}\b", (ROOT / "CHANGELOG.md").read_text())
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from harness.commands import on_engine, tables
 from harness.commands.common import (
     DTYPES,
+    check_writable,
     json_option,
     progress,
     write_json,
@@ -76,6 +77,7 @@ def bench_command(threads: int, ablated: bool, json_path: Path | None, **load: A
     onnx or tensorrt executor the engine's own runs, back to back, are one of the bare decoder's forms.
     """
     load = on_engine.benched(load)
+    check_writable(json_path)
     console = Console()
     with platform.threads(threads):
         try:

@@ -10,6 +10,7 @@ import click
 from harness.commands.common import (
     CAPTURES_OPTION,
     ONLY_OPTION,
+    check_writable,
     chosen,
     json_option,
     write_json,
@@ -36,6 +37,7 @@ def bless_command(
     """
     if with_costs and only:
         raise click.UsageError("--costs blesses every rail: --only is of the captures")
+    check_writable(json_path)
     try:
         if with_costs:
             _bless_costs(reason, captures, json_path)

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from harness.commands.common import FILE, json_option, reported, write_json
+from harness.commands.common import FILE, check_writable, json_option, reported, write_json
 from harness.engine.aot.bindings import Flavour
 from harness.engine.aot.build import SECONDS_30, SECONDS_60, Asked, Sizes, build
 
@@ -48,6 +48,7 @@ def build_command(onnx: Path, plan: Path | None, json_path: Path | None, **optio
             flavour=options["flavour"],
             compute_capability=options["compute_capability"],
         )
+        check_writable(target, json_path)
         built = build(onnx, target, asked)
     made = built.sidecar
     table = Table("layers of kind", "number")

@@ -17,6 +17,7 @@ from harness.commands.common import (
     CAPTURES_OPTION,
     DTYPES,
     ONLY_OPTION,
+    check_writable,
     choice,
     chosen,
     json_option,
@@ -79,6 +80,7 @@ def check_command(battery: Battery, /, **options: Any) -> None:
             "--switch, --executor, --decoder, --dtype and --device go with --switches or --all, "
             "and all but --switch with --executor onnx or tensorrt alone"
         )
+    check_writable(options["json_path"])
     compared = _pairs(battery, names, options) if with_switches else []
     scenarios = len(names or battery.scenarios) if options["everything"] or alone else 0
     console = Console()

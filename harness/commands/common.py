@@ -44,8 +44,22 @@ def write_json(path: Path | None, document: Mapping[str, object]) -> None:
     if path is None:
         return
     data = (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
-    try:
+    with _writing(path):
         store.replace(path, data)
+
+
+def check_writable(*paths: Path | None) -> None:
+    """End the command before its work, with exit code 125, where one of its files could not be written."""
+    for path in paths:
+        if path is not None:
+            with _writing(path):
+                store.check_writable(path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         click.echo(f"cannot write {path}: {error}", err=True)
         sys.exit(COULD_NOT_RUN)

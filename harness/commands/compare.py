@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from harness.commands.common import (
+    check_writable,
     json_option,
     progress,
     write_json,
@@ -44,6 +45,7 @@ def compare_command(rounds: int, most: int, calibrate: bool, json_path: Path | N
     named, options = _revisions_and_options(words)
     if len(named) > (1 if calibrate else 2) or not (named or calibrate):
         raise click.UsageError(f"expected BASE{'' if calibrate else ' [HEAD]'} before any option of bench, got {named}")
+    check_writable(json_path)
     base, head = (*named, None, None)[:2]
     console = Console()
     try:

@@ -12,6 +12,7 @@ from harness.commands import on_engine, tables
 from harness.commands.common import (
     CAPTURES_OPTION,
     DTYPES,
+    check_writable,
     choice,
     json_option,
     progress,
@@ -45,6 +46,7 @@ def probe_command(**options: Any) -> None:
     of this very machine to compare with.
     """
     engine, device = on_engine.probed(options)
+    check_writable(options["json_path"])
     chosen = {"decoders": options["decoders"], "executors": options["executor"], "dtypes": options["dtypes"]}
     chosen = {name: values for name, values in {**chosen, "frames": options["frames"]}.items() if values}
     subjects = contract.declared(**chosen, max_rows=options["max_rows"], device=device, engine=engine)

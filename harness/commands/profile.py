@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from harness import registry
-from harness.commands.common import FILE, json_option, write_json
+from harness.commands.common import FILE, check_writable, json_option, write_json
 from harness.commands.exits import COULD_NOT_RUN
 from harness.engine.aot.export import DTYPES
 from harness.engine.errors import BatchTooLarge, EngineError, ExecutorError, InvalidInput, OutsideProfile
@@ -60,6 +60,7 @@ def profile_command(context: click.Context, /, **options: Any) -> None:
     is missing, a plan is of another GPU or version, or a file is no profile.
     """
     _check(context, options)
+    check_writable(options["json_path"])
     try:
         report = Report(_profile(options))
     except InvalidInput as error:

@@ -113,6 +113,18 @@ def whole(config: pytest.Config) -> bool:
     return asked and not config.option.collectonly and not config.stash.get(PARTIAL, False)
 
 
+def found(config: pytest.Config) -> tuple[list[str], bool]:
+    """What one process of several tells: which rails it measured, and whether some were left out on purpose."""
+    return sorted(config.stash.get(MEASURED, set())), config.stash.get(PARTIAL, False)
+
+
+def merge(config: pytest.Config, told: tuple[list[str], bool] | None) -> None:
+    """Take over what another process has `found`."""
+    measured, partial = told or ((), False)
+    config.stash.setdefault(MEASURED, set()).update(measured)
+    config.stash[PARTIAL] = config.stash.get(PARTIAL, False) or partial
+
+
 def unmeasured(config: pytest.Config) -> list[str]:
     """The rails that are declared and were not measured in a run that was to measure all of them."""
     return sorted(RAILS.keys() - config.stash.get(MEASURED, set())) if whole(config) else []

@@ -20,8 +20,8 @@ from harness.rails.bench.bare import Tap, merged
 from harness.rails.costs.workload import KINDS, Ring, Workload
 from tests.bench.rails import RAILS
 
-# Traced, Python's share would be twice what it is.
-pytestmark = pytest.mark.no_cover
+# Traced, Python's share would be twice what it is, and beside other processes any share.
+pytestmark = [pytest.mark.no_cover, pytest.mark.alone]
 
 TICKS, FRAMES = 8, 128
 ON = Switches()

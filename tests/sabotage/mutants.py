@@ -219,6 +219,8 @@ def _fate(status: int) -> Fate:
 def main(json_path: Path | None, modules: tuple[str, ...], shard: str, jobs: int) -> None:
     """Mutate the pure numerics; exits with 0 where the score suffices and every survivor has its reason."""
     first, parts = map(int, shard.split("/"))
+    if json_path is not None:
+        json_path.touch()  # where it cannot be written, that is said before an hour's work
     everything, chosen = cases(), cases(modules or MODULES)[first::parts]
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:

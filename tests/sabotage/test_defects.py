@@ -32,6 +32,7 @@ def test_a_defect_can_be_planted_and_its_test_is_there(defect: Defect) -> None:
     assert name in [node.name for node in tree if isinstance(node, ast.FunctionDef)]
 
 
+@pytest.mark.sabotage
 def test_the_defects_that_this_commit_is_held_to_are_caught() -> None:
     chosen = shard(DEFECTS, revision(ROOT), PARTS)
     assert chosen

@@ -113,6 +113,7 @@ def test_every_reason_is_of_a_mutant_that_exists() -> None:
     assert all(len(reason) > 20 for reason in reasons().values())
 
 
+@pytest.mark.sabotage
 def test_the_mutants_that_this_commit_is_held_to_are_killed_or_known() -> None:
     part = f"{int(revision(ROOT), 16) % PARTS}/{PARTS}"
     command = [sys.executable, "-m", "tests.sabotage.mutants", "--shard", part]

@@ -9,6 +9,7 @@ The manifest holds a digest of itself, so that an edit by hand is noticed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -210,6 +211,24 @@ def replace(path: Path, data: bytes) -> None:
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def check_writable(*paths: Path) -> None:
+    """Check that `replace` can write these, before the work whose results they are to hold; nothing is left behind.
+
+    Raises:
+        OSError: a target is a folder, or its folder can be neither written nor made.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        # A link that leads nowhere is there, and no folder can be made in its place.
+        there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            raise type(error)(error.errno, error.strerror, str(path)) from error
 
 
 def engine_digest(package: Path) -> str:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from harness import registry
 from harness.engine import execute
-from harness.engine.aot.export import export
 from harness.engine.errors import OutsideProfile
 from harness.engine.executors import Batch, Executor
 from harness.parity.baselines.captures import EPS, Verdict
@@ -26,7 +25,7 @@ from harness.parity.proofs import float64
 from harness.parity.proofs.float64 import FACTOR, Engine, EngineReport, OnEngine, check, in_double, judged
 from harness.parity.proofs.switches import check_switches, pairs
 from harness.registry import ExecutorKind
-from tests.engine.aot.exports import single
+from tests.onnx_files import written
 from tests.parity.strategies import ALWAYS
 
 ON_TINY = Engine(ExecutorKind.ONNX, decoder="tiny")
@@ -253,7 +252,7 @@ def test_a_switch_s_repro_names_the_file() -> None:
 
 
 def test_a_file_that_takes_no_mask_is_outside_for_conditions_of_unequal_lengths(tmp_path: Path) -> None:
-    file = export(single(), tmp_path / "a.onnx", mask=False).path
+    file = written(tmp_path / "a.onnx", without=["encoder_mask"])
     asked = Engine(ExecutorKind.ONNX, file, "tiny")
     results = {r.name: r for r in check(asked, only=("multi_cond_padded",)).results}
     assert results["multi_cond_padded"].verdict is Verdict.OUTSIDE_PROFILE

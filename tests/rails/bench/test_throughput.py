@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from harness.rails.bench.ablation import FLOOR, ablate, ablated_ticks
 from harness.rails.bench.bare import merged, runs
 from harness.rails.bench.clocks import HostClock
 from harness.rails.bench.throughput import Driver, Load, bench, spread
-from tests.fakes import Counting, LoggedStream
+from tests.fakes import Counting, LoggedStream, StillClock
 
 SMALL = Load(decoder="affine", duration=0.64, ticks=16, warmup=8)
 
@@ -120,33 +120,51 @@ def test_a_control_shows_after_a_wait_for_a_finish_and_wholly_after_a_whole_requ
 # Times.
 
 
+@pytest.fixture
+def still_clock(monkeypatch: pytest.MonkeyPatch) -> StillClock:
+    """The clock of a bench: nothing takes time but what sleeps by it."""
+    clock = StillClock()
+    for module in (clocks, throughput):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
 def slower(
-    monkeypatch: pytest.MonkeyPatch, ms: float, only: Callable[[StreamPipeline], bool] = lambda _p: True
+    monkeypatch: pytest.MonkeyPatch,
+    clock: StillClock,
+    ms: float,
+    only: Callable[[StreamPipeline], bool] = lambda _p: True,
 ) -> None:
     run = StreamPipeline.tick
 
     def ticking(self: StreamPipeline) -> Any:
         if only(self):
-            time.sleep(ms / 1e3)
+            clock.sleep(ms / 1e3)
         return run(self)
 
     monkeypatch.setattr(StreamPipeline, "tick", ticking)
 
 
-def test_what_slows_a_tick_is_in_its_time_and_in_its_overhead(monkeypatch: pytest.MonkeyPatch) -> None:
-    slower(monkeypatch, 20)
+def test_what_slows_a_tick_is_in_its_time_and_in_its_overhead(
+    monkeypatch: pytest.MonkeyPatch, still_clock: StillClock
+) -> None:
+    slower(monkeypatch, still_clock, 20)
     m = bench(SMALL)
-    assert min(m.tick.median, m.host.median, m.overhead_ms) > 19
-    assert m.bare.ms < 19
+    assert [m.tick.median, m.host.median, m.overhead_ms] == pytest.approx([20, 20, 20])
+    assert m.seconds == pytest.approx(16 * 20e-3)
+    assert m.bare.ms == 0
 
 
-def test_what_a_switch_saves_is_found_beside_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    slower(monkeypatch, 20, lambda pipeline: not pipeline.config.switches.host_gates)
+def test_what_a_switch_saves_is_found_beside_noise(monkeypatch: pytest.MonkeyPatch, still_clock: StillClock) -> None:
+    ticks = count()
+    slower(monkeypatch, still_clock, 20, lambda pipeline: not pipeline.config.switches.host_gates)
+    slower(monkeypatch, still_clock, 20, lambda _p: next(ticks) % 7 == 0)
     savings = {saving.switch: saving for saving in ablate(SMALL)}
     assert list(savings) == [FLOOR, *SWITCHES]
-    assert savings["host_gates"].saved_tick_ms > 15
-    assert savings["host_gates"].saved_host_ms > 15
-    assert max(abs(s.saved_tick_ms) for name, s in savings.items() if name != "host_gates") < 10
+    noise = 20 / 8 + 1e-6
+    for name, saving in savings.items():
+        saved = 20 if name == "host_gates" else 0
+        assert [saving.saved_tick_ms, saving.saved_host_ms] == pytest.approx([saved, saved], abs=noise), name
 
 
 def test_an_ablation_advances_as_often_as_it_says() -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.rails.compare import paced as script
 from harness.rails.compare.control import control
 from harness.rails.compare.paced import TURN, Turns, Window, paced, slowed, value_of
+from tests.fakes import StillClock
 
 
 @given(st.integers(0, 50), st.integers(0, 200))
@@ -74,18 +75,23 @@ def test_a_bench_that_ticks_no_more_behind_its_window_waits_at_its_end() -> None
     assert pipes.said() == 3
 
 
-def test_what_was_waited_is_the_wait_and_the_control() -> None:
-    pipes = Pipes()
+def test_what_was_waited_is_the_wait_and_the_control(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipes, clock, read = Pipes(), StillClock(), os.read
+
+    def waits(file: int, length: int) -> bytes:
+        clock.sleep(0.03)
+        return read(file, length)
 
     def slow() -> float:
-        time.sleep(0.02)
+        clock.sleep(0.02)
         return 0.0
 
+    monkeypatch.setattr(script, "time", clock)
+    monkeypatch.setattr(script.os, "read", waits)
     os.write(pipes.tell, b".")
     turns = Turns(Window(0, 2), pipes.go, pipes.say, slow)
-    started = time.perf_counter()
     turns.before_tick()
-    assert 20 <= turns.waited_ms[0] <= 1e3 * (time.perf_counter() - started)
+    assert turns.waited_ms == pytest.approx([50])
 
 
 def test_without_anyone_to_give_turns_it_ends() -> None:
@@ -95,14 +101,17 @@ def test_without_anyone_to_give_turns_it_ends() -> None:
         Turns(Window(0, 2), pipes.go, pipes.say, lambda: 0.0).before_tick()
 
 
-def test_a_slowed_tick_takes_its_share_more_and_gives_what_the_tick_gives() -> None:
+def test_a_slowed_tick_takes_its_share_more_and_gives_what_the_tick_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = StillClock(read_s=1e-6)
+
     def tick(value: int) -> int:
-        time.sleep(0.01)
+        clock.sleep(0.01)
         return value
 
-    started = time.perf_counter()
-    assert slowed(tick, 1.0)(7) == 7
-    assert time.perf_counter() - started >= 0.02
+    monkeypatch.setattr(script, "time", clock)
+    started = clock.perf_counter()
+    assert slowed(tick, 0.5)(7) == 7
+    assert clock.perf_counter() - started == pytest.approx(0.015, abs=1e-5)
 
 
 def test_the_control_takes_time_and_shares_no_code_with_the_engine() -> None:
