@@ -20,7 +20,7 @@ from harness.engine import Switches
 from harness.engine.errors import InvalidInput
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.switches import PLAIN_PATH, SWITCHES
-from harness.rails.bench import clocks
+from harness.rails.bench import clocks, throughput
 from harness.rails.bench.ablation import FLOOR, ablate, ablated_ticks
 from harness.rails.bench.bare import merged, runs
 from harness.rails.bench.clocks import HostClock
