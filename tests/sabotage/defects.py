@@ -532,7 +532,7 @@ RAILS = [
         "        _FINITE[value] = version\n",
         "        _FINITE[value] = version - 1\n",
         _COSTS,
-        says="different: host_reads in 5\n",
+        says="different: host_reads in 5, ",
     ),
     Defect(
         "a stream computes its times anew at every request",
