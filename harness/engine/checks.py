@@ -69,13 +69,19 @@ def instance(field: str, value: Any, kind: type, expected: str) -> None:
 
 def tensor(field: str, value: Any, shape: tuple[int | str, ...]) -> Tensor:
     """`value` is a finite floating point tensor of `shape`; a name in `shape` stands for any size of at least 1."""
+    made = shaped(field, value, shape)
+    finite(field, made)
+    return made
+
+
+def shaped(field: str, value: Any, shape: tuple[int | str, ...]) -> Tensor:
+    """`value` is a floating point tensor of `shape`: all of `tensor` but the values, which nothing here reads."""
     expected = "a finite floating point tensor of shape [" + ", ".join(str(size) for size in shape) + "]"
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim != len(shape):
         raise InvalidInput(field, describe(value), expected)
     for actual, wanted in zip(value.shape, shape, strict=True):
         if actual < 1 or (isinstance(wanted, int) and actual != wanted):
             raise InvalidInput(field, describe(value), expected)
-    finite(field, value)
     return value
 
 

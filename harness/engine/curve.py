@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -95,14 +97,22 @@ def _normal_form(field: str, value: Any) -> Curve:
     if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
         raise InvalidInput(field, checks.describe(value), expected)
     if not isinstance(value, Tensor):
-        value = checks.number(field, value)
-    given = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float32)
-    if given.is_complex() or given.numel() < 1 or not _is_per_frame(given):
+        return _of_number(field, checks.number(field, value))
+    if value.is_complex() or value.numel() < 1 or not _is_per_frame(value):
         raise InvalidInput(field, checks.describe(value), expected)
-    values = given.detach().to(torch.float32, copy=True).reshape(1, -1, 1)
+    values = value.detach().to(torch.float32, copy=True).reshape(1, -1, 1)
     checks.finite(field, values)
     first = values[0, 0, 0].item()
     return Curve(values=values, uniform=first if bool((values == first).all()) else None)
+
+
+def _of_number(field: str, value: float) -> Curve:
+    """The curve of a number: what the host needs to know of it is known without reading the tensor."""
+    values = torch.tensor(value, dtype=torch.float32).reshape(1, 1, 1)
+    rounded = ctypes.c_float(value).value
+    if not math.isfinite(rounded):
+        checks.finite(field, values)
+    return Curve(values=values, uniform=rounded)
 
 
 def _is_per_frame(given: Tensor) -> bool:

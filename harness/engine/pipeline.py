@@ -22,7 +22,7 @@ from harness.engine.geometry import Geometry, fix
 from harness.engine.plan import Path, Queued, TickPlan, plan_tick
 from harness.engine.request import Request
 from harness.engine.results import Dropped, DropReason, Finished, Stats, Submission
-from harness.engine.schedule import timesteps
+from harness.engine.schedule import known_timesteps
 from harness.engine.slot import Slot, admit
 from harness.engine.switches import Integrator
 
@@ -98,7 +98,7 @@ class StreamPipeline:
         check_frames(controls, request.frames)
         check_gain_channels(controls, request.channels)
         name = request.id if request.id is not None else f"request-{self._stats.submitted}"
-        times = timesteps(self.config.steps, request.denoise, self.config.shift)
+        times = known_timesteps(self.config.steps, request.denoise, self.config.shift)
         ring, waiting, dropped = self._ring, [*self._queue, Queued(name, request, times)], []
         if self._frames not in (None, request.frames):
             held = [slot.id for slot in ring if slot is not None] + [q.id for q in self._queue]

@@ -1,7 +1,8 @@
 """What a caller asks for: frozen records, checked when they are made.
 
 Curves, masks and weights are copied. Encoder states, context latents and sources are not: the caller promises not to
-change them while the request is in flight.
+change them while the request is in flight. Their values are read when they are first given, and when a request is made
+after they were written to; see `harness.engine.once`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engine import checks
+from harness.engine import checks, once
 from harness.engine.curve import Curve, CurveLike, curve
 from harness.engine.errors import InvalidInput
 from harness.engine.guidance_modes import GuidanceMode
@@ -39,7 +40,7 @@ class Condition:
 
     def __post_init__(self) -> None:
         """Check every field; copy mask and weight."""
-        states = checks.tensor("condition.encoder_hidden_states", self.encoder_hidden_states, (1, "L", "E"))
+        states = once.tensor("condition.encoder_hidden_states", self.encoder_hidden_states, (1, "L", "E"))
         if self.encoder_mask is not None:
             mask = binary_mask("condition.encoder_mask", self.encoder_mask, (1, states.shape[1]))
             checks.same_device("condition.encoder_mask", mask, states.device)
@@ -119,7 +120,7 @@ class X0Target:
 
     def __post_init__(self) -> None:
         """Check every field; copy strength and curve."""
-        latent = checks.tensor("x0_target.latent", self.latent, (1, "T", "D"))
+        latent = once.tensor("x0_target.latent", self.latent, (1, "T", "D"))
         frames, device = latent.shape[1], latent.device
         strength = curve("x0_target.strength", self.strength, frames=frames, device=device)
         object.__setattr__(self, "strength", strength)
@@ -155,7 +156,7 @@ class LatentMask:
 
     def __post_init__(self) -> None:
         """Check every field; copy the mask."""
-        original = checks.tensor("latent_mask.original", self.original, (1, "T", "D"))
+        original = once.tensor("latent_mask.original", self.original, (1, "T", "D"))
         given: Any = self.mask
         if isinstance(given, Tensor) and given.dtype == torch.bool:
             given = given.to(torch.float32)
@@ -215,7 +216,7 @@ class Request:
         if self.id is not None and (isinstance(self.id, bool) or not isinstance(self.id, str | int)):
             raise InvalidInput("id", checks.describe(self.id), "a string, an integer or None")
         object.__setattr__(self, "denoise", checks.number("denoise", self.denoise, 0.0))
-        context = checks.tensor("context_latents", self.context_latents, (1, "T", "C"))
+        context = once.tensor("context_latents", self.context_latents, (1, "T", "C"))
         if context.shape[2] % 2:
             raise InvalidInput("context_latents", checks.describe(context), "an even number of channels, C = 2*D")
         object.__setattr__(self, "conditions", _conditions("conditions", self.conditions))
@@ -261,15 +262,15 @@ class Request:
     def _check_latents(self) -> None:
         shape = (1, self.frames, self.channels)
         if self.source is not None:
-            checks.tensor("source", self.source, shape)
+            once.tensor("source", self.source, shape)
             checks.same_device("source", self.source, self.device)
         if self.x0_target is not None:
             checks.instance("x0_target", self.x0_target, X0Target, "an X0Target or None")
-            checks.tensor("x0_target.latent", self.x0_target.latent, shape)
+            once.tensor("x0_target.latent", self.x0_target.latent, shape)
             checks.same_device("x0_target.latent", self.x0_target.latent, self.device)
         if self.latent_mask is not None:
             checks.instance("latent_mask", self.latent_mask, LatentMask, "a LatentMask or None")
-            checks.tensor("latent_mask.original", self.latent_mask.original, shape)
+            once.tensor("latent_mask.original", self.latent_mask.original, shape)
             checks.same_device("latent_mask.original", self.latent_mask.original, self.device)
 
     def _check_source(self) -> None:
@@ -303,6 +304,8 @@ class Request:
             states = condition.encoder_hidden_states
             field = f"{name}.encoder_hidden_states"
             checks.same_device(field, states, self.device)
+            if not states.is_inference():  # of such a tensor nobody knows whether it was written to
+                once.finite(field, states)
             if states.dtype != first.dtype or states.shape[2] != first.shape[2]:
                 expected = f"{first.dtype} of width {first.shape[2]}, as conditions[0] has"
                 raise InvalidInput(field, checks.describe(states), expected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
 SMALLEST_DENOISE = 1e-6
@@ -30,3 +32,9 @@ def timesteps(steps: int, denoise: float = 1.0, shift: float = 3.0) -> tuple[flo
     if shift != 1.0:
         times = (shift * times) / (1.0 + (shift - 1.0) * times)
     return tuple(times.tolist())
+
+
+@lru_cache(maxsize=128)
+def known_timesteps(steps: int, denoise: float, shift: float) -> tuple[float, ...]:
+    """`timesteps`, its plain twin, remembered: the same times are asked for request after request."""
+    return timesteps(steps, denoise, shift)

@@ -139,6 +139,8 @@ class Stream:
     ) -> list[Finished]:
         """Submit a request and run one tick.
 
+        The host reads no tensor where every tensor and `denoise` was given before; see `harness.engine.once`.
+
         Args:
             seed: of the request; None submits nothing.
             denoise: of the request.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from harness.engine.curve import Curve, ask_host, ask_tensor, curve
 from harness.engine.errors import InvalidInput
+from harness.rails.costs.counters import HostReads
 from tests.transcription import Case, assert_bits, differ, drawn
 
 VALUES = [0.25, 0.5, -1.0]
@@ -56,6 +58,22 @@ def test_a_number_is_rounded_to_float32_once() -> None:
         made = curve("f", value)
         assert made.uniform == float(np.float32(0.1))
         assert_bits(made.values.flatten()[:1], torch.tensor([0.1]))
+
+
+@drawn
+@given(value=st.one_of(floats, st.floats(-3e38, 3e38), st.integers(-(10**9), 10**9)))
+@example(value=-0.0)
+@example(value=1e-40)  # is not normal in float32
+@example(value=1e-60)  # is 0 in float32
+@example(value=3.4028235e38)
+@example(value=3.40282356e38)  # rounds to the largest float32
+@example(value=2**24 + 1)
+def test_of_a_number_the_host_knows_what_the_tensor_has_without_reading_it(value: float) -> None:
+    with HostReads() as reads:
+        made = curve("f", value, frames=3)
+    assert reads.seen == {}
+    assert struct.pack("d", made.uniform) == struct.pack("d", made.values.item())
+    assert_bits(made.values, curve("f", torch.tensor(float(value), dtype=torch.float64)).values)
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (1, 4), (1, 4, 1)])

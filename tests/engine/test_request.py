@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from harness.engine import Condition, Guidance, InvalidInput, LatentMask, X0Target, checks
+from harness.engine import Condition, Guidance, InvalidInput, LatentMask, Request, X0Target, checks
+from harness.rails.costs.counters import HostReads
 from tests.engine.builders import D, E, T, condition, request
 
 
@@ -137,6 +139,76 @@ def test_states_context_and_source_are_not_copied() -> None:
     assert made.conditions[0].encoder_hidden_states is states
     assert made.context_latents is context
     assert made.source is source
+
+
+FULL = {
+    "source": latent(),
+    "guidance": Guidance(2.0, [condition(2)]),
+    "velocity_scale": torch.linspace(0.5, 1, T),
+    "x0_target": X0Target(latent(), strength=torch.linspace(0, 1, T)),
+    "latent_mask": LatentMask(torch.arange(T) % 2, latent()),
+}
+
+
+def copied(made: Request) -> Request:
+    return replace(copy.copy(made), seed=2)
+
+
+def renewed(made: Request) -> Request:
+    return replace(made, seed=2)
+
+
+def made_anew(made: Request) -> Request:
+    return Request(**{**{field.name: getattr(made, field.name) for field in fields(Request)}, "seed": 2})
+
+
+@pytest.mark.parametrize("again", [renewed, copied, made_anew])
+def test_a_request_of_tensors_that_were_checked_reads_none(again: Callable[[Request], Request]) -> None:
+    made = request(**FULL)
+    with HostReads() as reads:
+        assert again(made).seed == 2
+    assert reads.seen == {}
+
+
+TENSORS: dict[str, Callable[[Request], Tensor]] = {
+    "context_latents": lambda made: made.context_latents,
+    "source": lambda made: made.source,
+    "x0_target.latent": lambda made: made.x0_target.latent,
+    "latent_mask.original": lambda made: made.latent_mask.original,
+    "conditions[0].encoder_hidden_states": lambda made: made.conditions[0].encoder_hidden_states,
+    "guidance.negatives[0].encoder_hidden_states": lambda made: made.negatives[0].encoder_hidden_states,
+}
+
+
+@pytest.mark.parametrize(("field", "of"), TENSORS.items(), ids=TENSORS)
+def test_a_request_of_a_tensor_that_was_overwritten_since_is_refused(
+    field: str, of: Callable[[Request], Tensor]
+) -> None:
+    made = copy.deepcopy(request(**FULL))
+    renewed(made)
+    of(made)[0, 1, 0] = float("nan")
+    for again in (renewed, copied, made_anew):
+        with pytest.raises(InvalidInput, match=r"nan at \(0, 1, 0\)") as refused:
+            again(made)
+        assert refused.value.field == field
+
+
+def test_a_deep_copy_is_read_anew() -> None:
+    made = request(**FULL)
+    with HostReads() as reads:
+        renewed(copy.deepcopy(made))
+    assert sum(reads.seen.values()) == len(TENSORS)
+
+
+def test_a_condition_of_an_inference_tensor_is_read_where_it_is_made_and_no_more() -> None:
+    with torch.inference_mode():
+        prompt = condition()
+    with HostReads() as reads:
+        made = Request([prompt], torch.ones(1, T, 2 * D), seed=1)
+    assert sum(reads.seen.values()) == 1  # the context
+    with HostReads() as reads:
+        renewed(made)
+    assert reads.seen == {}
 
 
 @pytest.mark.parametrize(("step", "expected"), [(0, False), (2, True), (5, True), (6, False)])

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.engine.schedule import timesteps
+from harness.engine.schedule import known_timesteps, timesteps
+from harness.rails.costs.counters import HostReads
 from tests.transcription import EPS, drawn, numerics64
 
 TURBO = (1.0, 21 / 22, 0.9, 5 / 6, 0.75, 9 / 14, 0.5, 0.3, 0.0)
@@ -138,3 +139,20 @@ def test_the_default_device_has_no_say() -> None:
 def test_every_shift_but_one_bends_the_times(shift: float) -> None:
     even, bent = timesteps(8, 1.0, 1.0), timesteps(8, 1.0, shift)
     assert all((a < b) == (shift > 1.0) and a != b for a, b in zip(even[1:-1], bent[1:-1], strict=True))
+
+
+@drawn
+@given(steps=st.integers(1, 100), denoise=st.floats(0.0, 1.5), shift=st.floats(0.25, 8.0))
+def test_what_is_known_is_what_is_computed(steps: int, denoise: float, shift: float) -> None:
+    for _ in range(2):
+        assert known_timesteps(steps, denoise, shift) == timesteps(steps, denoise, shift)
+
+
+def test_what_is_known_is_not_computed_again_and_there_is_an_end_to_it() -> None:
+    known_timesteps(8, 0.5, 3.0)
+    with HostReads() as reads:
+        known_timesteps(8, 0.5, 3.0)
+    assert reads.seen == {}
+    for number in range(1000):
+        known_timesteps(8, 1e-3 * (number + 1), 3.0)
+    assert known_timesteps.cache_info().currsize == known_timesteps.cache_info().maxsize == 128

@@ -85,6 +85,23 @@ def test_a_negative_without_guidance_is_refused_and_nothing_is_submitted() -> No
     assert stream.pipeline.stats().submitted == 0
 
 
+@pytest.mark.parametrize("which", ["context", "source", "prompt", "negative"])
+def test_a_tensor_that_was_overwritten_between_ticks_is_refused_and_nothing_is_submitted(which: str) -> None:
+    prompt, negative = positive(), Condition(fixed(9, 3, E))
+    given = {"context": context(), "source": fixed(3, T, D)}
+    stream = session().stream([prompt], given["context"], config=CONFIG, source=given["source"])
+    given |= {"prompt": prompt.encoder_hidden_states, "negative": negative.encoder_hidden_states}
+    for seed in range(2):
+        stream.tick(seed=seed, guidance=2.5, negative=negative)
+    given[which][0, 0, 0] = float("nan")
+    before = stream.pipeline.stats()
+    with pytest.raises(InvalidInput, match=r"nan at \(0, 0, 0\)"):
+        stream.tick(seed=7, guidance=2.5, negative=negative)
+    assert stream.pipeline.stats() == before
+    given[which][0, 0, 0] = 0.5
+    stream.tick(seed=8, guidance=2.5, negative=negative)
+
+
 def test_a_tick_without_a_seed_submits_nothing() -> None:
     stream = session().stream([positive()], context(), config=CONFIG)
     assert stream.tick() == []

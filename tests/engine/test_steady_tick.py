@@ -9,7 +9,17 @@ import pytest
 import torch
 
 from harness import registry
-from harness.engine import DCW, Guidance, LatentMask, PipelineConfig, Request, StreamPipeline, Switches, X0Target
+from harness.engine import (
+    DCW,
+    Guidance,
+    LatentMask,
+    PipelineConfig,
+    Request,
+    Session,
+    StreamPipeline,
+    Switches,
+    X0Target,
+)
 from harness.engine.decoders import AffineDecoder, Decoder
 from harness.engine.executors import Executor
 from harness.rails.costs.counters import HostReads
@@ -152,6 +162,43 @@ def test_a_tick_reads_no_tensor_on_the_host(kind: str, fields: dict[str, Any], c
         with HostReads() as reads:
             steady.pipeline.tick()
         assert reads.seen == {}
+
+
+ASKED: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "from a source": {"denoise": 0.6},
+    "guided by a number": {"guidance": 2.5},
+    "guided by a number against a negative": {"guidance": 2.5, "negative": NEGATIVE},
+    "guided by a record": {"guidance": Guidance(torch.linspace(1, 4, T), [NEGATIVE], rescale=0.5)},
+    "initialize": {"guidance": Guidance(2.5, mode="initialize")},
+    "self": {"guidance": Guidance(2.5, mode="self"), "denoise": 0.6},
+}
+
+
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
+def test_a_whole_tick_of_a_stream_reads_no_tensor_on_the_host(asked: dict[str, Any]) -> None:
+    config = PipelineConfig(depth=DEPTH, steps=STEPS, dcw=DCW())
+    with Session(AffineDecoder(E)) as session:
+        stream = session.stream([PROMPT], CONTEXT, config=config, source=SOURCE)
+        stream.tick(seed=0, **asked)
+        for seed in range(1, STEPS):
+            with HostReads() as reads:
+                stream.tick(seed=seed, **asked)
+            assert reads.seen == {}
+
+
+@pytest.mark.parametrize("written", [CONTEXT, SOURCE], ids=["context", "source"])
+def test_a_tensor_that_was_written_to_is_read_by_one_tick_of_a_stream(written: torch.Tensor) -> None:
+    with Session(AffineDecoder(E)) as session:
+        stream = session.stream([PROMPT], CONTEXT, source=SOURCE)
+        stream.tick(seed=0)
+        written.copy_(written.clone())
+        counts = []
+        for seed in (1, 2):
+            with HostReads() as reads:
+                stream.tick(seed=seed)
+            counts.append(sum(reads.seen.values()))
+    assert counts == [1, 0]
 
 
 @pytest.mark.parametrize("solver", ["ode", "sde"])

@@ -42,7 +42,7 @@ class HostReads:
     """Counts, inside a `with` block, what makes the host read a tensor's values, and on a GPU wait for them.
 
     Two modes watch, because neither sees everything: a function mode sees what Python asks of a tensor (`tolist`,
-    `cpu`, `bool(...)`), a dispatch mode sees which operators run, whoever calls them. One read may be seen by both.
+    `cpu`, `bool(...)`), a dispatch mode sees which operators run, whoever calls them. Many reads are seen by both.
 
     Attributes:
         functions: how often Python asked, by name, such as `torch.Tensor.tolist`.
@@ -53,12 +53,14 @@ class HostReads:
         """A counter that has seen nothing."""
         self.functions: Counter[str] = Counter()
         self.operators: Counter[str] = Counter()
-        self._modes = _Functions(self.functions), _Operators(self.operators)
+        self._unasked: Counter[str] = Counter()
+        asking = _Functions(self.functions)
+        self._modes = asking, _Operators(self.operators, self._unasked, asking)
 
     @property
     def seen(self) -> dict[str, int]:
-        """Both counts in one."""
-        return dict(self.functions + self.operators)
+        """Every read once, by what Python asked; by the operator where Python asked nothing that reads by its name."""
+        return dict(self.functions + self._unasked)
 
     def __enter__(self) -> HostReads:
         """Start counting."""
@@ -75,9 +77,12 @@ class HostReads:
 
 
 class _Functions(TorchFunctionMode):
+    """Counts what Python asks; `asked` while what runs is for a question that was counted."""
+
     def __init__(self, counts: Counter[str]) -> None:
         super().__init__()
         self._counts = counts
+        self.asked = False
 
     def __torch_function__(
         self,
@@ -89,13 +94,19 @@ class _Functions(TorchFunctionMode):
         name = resolve_name(func) or repr(func)
         if name in _READING_FUNCTIONS or any(reads(name, args, kwargs or {}) for reads in _READING_CALLS):
             self._counts[name] += 1
-        return func(*args, **(kwargs or {}))
+            self.asked = True
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.asked = False
 
 
 class _Operators(TorchDispatchMode):
-    def __init__(self, counts: Counter[str]) -> None:
+    """Counts the operators that read, and apart from these the ones that run for no question of `asking`."""
+
+    def __init__(self, counts: Counter[str], unasked: Counter[str], asking: _Functions) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._counts = counts
+        self._counts, self._unasked, self._asking = counts, unasked, asking
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -104,6 +115,7 @@ class _Operators(TorchDispatchMode):
         name = func.name().split(".")[0]
         if name in _READING_OPERATORS or _came_to_host(name, args, out) or _picked_by_mask(name, args):
             self._counts[name] += 1
+            self._unasked[name] += not self._asking.asked
         return out
 
 

@@ -27,7 +27,7 @@ from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import BlessRefused, ReplayFailed, refuse_unless_explicit
 from harness.parity.baselines.captures import CAPTURES
 from harness.rails.costs.counters import HostReads, Operators, curves_touched
-from harness.rails.costs.workload import KINDS, Ring, Workload
+from harness.rails.costs.workload import KINDS, STREAMS, Ring, StreamRing, Workload
 
 COSTS = "costs.json"
 DEPTHS = (1, 4, 8)
@@ -53,7 +53,10 @@ class Row:
 
 
 def rails() -> dict[str, Workload]:
-    """Every rail by name: each kind of ring at each depth, and the mixed ring at depth 4 with each switch off."""
+    """Every rail by name.
+
+    Each kind of ring at each depth; the mixed ring at depth 4 with each switch off; each kind of stream at depth 4.
+    """
     unfused = Switches(fused_cfg=False)
     found: dict[str, Workload] = {}
     for depth in DEPTHS:
@@ -62,11 +65,15 @@ def rails() -> dict[str, Workload]:
         found[f"dcw/{depth}"] = Workload("plain", depth, dcw=True)
     for switch in SWITCHES:
         found[f"mixed, {switch} off/4"] = Workload("mixed", 4, switches=Switches().turned_off(switch))
-    return found
+    return found | {f"stream {kind}/4": Workload(kind, 4, streamed=True) for kind in STREAMS}
 
 
 def count(workload: Workload) -> Counts:
-    """What one period of a workload costs, after the ring is full and everything that is made once was made."""
+    """What one period of a workload costs, after the ring is full and everything that is made once was made.
+
+    Of a ring the ticks are counted, and what is submitted between them is not; of a stream its ticks as a whole, in
+    which it makes requests and submits them.
+    """
     operators, reads, ran = Operators(), HostReads(), Counter[str]()
     decoder = AffineDecoder(16)
 
@@ -77,14 +84,15 @@ def count(workload: Workload) -> Counts:
             return decoder(**inputs)
 
     touched: Counter[str] = Counter()
-    ring = Ring(workload, EagerExecutor(outside, max_rows=16))
+    executor = EagerExecutor(outside, max_rows=16)
+    ring = StreamRing(workload, decoder, executor) if workload.streamed else Ring(workload, executor)
     ring.warm_up()
     before = ring.pipeline.stats()
     ran.clear()
     for _ in range(workload.period):
         ring.feed()
         with curves_touched(touched), reads, operators:
-            ring.pipeline.tick()
+            ring.advance()
     after = ring.pipeline.stats()
     return {
         "ticks": workload.period,

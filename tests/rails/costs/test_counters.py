@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from harness.rails.costs.counters import HostReads
 
@@ -59,11 +60,62 @@ NO_READS: dict[str, Callable[[], Any]] = {
 }
 
 
+FROM_A_DEVICE: dict[str, Callable[[torch.Tensor], Any]] = {
+    "cpu": lambda there: there.cpu(),
+    "to a device's name": lambda there: there.to("cpu"),
+    "to a device and dtype": lambda there: there.to(device=torch.device("cpu"), dtype=torch.float64),
+    "a copy": lambda there: torch.empty(3).copy_(there),
+}
+
+
 @pytest.mark.parametrize("act", READS.values(), ids=READS)
 def test_a_read_is_counted(act: Callable[[], Any]) -> None:
     with HostReads() as reads:
         act()
     assert reads.seen
+
+
+@pytest.mark.parametrize("act", READS.values(), ids=READS)
+def test_a_read_is_one_read_however_many_modes_see_it(act: Callable[[], Any]) -> None:
+    with HostReads() as reads:
+        act()
+        act()
+    assert sum(reads.seen.values()) == 2
+
+
+@pytest.mark.parametrize("act", FROM_A_DEVICE.values(), ids=FROM_A_DEVICE)
+def test_a_copy_from_a_device_is_one_read(act: Callable[[torch.Tensor], Any]) -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        there = torch.empty(3, device="cuda")
+        with HostReads() as reads:
+            act(there)
+    assert sum(reads.seen.values()) == 1
+
+
+def test_a_read_goes_by_what_python_asked_and_else_by_the_operator() -> None:
+    with HostReads() as reads:
+        SCALAR.item()
+        torch.arange(INDEX)
+        bool(SCALAR)
+        VALUES[VALUES > 0]
+    assert reads.seen == {
+        "torch.Tensor.item": 1, "torch.Tensor.__bool__": 1, "aten::_local_scalar_dense": 1, "aten::index": 1,
+    }  # fmt: skip
+
+
+def test_a_read_that_fails_hides_no_later_one() -> None:
+    with HostReads() as reads:
+        with pytest.raises(RuntimeError):
+            VALUES.item()
+        torch.arange(INDEX)
+    assert reads.seen == {"torch.Tensor.item": 1, "aten::_local_scalar_dense": 1}
+
+
+def test_a_block_within_another_counts_a_read_once_in_each() -> None:
+    with HostReads() as outer, HostReads() as inner:
+        SCALAR.item()
+        torch.arange(INDEX)
+    assert outer.seen == inner.seen == {"torch.Tensor.item": 1, "aten::_local_scalar_dense": 1}
 
 
 @pytest.mark.parametrize("act", NO_READS.values(), ids=NO_READS)

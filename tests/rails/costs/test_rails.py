@@ -15,12 +15,13 @@ from click.testing import CliRunner, Result
 from harness.cli import main
 from harness.engine import Switches, execute
 from harness.engine.executors import EagerExecutor
+from harness.engine.session import Stream
 from harness.engine.switches import SWITCHES
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import BlessRefused
 from harness.rails.costs import rails as costs
 from harness.rails.costs.rails import OPERATOR, Counts, count, rails
-from harness.rails.costs.workload import KINDS, STEPS, Workload
+from harness.rails.costs.workload import KINDS, STEPS, STREAMS, Workload
 from tests.parity.baselines.test_captures import git
 
 SMALL = Workload("cfg_full", 2)
@@ -45,6 +46,7 @@ def test_costs_are_as_blessed() -> None:
 def test_every_kind_is_counted_at_every_depth_and_every_switch_off() -> None:
     names = set(rails())
     wanted = {f"{kind}/{depth}" for kind in [*KINDS, "cfg_full, two passes", "dcw"] for depth in (1, 4, 8)}
+    wanted |= {f"stream {kind}/4" for kind in STREAMS}
     assert names == wanted | {f"mixed, {switch} off/4" for switch in SWITCHES}
 
 
@@ -70,6 +72,34 @@ def test_a_switch_costs_what_it_is_there_to_save(now: dict[str, Counts]) -> None
     assert off["host_gates"]["host_reads"] > on["host_reads"] == 0
     assert off["host_gates"]["curves"] > on["curves"]
     assert off["joined_stream"] == on  # nothing to join without a stream of its own
+
+
+def test_a_whole_tick_of_a_stream_reads_nothing_and_costs_a_ring_s_tick_and_what_is_submitted(
+    now: dict[str, Counts],
+) -> None:
+    for kind in STREAMS:
+        assert now[f"stream {kind}/4"]["host_reads"] == 0, kind
+    same = ("ticks", "admitted", "decoder_runs", "decoder_rows", "rebuilds")
+    for kind in STREAMS.keys() & KINDS.keys():
+        stream, ring = now[f"stream {kind}/4"], now[f"{kind}/4"]
+        assert {name: stream[name] for name in same} == {name: ring[name] for name in same}, kind
+        assert stream["operators"] >= ring["operators"]
+
+
+def test_a_stream_whose_tensors_are_written_to_reads_each_of_them_at_every_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tick = Stream.tick
+
+    def written(self: Stream, **asked: Any) -> Any:
+        for tensor in (self._template.context_latents, self._template.source):
+            tensor.add_(0.0)
+        return tick(self, **asked)
+
+    workload = rails()["stream plain/4"]
+    monkeypatch.setattr(Stream, "tick", written)
+    counts = count(workload)
+    assert counts["host_reads"] == 2 * counts["admitted"]
 
 
 def test_operators_outside_the_decoder_grow_linearly_with_the_depth(now: dict[str, Counts]) -> None:
