@@ -28,7 +28,7 @@ from harness.parity.proofs.switches import check_switches, pairs
 from harness.rails.bench import ablation
 from harness.rails.bench.throughput import Load
 from harness.rails.costs.rails import rails
-from harness.rails.costs.workload import KINDS
+from harness.rails.costs.workload import KINDS, STREAMS
 from tests.parity import strategies
 from tests.parity.journal import JournaledPipeline
 from tests.parity.proofs import test_laws, test_switches
@@ -115,7 +115,7 @@ def mode() -> dict[str, Any]:
     return {
         "bench": NAME in choices("bench", "--cfg"),
         "drawn": drawn(strategies.GUIDED, lambda found: found.mode == NAME),
-        "rail": f"rcfg_{NAME}" in KINDS,
+        "rail": f"rcfg_{NAME}" in KINDS and f"rcfg_{NAME}" in STREAMS,
         "oracle": oracle_says(guided),
     }
 

@@ -29,9 +29,14 @@ GUIDED = {
     for mode in GuidanceMode
 }
 
+
+def _rail(mode: GuidanceMode) -> str:
+    return "cfg_full" if mode is GuidanceMode.FULL else f"rcfg_{mode}"
+
+
 KINDS: Mapping[str, Sequence[Submit]] = {
     "plain": (PLAIN,),
-    **{"cfg_full" if mode is GuidanceMode.FULL else f"rcfg_{mode}": (guided,) for mode, guided in GUIDED.items()},
+    **{_rail(mode): (guided,) for mode, guided in GUIDED.items()},
     "mixed": (
         replace(GUIDED[GuidanceMode.FULL], velocity_scale=(0.9, 1.1)),
         replace(GUIDED[GuidanceMode.SELF], noise_injection=0.1),
@@ -59,9 +64,7 @@ class Asked:
 STREAMS: Mapping[str, Asked] = {
     "plain": Asked(),
     "source": Asked(denoise=0.6),
-    "cfg_full": Asked(mode=GuidanceMode.FULL),
-    "rcfg_initialize": Asked(mode=GuidanceMode.INITIALIZE),
-    "rcfg_self": Asked(mode=GuidanceMode.SELF),
+    **{_rail(mode): Asked(mode=mode) for mode in GuidanceMode},
 }
 """What the ticks of a stream ask for."""
 
