@@ -94,7 +94,7 @@ def read(plan: Path) -> Sidecar:
     """
     file = path(plan)
     if not file.is_file():
-        raise SidecarMissing(f"{file}, the metadata of {plan.name}, is missing; build the plan again")
+        raise SidecarMissing(f"{file} is missing, so {plan.name} has no metadata; build the plan again")
     try:
         raw = json.loads(file.read_text())
         found = raw.pop("format")

@@ -53,13 +53,13 @@ def test_fixed_frames_and_tokens_are_what_they_are() -> None:
         (with_dim(0, None, *TENSORS), "the dynamic dimension of rows is None"),
         (with_dim(1, "half + half", "hidden_states", "context_latents", "velocity"), "of frames is 'half \\+ half'"),
         (with_dim(0, "other", "velocity"), "rows is other in velocity and batch in another tensor"),
-        (with_dim(1, "2*t", "encoder_hidden_states", "encoder_mask"), r"its tokens are 2\*t"),
+        (with_dim(1, "2*t", "encoder_hidden_states", "encoder_mask"), r"the dimension of tokens is 2\*t"),
         (with_dim(2, "wide", "context_latents"), "context_channels is dynamic"),
-        ({**TENSORS, "encoder_mask": (FLOAT, ["batch", "tokens"])}, "encoder_mask is of torch.float32"),
-        ({**TENSORS, "timestep": ("INT64", ["batch"])}, "timestep is of INT64"),
+        ({**TENSORS, "encoder_mask": (FLOAT, ["batch", "tokens"])}, "encoder_mask has the unsupported dtype torch.float32"),
+        ({**TENSORS, "timestep": ("INT64", ["batch"])}, "timestep has the unsupported dtype INT64"),
         ({**TENSORS, "timestep": (FLOAT, ["batch", 1])}, r"timestep has dimensions \['batch', 1\]"),
-        ({**TENSORS, "other": (FLOAT, ["batch"])}, r"it lacks \[\] and has \['other'\]"),
-        ({name: TENSORS[name] for name in TENSORS if name != "timestep"}, r"it lacks \['timestep'\]"),
+        ({**TENSORS, "other": (FLOAT, ["batch"])}, r"missing tensors \[\], unknown tensors \['other'\]"),
+        ({name: TENSORS[name] for name in TENSORS if name != "timestep"}, r"missing tensors \['timestep'\]"),
     ],
 )
 def test_what_is_no_exported_decoder_is_refused_by_name(

@@ -228,12 +228,12 @@ FROZEN = {
                                  {"hidden_states": (0, "2*half", D), "timestep": (0,),
                                   "encoder_hidden_states": (0, "tokens", E), "context_latents": (0, "2*half", 2 * D),
                                   "encoder_mask": (0, "tokens"), "velocity": (0, "2*half", D)}.items()},
-    "rows of timestep is 2": {"timestep": (2,)},
-    "frames of velocity is 2\\*half": {"hidden_states": ("batch", "half", D), "context_latents": ("batch", "half", 16)},
+    "rows is 2 in timestep": {"timestep": (2,)},
+    "frames is 2\\*half in velocity": {"hidden_states": ("batch", "half", D), "context_latents": ("batch", "half", 16)},
     "the dynamic dimension of frames is '2\\*half \\+ 1'": {
         name: ("batch", "2*half + 1", width) for name, width in
         (("hidden_states", D), ("context_latents", 2 * D), ("velocity", D))},
-    "its tokens are 2\\*some": {"encoder_hidden_states": ("batch", "2*some", E), "encoder_mask": ("batch", "2*some")},
+    "the dimension of tokens is 2\\*some": {"encoder_hidden_states": ("batch", "2*some", E), "encoder_mask": ("batch", "2*some")},
     "context_channels is dynamic": {"context_latents": ("batch", "2*half", "width")},
     "timestep has dimensions": {"timestep": ("batch", 1)},
 }  # fmt: skip

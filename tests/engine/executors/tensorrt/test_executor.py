@@ -278,7 +278,7 @@ def test_more_rows_than_the_ceiling_are_refused_before_anything_is_allocated(mak
 
 def test_a_batch_on_another_device_is_refused(make: Make, runtime: FakeRuntime) -> None:
     elsewhere = Batch(**{name: tensor.to("meta") for name, tensor in batch(2).tensors().items()})
-    with pytest.raises(ExecutorError, match="hidden_states is on meta, the engine on cpu"):
+    with pytest.raises(ExecutorError, match="hidden_states is on meta, the plan on cpu"):
         make().run(elsewhere)
     assert runtime.tape == []
 
@@ -444,12 +444,12 @@ def test_the_new_engine_keeps_the_rows_that_the_executor_was_asked_for(make: Mak
 @pytest.mark.parametrize(
     ("made", "says"),
     [
-        (Made(rows=(1, 4, 7)), "plan: got an engine of 7 rows, expected at least 8"),
-        (Made(most_rows={"timestep": 2}), "an engine of 2 rows"),
-        (Made(rows=(2, 4, 8)), "plan: got an engine that takes 2 rows at least, expected 1, as before"),
-        (Made(masked=False), "an engine whose takes_mask is False"),
-        (Made(channels=4), "an engine whose channels is 4"),
-        (Made(encoder_dim=64), "an engine whose encoder_dim is 64"),
+        (Made(rows=(1, 4, 7)), "plan: got a plan of at most 7 rows, expected at least 8"),
+        (Made(most_rows={"timestep": 2}), "a plan of at most 2 rows"),
+        (Made(rows=(2, 4, 8)), "plan: got a plan of at least 2 rows, expected at most 1, as before"),
+        (Made(masked=False), "a plan whose takes_mask is False"),
+        (Made(channels=4), "a plan whose channels is 4"),
+        (Made(encoder_dim=64), "a plan whose encoder_dim is 64"),
     ],
     ids=["rows", "rows-of-one-input", "least-rows", "mask", "channels", "encoder-width"],
 )
