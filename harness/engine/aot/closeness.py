@@ -160,7 +160,7 @@ def _forward(decoder: decoders.AceStepDecoder, inputs: dict[str, Tensor]) -> Ten
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """Switch TF32 off inside the block: with TF32 torch's own distance, and so the bound, is about 1000 times larger."""
+    """Switch TF32 off inside the block: TF32 makes torch's own distance, and so the bound, about 1000 times larger."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

@@ -200,7 +200,7 @@ class _Subject:
         }
 
     def dynamic(self, *, mask: bool) -> dict[str, dict[int, Any]]:
-        """The dynamic dimensions by input. T is `2*half`, so the model's branch for an odd T is excluded, not frozen."""
+        """The dynamic dimensions by input. T is `2*half`, which excludes the model's branch for an odd T."""
         batch = torch.export.Dim("batch", min=1)
         frames = 2 * torch.export.Dim("half", min=1) if self.patch == 2 else torch.export.Dim("frames", min=1)
         latent = {0: batch, 1: frames}
@@ -258,8 +258,7 @@ def _data_of(path: Path) -> Path:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter, which warns of its internals and of optional packages; the exported graph is checked later.
-    """
+    """Silence the exporter, which warns of its internals and of optional packages; the graph is checked afterwards."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

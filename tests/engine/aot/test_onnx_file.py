@@ -55,7 +55,10 @@ def test_fixed_frames_and_tokens_are_what_they_are() -> None:
         (with_dim(0, "other", "velocity"), "rows is other in velocity and batch in another tensor"),
         (with_dim(1, "2*t", "encoder_hidden_states", "encoder_mask"), r"the dimension of tokens is 2\*t"),
         (with_dim(2, "wide", "context_latents"), "context_channels is dynamic"),
-        ({**TENSORS, "encoder_mask": (FLOAT, ["batch", "tokens"])}, "encoder_mask has the unsupported dtype torch.float32"),
+        (
+            {**TENSORS, "encoder_mask": (FLOAT, ["batch", "tokens"])},
+            "encoder_mask has the unsupported dtype torch.float32",
+        ),
         ({**TENSORS, "timestep": ("INT64", ["batch"])}, "timestep has the unsupported dtype INT64"),
         ({**TENSORS, "timestep": (FLOAT, ["batch", 1])}, r"timestep has dimensions \['batch', 1\]"),
         ({**TENSORS, "other": (FLOAT, ["batch"])}, r"missing tensors \[\], unknown tensors \['other'\]"),

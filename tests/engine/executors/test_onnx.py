@@ -233,7 +233,8 @@ FROZEN = {
     "the dynamic dimension of frames is '2\\*half \\+ 1'": {
         name: ("batch", "2*half + 1", width) for name, width in
         (("hidden_states", D), ("context_latents", 2 * D), ("velocity", D))},
-    "the dimension of tokens is 2\\*some": {"encoder_hidden_states": ("batch", "2*some", E), "encoder_mask": ("batch", "2*some")},
+    "the dimension of tokens is 2\\*some": {
+        "encoder_hidden_states": ("batch", "2*some", E), "encoder_mask": ("batch", "2*some")},
     "context_channels is dynamic": {"context_latents": ("batch", "2*half", "width")},
     "timestep has dimensions": {"timestep": ("batch", 1)},
 }  # fmt: skip

@@ -71,7 +71,7 @@ def test_a_run_computes_what_the_decoder_does(runtime: FakeRuntime, context: Con
 @pytest.mark.parametrize(
     ("call", "answer", "says"),
     [
-        ("set_input_shape", False, r"refused set_input_shape\('hidden_states', \(3, 10, 8\)\): the call returned False"),
+        ("set_input_shape", False, r"refused set_input_shape\('hidden_states', \(3, 10, 8\)\): .* returned False"),
         ("set_input_shape", RuntimeError("no"), r"set_input_shape\('hidden_states', .*\) raised RuntimeError\('no'\)"),
         ("set_tensor_address", False, r"refused set_tensor_address\('hidden_states', 0x[0-9a-f]+\)"),
         ("set_tensor_address", ValueError("no"), r"set_tensor_address\('hidden_states', .*\) raised ValueError"),

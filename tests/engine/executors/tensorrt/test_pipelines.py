@@ -184,7 +184,10 @@ def test_a_tick_whose_engine_refuses_changes_nothing_and_can_be_run_again(
 
 @pytest.mark.parametrize(
     ("frames", "tokens", "says"),
-    [(2, 5, "frames T: got 2, the compiled decoder takes 4 to 8"), (6, 65, "tokens L: got 128, the compiled decoder takes 1 to 64")],
+    [
+        (2, 5, "frames T: got 2, the compiled decoder takes 4 to 8"),
+        (6, 65, "tokens L: got 128, the compiled decoder takes 1 to 64"),
+    ],
 )
 def test_a_request_outside_the_profile_leaves_the_ring_as_it_was(
     tmp_path: Path, frames: int, tokens: int, says: str
