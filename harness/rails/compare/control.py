@@ -12,7 +12,7 @@ REPEATS = 12
 
 
 def control(device: str) -> Callable[[], float]:
-    """A function that runs a fixed workload (matrix products, additions, norms) on `device` and returns the time in ms."""
+    """Make a function that runs matrix products, additions and norms on `device` and returns their time in ms."""
     draw = torch.Generator().manual_seed(0)
     matrix = torch.randn(SIZE, SIZE, generator=draw).to(device)
     on_gpu = torch.device(device).type == "cuda"

@@ -15,7 +15,7 @@ from harness.rails.compare import paced
 from harness.rails.compare.worktrees import CannotCompare, Tree
 
 ALIKE = {"PYTHONHASHSEED": "0"}
-"""Environment variables of both sides. A random hash seed would change the order of sets, and so the process's speed."""
+"""Environment variables of both sides. A random hash seed changes the order of sets, and so the speed of a process."""
 
 
 class Child:
