@@ -13,7 +13,7 @@ from harness.engine.errors import BatchTooLarge
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The decoder's input for one run of N rows. Nobody writes to the tensors.
+    """The decoder's input for one run of N rows. The tensors are read-only.
 
     Attributes:
         hidden_states: latents `[N, T, D]`, float32.

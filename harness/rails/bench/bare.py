@@ -96,7 +96,7 @@ def bare(decoder: Decoder, batch: Batch, *, on_gpu: bool, engine: Callable[[], o
 
 
 def runs(executor: Executor, batches: Sequence[Batch]) -> Callable[[], None]:
-    """Make a function that runs batches on an executor one after the other; each velocity is computed before the next."""
+    """Make a function that runs batches on an executor, one after the other."""
     join = joiner(executor, joined=True)
 
     def launch() -> None:

@@ -167,7 +167,7 @@ def context_of(engine: Any, found: Binding) -> Any:
         found: the TensorRT that loaded `engine`.
 
     Raises:
-        EngineError: TensorRT made no context, mostly because of too little GPU memory.
+        EngineError: TensorRT made no context, often because of too little GPU memory.
     """
     if found.flavour is Flavour.RTX:
         config = engine.create_runtime_config()
