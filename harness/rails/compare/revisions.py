@@ -207,7 +207,7 @@ class Comparison:
             return f"{self.verdict}: {self.why}"
         takes = f"B takes {judged.ratio.value:.3f} of A's time, {judged.ratio.low:.3f} to {judged.ratio.high:.3f}"
         recurred = ", in both of two draws" if len(self.draws) > 1 else ""
-        return f"{self.verdict}: {takes}{recurred}; limit of the same: {judged.limit:.1%}"
+        return f"{self.verdict}: {takes}{recurred}; 'same' means within {judged.limit:.1%}"
 
     def document(self) -> dict[str, Any]:
         """The result, its limits and the platform as JSON values."""
