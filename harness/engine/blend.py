@@ -1,4 +1,4 @@
-"""Weighted sums and masks: several conditions into one velocity, a latent mask, edits of the clean estimate."""
+"""Weighted sums and masks: the mean velocity of several conditions, the latent mask, edits of the clean estimate."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from torch import Tensor
 
 SMALLEST_WEIGHT = 1e-8
-"""Lower bound of a sum of weights that is divided by."""
+"""Lower bound of the sum of weights in `weighted_mean`, against division by zero."""
 
 
 def weighted_mean(velocities: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    """`sum(v_i * w_i) / max(sum(w_i), 1e-8)`, summed in order from the first product.
+    """The weighted mean `sum(v_i * w_i) / max(sum(w_i), 1e-8)`, added in order of i.
 
     Args:
-        velocities: one or more `[1, T, D]`. A single one is returned as it is, whatever its weight.
-        weights: as many, each `[1, T, 1]` or `[1, 1, 1]`.
+        velocities: one or more tensors `[1, T, D]`. A single velocity is returned unchanged, with any weight.
+        weights: a weight `[1, T, 1]` or `[1, 1, 1]` for each velocity.
     """
     if len(velocities) == 1:
         return velocities[0]
@@ -28,15 +28,22 @@ def weighted_mean(velocities: Sequence[Tensor], weights: Sequence[Tensor]) -> Te
 
 
 def mask_state(x: Tensor, mask: Tensor, original: Tensor, noise: Tensor, t: float) -> Tensor:
-    """The state with the frames outside the mask set to the original at noise level `t`.
+    """The state in which frames outside the mask are the original at noise level `t`.
 
-    `mask*x + (1-mask)*(t*noise + (1-t)*original)`; `mask` is `[1, T, 1]`, the others `[1, T, D]`.
+    The formula is `mask*x + (1-mask)*(t*noise + (1-t)*original)`.
+
+    Args:
+        x: the state `[1, T, D]`.
+        mask: `[1, T, 1]`; 1 keeps the state, 0 takes the original.
+        original: the original latent `[1, T, D]`.
+        noise: `[1, T, D]`.
+        t: the noise level in [0, 1].
     """
     return mask * x + (1 - mask) * (t * noise + (1.0 - t) * original)
 
 
 def mix(weight: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
-    """`weight*inside + (1-weight)*outside`, with a weight of `[1, T, 1]` or `[1, 1, 1]`."""
+    """The mixture `weight*inside + (1-weight)*outside`; `weight` is `[1, T, 1]` or `[1, 1, 1]`."""
     return weight * inside + (1 - weight) * outside
 
 
@@ -46,6 +53,12 @@ def toward(x0: Tensor, target: Tensor, strength: Tensor) -> Tensor:
 
 
 def gate_ramp(step: int, total: int, gate: float) -> float:
-    """How far a gated target is open at `step` of `total`: 0 up to the gate, then linear to 1 at the last step."""
+    """The share of a gated target at `step`: 0 up to the gate, then linear to 1 at the last step.
+
+    Args:
+        step: the index of the step, 0 to `total - 1`.
+        total: the number of steps.
+        gate: the share of the steps, in [0, 1], up to which the target is off.
+    """
     progress = step / max(total - 1, 1)
     return max(0.0, progress - gate) / max(1.0 - gate, 1e-6)

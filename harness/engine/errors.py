@@ -1,31 +1,31 @@
-"""The engine's named errors."""
+"""The engine's exception classes."""
 
 from __future__ import annotations
 
 
 class InvalidInput(ValueError):
-    """A value that a caller passed is refused.
+    """An argument is invalid.
 
     Attributes:
-        field: where it was, as the caller writes it (`guidance.scale`, `conditions[1].encoder_mask`).
+        field: the path of the argument, such as `guidance.scale` or `conditions[1].encoder_mask`.
     """
 
     def __init__(self, field: str, got: object, expected: str) -> None:
-        """Say which `field` is wrong, what it `got` and what was `expected`."""
+        """Make the message: the `field`, the value it `got`, and the `expected` value."""
         super().__init__(f"{field}: got {got}, expected {expected}")
         self.field = field
 
 
 class BatchTooLarge(ValueError):
-    """An executor was given more rows in one run than its `max_rows`."""
+    """A batch has more rows than the executor's `max_rows`."""
 
 
 class OutsideProfile(ValueError):
-    """An ahead-of-time engine was given frames, tokens or widths that it was not made for."""
+    """A batch has rows, frames, tokens or widths outside the range of a compiled decoder."""
 
 
 class NeedsMask(InvalidInput, OutsideProfile):
-    """Conditions of unequal lengths, or with a mask, were given to an executor that takes no mask."""
+    """Conditions have unequal lengths or a mask, and the executor takes no mask."""
 
 
 class PipelineClosed(RuntimeError):
@@ -33,18 +33,22 @@ class PipelineClosed(RuntimeError):
 
 
 class ExecutorError(RuntimeError):
-    """An executor returned something that is not one velocity per row, or its engine refused a call."""
+    """An executor did not return one velocity per row, or its runtime refused a call."""
 
 
 class EngineError(RuntimeError):
-    """An ahead-of-time engine cannot be made or loaded; the subclasses say why."""
+    """Base class: a compiled decoder cannot be made or loaded; a subclass gives the reason."""
 
 
 class PackageMissing(EngineError):
-    """An optional package is asked for and not installed; the message gives the command that installs it."""
+    """An optional package is needed and not installed; the message gives the command that installs the package.
+
+    Attributes:
+        package: the name of the package.
+    """
 
     def __init__(self, package: str, extra: str) -> None:
-        """Name the `package` and the `extra` of this project that brings it."""
+        """Make the message from the `package` and the `extra` of this project that installs the package."""
         super().__init__(
             f"{package} is not installed: pip install 'stream-harness[{extra}]', in a checkout '.[{extra}]'"
         )
@@ -52,29 +56,29 @@ class PackageMissing(EngineError):
 
 
 class ExportRefused(EngineError):
-    """An exported file is not what it has to be: a frozen dimension, a path in it, or too far from the model."""
+    """An exported file is refused: truncated, no decoder, with a frozen dimension or a local path, or inaccurate."""
 
 
 class BuildFailed(EngineError):
-    """TensorRT could not build an engine; the message has what it said."""
+    """TensorRT could not build a plan; the message holds TensorRT's errors."""
 
 
 class SidecarMissing(EngineError):
-    """A plan has no metadata beside it, or metadata that cannot be read: nothing says what it was built from."""
+    """The metadata of a plan is missing or cannot be read."""
 
 
 class PlanCorrupt(EngineError):
-    """A plan is truncated or altered, or its engine is not the one that its metadata describes."""
+    """A plan is missing, truncated or altered, or differs from its metadata."""
 
 
 class PlanMismatch(EngineError):
-    """A plan was built for something else: another file, version, flavour, GPU or profile.
+    """A plan was built for another environment: another flavour, version, compute capability, GPU or driver.
 
     Attributes:
-        field: of the metadata, the one that differs.
+        field: the field of the metadata that differs.
     """
 
     def __init__(self, field: str, recorded: object, here: object) -> None:
-        """Say which `field` differs, what is `recorded` beside the plan and what is `here`."""
+        """Make the message: the `field`, its value `recorded` in the metadata, and its value `here`."""
         super().__init__(f"{field}: the plan was built for {recorded}, here it is {here}")
         self.field = field

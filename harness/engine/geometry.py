@@ -1,4 +1,4 @@
-"""The sizes that a pipeline's first request fixes for its life, and what a later request must agree with."""
+"""The sizes, dtypes and device of a ring: the first request of a pipeline fixes them, later requests must match."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from harness.engine.errors import InvalidInput, NeedsMask
 from harness.engine.request import Condition, Request
 
 LENGTH_MULTIPLE = 64
-"""An encoder length that is not given is the longest condition's, rounded up to a multiple of this."""
+"""The default encoder length is the length of the longest condition, rounded up to a multiple of this number."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What all rows of a ring share.
+    """The sizes, dtypes and device that all rows of a ring share.
 
     Attributes:
-        encoder_length: tokens L that every condition is padded to.
-        encoder_dim: width E of the encoder states.
-        encoder_dtype: their dtype.
+        encoder_length: the length L in tokens to which every condition is padded.
+        encoder_dim: the width E of the encoder states.
+        encoder_dtype: the dtype of the encoder states.
         channels: latent channels D.
-        context_dtype: dtype of the context latents.
-        device: where all tensors are.
-        equal_lengths: whether conditions must have exactly `encoder_length` tokens and no mask, since the executor
+        context_dtype: the dtype of the context latents.
+        device: the device of all tensors.
+        equal_lengths: True if conditions must have exactly `encoder_length` tokens and no mask, because the executor
             would attend the padding.
     """
 
@@ -39,10 +39,15 @@ class Geometry:
     equal_lengths: bool
 
     def check(self, request: Request) -> None:
-        """Raise `InvalidInput` where `request` does not fit."""
+        """Check that `request` matches.
+
+        Raises:
+            InvalidInput: device, dtype, width or channels differ from the ring's, or a condition is too long.
+            NeedsMask: a condition has another length than `encoder_length`, or a mask, and the executor takes no mask.
+        """
         context = request.context_latents
         if request.device != self.device:
-            raise InvalidInput("context_latents", f"a tensor on {request.device}", f"{self.device}, where the ring is")
+            raise InvalidInput("context_latents", f"a tensor on {request.device}", f"{self.device}, the ring's device")
         if context.dtype != self.context_dtype or request.channels != self.channels:
             expected = f"{self.context_dtype} of {2 * self.channels} channels, as the pipeline's first request has"
             raise InvalidInput("context_latents", checks.describe(context), expected)
@@ -72,9 +77,13 @@ class Geometry:
 
 
 def fix(request: Request, config: PipelineConfig, *, takes_mask: bool) -> Geometry:
-    """The geometry that `request` fixes as a pipeline's first.
+    """The geometry that the first request of a pipeline fixes.
 
-    Where the executor takes no mask and zero rows were not asked for, the encoder length is the first condition's own.
+    Args:
+        request: the first request.
+        config: the pipeline's configuration, whose `encoder_length` has precedence.
+        takes_mask: True if the executor takes a mask. If not, and the padding is not `Padding.ZEROS`, the
+            encoder length is that of the longest condition, without rounding, and later conditions must have it.
     """
     equal_lengths = not takes_mask and config.padding != Padding.ZEROS
     longest = max(c.length for c in (*request.conditions, *request.negatives))

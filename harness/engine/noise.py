@@ -1,4 +1,4 @@
-"""The only place where random numbers are drawn: a pure function of seed, purpose and step."""
+"""Random noise, a pure function of seed, purpose and step. No other module of the engine draws random numbers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 MAX_SEED = 2**64 - 1
-"""Seeds are what a torch generator takes: 0 to 2**64 - 1."""
+"""The largest seed of a torch generator; the smallest is 0."""
 
 
 class Purpose(StrEnum):
-    """What a draw is for; each purpose has its own stream of noise."""
+    """The purpose of a draw. Each purpose has its own sequence of noise."""
 
     INITIAL = "initial"
     STEP = "step"
@@ -21,10 +21,10 @@ class Purpose(StrEnum):
 
 
 def generator_seed(seed: int, purpose: Purpose, step: int) -> int:
-    """The generator's seed for one draw.
+    """The seed of torch's generator for one draw.
 
-    Initial noise uses the request's seed itself, so that a latent can be compared with another engine's. Every other
-    purpose uses the first eight bytes, big-endian, of SHA-256 of `"{seed}/{purpose}/{step}"`.
+    Initial noise uses the request's seed unchanged, so that latents can be compared with those of other engines. The
+    other purposes use the first eight bytes, big-endian, of the SHA-256 of `"{seed}/{purpose}/{step}"`.
     """
     if purpose is Purpose.INITIAL:
         return seed
@@ -37,15 +37,15 @@ def noise(
 ) -> Tensor:
     """Standard normal noise, float32 `[1, T, D]`.
 
-    Drawn on the CPU as `randn(1, D, T)` and transposed (the layout of ComfyUI's RandomNoise), then moved: the same
-    bits on every device, whatever else was drawn before.
+    The noise is drawn on the CPU as `randn(1, D, T)`, transposed (the layout of ComfyUI's RandomNoise) and moved. So
+    its bits are the same on every device and do not depend on earlier draws.
 
     Args:
-        seed: the request's seed, 0 to 2**64 - 1.
-        purpose: which stream.
-        step: the slot's step; 0 for initial and mask noise.
+        seed: the request's seed, 0 to `MAX_SEED`.
+        purpose: the purpose of the draw.
+        step: the slot's step; 0 for initial noise and mask noise.
         shape: `(1, T, D)`.
-        device: where the result goes.
+        device: the device of the result.
     """
     _, frames, channels = shape
     generator = torch.Generator(device="cpu").manual_seed(generator_seed(seed, purpose, step))
@@ -54,7 +54,7 @@ def noise(
 
 
 def to_device(host: Tensor, device: torch.device) -> Tensor:
-    """Move a CPU tensor to `device` without the host waiting for work that is queued there."""
+    """Move a CPU tensor to `device`; the host does not wait for the work that is queued on the device."""
     if device.type != "cuda":
         return host if device == host.device else host.to(device)
     return host.pin_memory().to(device, non_blocking=True)

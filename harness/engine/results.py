@@ -1,4 +1,4 @@
-"""Records that a pipeline hands out: submissions, finished latents, counts."""
+"""Records that a pipeline returns: submissions, finished latents, counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.engine.conditioning import CacheCounts
 
 
 class DropReason(StrEnum):
-    """Why a request was displaced."""
+    """The reason why a waiting request was dropped."""
 
     QUEUE_FULL = "queue_full"
     LENGTH_CHANGED = "length_changed"
@@ -19,7 +19,12 @@ class DropReason(StrEnum):
 
 @dataclass(frozen=True)
 class Dropped:
-    """A request that a submission displaced."""
+    """A waiting request that was dropped because of a submission.
+
+    Attributes:
+        id: the request's name.
+        reason: the reason.
+    """
 
     id: str | int
     reason: DropReason
@@ -27,7 +32,12 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Submission:
-    """What `submit` did: the new request's name, and whatever it displaced."""
+    """The result of `submit`.
+
+    Attributes:
+        id: the name of the new request.
+        dropped: the waiting requests that were dropped for the new one.
+    """
 
     id: str | int
     dropped: tuple[Dropped, ...]
@@ -35,15 +45,15 @@ class Submission:
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A generated latent. It is the caller's: no later tick changes it.
+    """A finished latent, which belongs to the caller: no later tick writes to its memory.
 
     Attributes:
         id: the request's name.
         latent: float32 `[1, T, D]`.
-        seed: the request's.
-        steps: how many steps it ran.
-        denoise: the request's.
-        ticks_in_flight: how many ticks it was in the ring.
+        seed: the request's seed.
+        steps: the number of steps that the request ran.
+        denoise: the request's denoise.
+        ticks_in_flight: the number of ticks that the request was in the ring.
     """
 
     id: str | int
@@ -56,23 +66,23 @@ class Finished:
 
 @dataclass(frozen=True)
 class Stats:
-    """Counts since the pipeline was made, and what it holds now.
+    """Counts since the pipeline was made, and its present state.
 
     Attributes:
-        ticks: committed ticks.
-        submitted: accepted requests.
-        admitted: requests that entered the ring.
-        finished: latents handed out.
-        dropped: requests displaced.
-        decoder_runs: executor runs of committed ticks.
-        decoder_rows: rows of those runs.
-        joins: runs on a stream of the executor's own, which the current stream, or the host, waited for.
-        euler_steps: steps of slots on the plain Euler path.
-        gates: questions whether a curve is neutral.
-        depth: places that take new requests.
-        in_flight: occupied places.
-        queued: waiting requests.
-        conditioning: hits, misses and evictions of the conditioning cache, those of ticks that failed too.
+        ticks: the number of committed ticks.
+        submitted: the number of accepted requests.
+        admitted: the number of requests that entered the ring.
+        finished: the number of finished latents.
+        dropped: the number of dropped requests.
+        decoder_runs: the number of executor runs of committed ticks.
+        decoder_rows: the number of rows of these runs.
+        joins: the number of waits, of the current stream or the host, for runs on an executor's own stream.
+        euler_steps: the number of slot steps on the plain Euler path.
+        gates: the number of checks if a curve is neutral.
+        depth: the present number of slots for new requests.
+        in_flight: the present number of occupied slots.
+        queued: the present number of waiting requests.
+        conditioning: hits, misses and evictions of the conditioning cache; failed ticks are included.
     """
 
     ticks: int = 0

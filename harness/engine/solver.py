@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def euler(x: Tensor, v: Tensor, t: float, s: float) -> Tensor:
-    """Euler's step along the velocity: `x + (s-t)*v`, two roundings, never a fused multiply-add."""
+    """Euler's step along the velocity from `t` to `s`: `x + (s-t)*v`, with two roundings, not a fused multiply-add."""
     return x + (s - t) * v
 
 
@@ -16,14 +16,14 @@ def denoised(x: Tensor, v: Tensor, t: float) -> Tensor:
 
 
 def euler_through(x: Tensor, x0: Tensor, t: float, s: float) -> Tensor:
-    """Euler's step along the velocity of an edited clean estimate: `x + ((s-t)/t)*(x - x0)`; `x0` at `s = 0`."""
+    """Euler's step from `t` to `s` with an edited clean estimate: `x + ((s-t)/t)*(x - x0)`; `x0` itself at `s = 0`."""
     if s == 0.0:
         return x0
     return x + ((s - t) / t) * (x - x0)
 
 
 def inject(x: Tensor, noise: Tensor, amount: Tensor, s: float) -> Tensor:
-    """Fresh noise on the stepped state: `x + noise*amount*s`."""
+    """The stepped state with added noise: `x + noise*amount*s`."""
     return x + noise * amount * s
 
 
@@ -33,17 +33,24 @@ def renoised(x0: Tensor, noise: Tensor, s: float) -> Tensor:
 
 
 def sde(x0: Tensor, noise: Tensor | None, s: float) -> Tensor:
-    """The SDE step: denoise fully, then noise again to `s`; `noise` is None exactly at `s = 0`."""
+    """The SDE step: denoise completely, then add noise of level `s`. Pass None for `noise` exactly if `s = 0`."""
     if noise is None:
         return x0
     return renoised(x0, noise, s)
 
 
 def sde_curve(x0: Tensor, source: Tensor, noise: Tensor | None, amount: Tensor, s: float) -> Tensor:
-    """The SDE step between the clean estimate and a source.
+    """The SDE step to a mixture of the clean estimate and a source.
 
-    `q*(s*z + (1-s)*x0) + (1-q)*(s*z + (1-s)*source)` with `q` = `amount`; without the `z` terms at `s = 0`, where
-    `noise` is None.
+    The formula is `q*(s*z + (1-s)*x0) + (1-q)*(s*z + (1-s)*source)`, with `q` = `amount` and `z` = `noise`. At `s = 0`
+    pass None for `noise`; the `z` terms are then omitted.
+
+    Args:
+        x0: the clean estimate `[1, T, D]`.
+        source: the source latent `[1, T, D]`.
+        noise: `[1, T, D]`, or None.
+        amount: `[1, T, 1]` or `[1, 1, 1]`; 1 is the clean estimate, 0 the source.
+        s: the time after the step, in [0, 1].
     """
     if noise is None:
         return amount * x0 + (1 - amount) * source

@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.nn import functional
 
 RECONSTRUCTION_BOUND = 1e-5
-"""A wavelet whose transform and inverse lose more than this, on a signal of magnitude 1, is refused."""
+"""Largest allowed error of transform and inverse on signals of magnitude 1; a wavelet above this bound is refused."""
 
 
 class DCWMode(StrEnum):
-    """Which bands are corrected."""
+    """The corrected bands: the low band, the high band, both, or the state itself (`pix`)."""
 
     LOW = "low"
     HIGH = "high"
@@ -33,11 +33,11 @@ class DCWMode(StrEnum):
 
 
 Gains = tuple[Callable[[int], Tensor] | None, Callable[[int], Tensor] | None]
-"""For the low and the high band: its length to its gain `[1, n, 1]` or `[1, 1, 1]`; None leaves the band alone."""
+"""Functions from the length n of the low and the high band to its gain, `[1, n, 1]` or `[1, 1, 1]`; None: unchanged."""
 
 
 def dwt(x: Tensor, wavelet: str) -> tuple[Tensor, Tensor]:
-    """Low and high band of `[1, T, D]` along T, each `[1, (T + filter - 1)//2, D]`."""
+    """Low and high band of `x` `[1, T, D]` along T, each `[1, (T + filter_length - 1)//2, D]`."""
     with _ieee_convolutions(x.device):
         low, high = ptwt.wavedec(x.transpose(1, 2), _filters(wavelet, x.device), mode="zero", level=1)
     return low.transpose(1, 2), high.transpose(1, 2)
@@ -52,7 +52,7 @@ def idwt(low: Tensor, high: Tensor, wavelet: str, frames: int) -> Tensor:
 
 
 def resample(scaler: Tensor, length: int) -> Tensor:
-    """A scaler `[1, n, 1]` as `[1, length, 1]`, linear with `align_corners=False`; `[1, 1, 1]` stays as it is."""
+    """Resample a scaler `[1, n, 1]` to `[1, length, 1]`, linearly with `align_corners=False`; `[1, 1, 1]` is kept."""
     if scaler.shape[1] in (1, length):
         return scaler
     resampled = functional.interpolate(scaler.transpose(1, 2), size=length, mode="linear", align_corners=False)
@@ -69,9 +69,9 @@ def correct(
             `(1-t)*b`; `pix`: `x' += a*(x'-y)`.
         stepped: the state after the step, `x'`, `[1, T, D]`.
         clean: `y = x - t*v`, `[1, T, D]`.
-        t: the time the step started from, above 0.
-        a: first scaler, `[1, n, 1]` or `[1, 1, 1]`; None where it is neutral (0).
-        b: second scaler, used by `double` alone.
+        t: the time before the step, in (0, 1].
+        a: the first scaler, `[1, n, 1]` or `[1, 1, 1]`; None if neutral (0).
+        b: the second scaler, for `double` only; shape and None as for `a`.
         wavelet: a discrete wavelet of PyWavelets.
     """
     if mode is DCWMode.PIX:
@@ -101,7 +101,7 @@ _GAINS: dict[DCWMode, Callable[[float, Tensor | None, Tensor | None], Gains]] = 
 
 @lru_cache(maxsize=256)
 def reconstruction_error(wavelet: str) -> float:
-    """How far transform and inverse move fixed signals of magnitude 1, of even, odd and short length.
+    """The largest error of transform and inverse, over fixed signals of magnitude 1 with even, odd and short lengths.
 
     Raises:
         ValueError: `wavelet` is no discrete wavelet of PyWavelets.
@@ -119,14 +119,14 @@ def reconstruction_error(wavelet: str) -> float:
 
 @lru_cache(maxsize=64)
 def _filters(wavelet: str, device: torch.device) -> Wavelet:
-    """The wavelet's filter bank on `device`: a transform by name would copy it there each time, and wait for that."""
+    """The wavelet's filter bank on `device`, cached: a transform by name would copy it, and wait, at each call."""
     bank = [torch.tensor(each, dtype=torch.float32, device=device) for each in pywt.Wavelet(wavelet).filter_bank]
     return cast(Wavelet, WaveletTensorTuple(*bank))
 
 
 @contextmanager
 def _ieee_convolutions(device: torch.device) -> Iterator[None]:
-    """Keep TF32 out of the transform's convolutions; the caller's setting is back afterwards."""
+    """Switch TF32 off for convolutions inside the block, and restore the caller's setting."""
     if device.type != "cuda":
         yield
         return

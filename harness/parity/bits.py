@@ -1,6 +1,6 @@
-"""Bit patterns of tensors: views as integers, distances between them, copies and digests.
+"""Bit patterns of tensors: integer views, distances, copies and digests.
 
-Every function takes a tensor of any strides and device, and refuses one whose bytes are not plain memory of a known
+The functions take tensors of any strides and device. They refuse a tensor whose bytes are not plain memory of a known
 dtype. A complex tensor is read as its real and imaginary parts, `[*shape, 2]`.
 """
 
@@ -21,18 +21,22 @@ FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 FLOATS |= {torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz}
 _READABLE = FLOATS | {torch.bool, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16}
 _READABLE |= {torch.uint32, torch.uint64, torch.complex32, torch.complex64, torch.complex128}
-# torch's unsigned types wider than a byte lack most operators, so the view is signed there and unsigned in NumPy.
+# Wide integers are viewed as signed in torch, whose unsigned types lack most operators, and as unsigned in NumPy.
 WORDS: Mapping[int, torch.dtype] = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 Array = npt.NDArray[Any]
 
 
 class NotComparable(TypeError):
-    """A tensor whose bytes are not there to be read: meta, sparse, quantized, nested, wrapped, of an unknown dtype."""
+    """A tensor has no readable bytes: it is meta, sparse, quantized, nested, a wrapper, or of an unknown dtype."""
 
 
 def copied(tensor: Tensor, name: str = "tensor") -> Tensor:
-    """A copy on the CPU that no later write to `tensor` changes, with dtype, shape and values as they are now.
+    """Copy a tensor to the CPU, so that later writes to `tensor` do not change the copy. The copy is contiguous.
+
+    Args:
+        tensor: a tensor of any strides and device.
+        name: the tensor's name in messages.
 
     Raises:
         NotComparable: as for `difference`.
@@ -41,10 +45,12 @@ def copied(tensor: Tensor, name: str = "tensor") -> Tensor:
 
 
 def digest(tensor: Tensor) -> str:
-    """SHA-256 in hexadecimal over dtype, shape and row-major little-endian bytes: the same where `difference` is None.
+    """SHA-256, in hexadecimal, over dtype, shape and row-major little-endian bytes.
+
+    Two tensors have equal digests exactly if `difference` is None.
 
     Raises:
-        NotComparable: as for `difference`, and for what is not a tensor.
+        NotComparable: as for `difference`, or `tensor` is no tensor.
     """
     hasher = hashlib.sha256()
     _feed(hasher, tensor, "tensor")
@@ -52,13 +58,13 @@ def digest(tensor: Tensor) -> str:
 
 
 def digest_tree(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over a flat mapping: how many tensors, then name, dtype, shape and bytes of each, sorted by name.
+    """SHA-256, in hexadecimal, over a flat mapping: the number of tensors, then name, dtype, shape and bytes of each.
 
-    An empty mapping has a digest too; agreement of two of those says nothing.
+    Tensors are sorted by name. An empty mapping has a digest too, so a caller must check that a mapping is not empty.
 
     Raises:
         InvalidInput: a name is not a string.
-        NotComparable: as for `digest`; nested mappings are not followed.
+        NotComparable: as for `digest`; a nested mapping is no tensor.
     """
     if not all(isinstance(name, str) for name in tensors):
         raise InvalidInput("tensors", f"the names {list(tensors)}", "strings as names")
@@ -70,67 +76,71 @@ def digest_tree(tensors: Mapping[str, Tensor]) -> str:
 
 
 def parts(tensor: Tensor, name: str) -> Tensor:
-    """The elements on the CPU, whatever their strides; `[*shape, 2]` real and imaginary parts if complex."""
+    """The elements on the CPU, with any strides; real and imaginary parts `[*shape, 2]` of a complex tensor.
+
+    Raises:
+        NotComparable: as for `difference`.
+    """
     plain = _plain(tensor, name)
     return torch.view_as_real(plain) if plain.is_complex() else plain
 
 
 def words(parts: Tensor) -> Array:
-    """The bit patterns as unsigned integers of the element's size."""
+    """The bit patterns of real elements, as unsigned integers of the same size."""
     size = parts.dtype.itemsize
     return np.asarray(parts.view(WORDS[size])).view(f"u{size}")
 
 
 def moved_bits(got: Tensor, expected: Tensor) -> Array:
-    """Where two tensors' parts have other bits: an array of the parts' shape, also without dimensions."""
+    """Boolean array, in the shape of the parts, that is True where the bits of two tensors' parts differ."""
     return np.asarray(words(got) != words(expected))
 
 
 def values_of(parts: Tensor) -> Array:
-    """The values as they are, or as float32, which loses nothing, where NumPy has no such dtype."""
+    """The values as a NumPy array; float dtypes that NumPy lacks become float32, without loss."""
     foreign = parts.dtype in FLOATS and parts.dtype not in (torch.float64, torch.float32, torch.float16)
     return np.asarray(parts.to(torch.float32) if foreign else parts)
 
 
 def distances(got: Array, expected: Array) -> Array:
-    """Absolute distances as float64, NaN where a NaN takes part; integers are subtracted as integers first."""
+    """Absolute distances as float64; NaN if one of the two values is NaN. Integers are subtracted as integers."""
     if got.dtype.kind == "f":
-        # Two values at opposite ends of float64 overflow, and that is the answer; so is a NaN.
+        # Overflow of two large float64 values (inf) and NaN are valid results, not errors.
         with np.errstate(over="ignore", invalid="ignore"):
             apart: Array = np.abs(got.astype(np.float64) - expected.astype(np.float64))
         return apart
     wide = np.uint64 if got.dtype.kind == "u" else np.int64
     a, b = got.astype(wide), expected.astype(wide)
-    # The distance of two int64 can need 64 bits without a sign: the subtraction wraps to just that.
+    # The distance of two int64 values may need 64 unsigned bits: the wrapped subtraction has exactly these bits.
     gap: Array = np.maximum(a, b) - np.minimum(a, b)
     return gap.view(np.uint64).astype(np.float64)
 
 
 def split(words: Array) -> tuple[Array, Array]:
-    """Sign-and-magnitude words taken apart: the magnitudes as uint64, and where the sign is negative."""
+    """Split sign-and-magnitude words into magnitudes (uint64) and a boolean array that is True for negative signs."""
     sign = words.dtype.type(1 << (8 * words.dtype.itemsize - 1))
     return (words & ~sign).astype(np.uint64), (words & sign) != 0
 
 
 def ulps(got: Array, expected: Array) -> Array:
-    """Distances in ULP between words without NaNs, as uint64: float64's do not fit int64."""
+    """Distances in ULP between words without NaNs, as uint64, because distances in float64 exceed int64."""
     (a, a_negative), (b, b_negative) = split(got), split(expected)
     return np.where(a_negative != b_negative, a + b, np.maximum(a, b) - np.minimum(a, b))
 
 
 def element(values: Array, index: tuple[int, ...]) -> object:
-    """One element as a Python number; `values` has a trailing axis of 2 beyond `index` when complex."""
+    """One element as a Python number. A complex element is an axis of length 2 after the axes of `index`."""
     found = values[index]
     return complex(*found.tolist()) if np.ndim(found) else found.item()
 
 
 def hexadecimal(words: Array, index: tuple[int, ...]) -> str:
-    """One element's bit pattern, zero-padded to its size."""
+    """The bit pattern of one element in hexadecimal, zero-padded; a complex element's parts are joined by a comma."""
     return ",".join(f"0x{int(word):0{2 * words.dtype.itemsize}x}" for word in np.atleast_1d(words[index]))
 
 
 def summary(value: object) -> str:
-    """A one-line description that reads no element."""
+    """Describe a value in one line, without reading elements."""
     if isinstance(value, Tensor):
         return f"{value.dtype} tensor of shape {list(value.shape)}"
     if isinstance(value, Mapping | Sequence) and not isinstance(value, str | bytes):
@@ -139,9 +149,9 @@ def summary(value: object) -> str:
 
 
 def _plain(tensor: Tensor, name: str) -> Tensor:
-    """The elements on the CPU, whatever their strides."""
+    """The elements on the CPU, with any strides."""
     _refuse_unreadable(tensor, name)
-    # Conjugation and negation can be pending flags on a view: the bytes are right only once they are applied.
+    # Conjugation and negation may be pending flags of a view; the bytes are valid only after both are applied.
     return tensor.detach().resolve_conj().resolve_neg().cpu()
 
 
@@ -167,9 +177,9 @@ def _framed(field: bytes) -> bytes:
 
 
 def _feed(hasher: hashlib._Hash, tensor: object, name: str) -> None:
-    """Hash dtype, shape and bytes, each with its length before it, so that no field can pass for part of another."""
+    """Hash dtype, shape and bytes, each after its length, so that different fields cannot give the same byte stream."""
     if not isinstance(tensor, Tensor):
-        raise NotComparable(f"{name} has no digest: it is no tensor but {summary(tensor)}")
+        raise NotComparable(f"{name} has no digest: expected a tensor, got {summary(tensor)}")
     found = words(parts(tensor, name))
     hasher.update(_framed(str(tensor.dtype).encode()) + _framed(str(tuple(tensor.shape)).encode()))
     hasher.update(_framed(found.astype(found.dtype.newbyteorder("<"), copy=False).tobytes()))

@@ -1,13 +1,12 @@
-"""The byte comparison: two tensors are the same exactly when dtype, shape and bytes are.
+"""The byte comparison: two tensors are identical exactly if dtype, shape and bytes are equal.
 
-The verdict is taken on integer views and never on floating point values: there `-0.0 == 0.0` holds, `nan == nan` does
-not, and a tolerance hides one ULP. Values are read only to describe a difference that the integers have found. Device,
-strides and `requires_grad` are not compared. A complex tensor's element is one element in `index`, `count` and `total`;
-distances and the NaN and sign facts take its real and imaginary parts one by one.
+The comparison reads integer views and never floating point values: for floating point values `-0.0 == 0.0` holds,
+`nan == nan` does not hold, and a tolerance hides one ULP. Values are read only to describe a difference that the
+integers have shown. Device, strides and `requires_grad` are not compared. A complex element counts as one element in
+`index`, `count` and `total`; distances, NaN counts and sign counts treat its real and imaginary parts separately.
 
-Nothing here keeps a tensor or a view of one: a `Difference` holds plain values, so later writes do not change it.
-For the same reason a view compared with the buffer it looks into is compared with itself; whoever wants to know whether
-a buffer was overwritten keeps a clone, or a `digest`.
+A `Difference` holds plain values and no tensor, so later writes do not change it. A view and its buffer share memory,
+so they are always identical: to find out if a buffer was overwritten, keep a clone or a `digest` of the buffer.
 """
 
 from __future__ import annotations
@@ -61,11 +60,11 @@ __all__ = [
     "ulp_distance",
 ]
 
-LISTED = 20  # differences that a `ParityError` spells out
+LISTED = 20  # the number of differences in the message of a `ParityError`
 
 
 class Kind(StrEnum):
-    """In what two things differ; of several, the first in this order is reported."""
+    """The kind of a difference; if several kinds apply, the first in this order is reported."""
 
     TYPE = "type"
     DTYPE = "dtype"
@@ -76,14 +75,14 @@ class Kind(StrEnum):
 
 
 class ParityError(AssertionError):
-    """Two things that must be identical are not.
+    """Two tensors or trees that must be identical differ.
 
     Attributes:
-        differences: all of them, also those that the message leaves out.
+        differences: all differences; the message lists only the first `LISTED`.
     """
 
     def __init__(self, name: str, differences: Sequence[Difference]) -> None:
-        """List the first `LISTED` differences of `name` and count the rest."""
+        """Make the message: the first `LISTED` differences of `name`, and the number of the others."""
         lines = [f"{name} is not identical, {len(differences)} difference(s):", *map(str, differences[:LISTED])]
         if len(differences) > LISTED:
             lines.append(f"and {len(differences) - LISTED} more")
@@ -92,31 +91,34 @@ class ParityError(AssertionError):
 
 
 class NothingCompared(AssertionError):
-    """Neither side of a comparison holds a tensor with an element, so agreement would mean nothing."""
+    """Neither side of a comparison has a tensor with an element, so the comparison would prove nothing."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How one tensor differs from the one that was expected.
+    """The difference between a tensor and the expected one.
 
-    The fields below `expected` are for kind `bytes` alone and keep their defaults otherwise.
+    The fields after `expected` have values for kind `bytes` only; for other kinds they keep their defaults.
 
     Attributes:
-        name: the tensor's name, in a tree its path (`slots/0/x`).
-        kind: what differs.
-        got: the dtype, the shape (a tuple), the value at `index` or, for the other kinds, a short description.
-        expected: the same of the expected side.
-        index: the first differing element in row-major order, one number a dimension.
-        count, total: how many elements differ, and how many there are.
-        got_bits, expected_bits: bit patterns at `index` in hexadecimal, a complex element's parts joined by a comma.
-        max_abs: largest absolute distance in float64 over the differing pairs that are finite on both sides (0.0 when
-            only signs of zeros differ, inf where the distance overflows); None when no such pair is finite.
-        max_ulp: largest distance, as `ulp_distance` counts it, over the differing pairs without a NaN; None when there
-            is no such pair and for integer dtypes.
-        nan_got, nan_expected: NaNs in the whole tensor.
-        nan_payloads: NaNs on both sides with other bits, the NaN's sign bit included.
-        zero_signs: zeros on both sides with another sign.
-        sign_flips: nonzero values, infinities included, that became their negative.
+        name: the tensor's name; in a tree its path (`slots/0/x`).
+        kind: the kind of the difference.
+        got: the dtype, the shape (a tuple), the value at `index`, or for other kinds a short description.
+        expected: the same for the expected side.
+        index: the index of the first differing element in row-major order.
+        count: the number of differing elements.
+        total: the number of elements.
+        got_bits: the bit pattern at `index` in hexadecimal; a complex element's parts are joined by a comma.
+        expected_bits: the same for the expected side.
+        max_abs: the largest absolute distance, in float64, over the differing pairs that are finite on both sides; 0.0
+            if only signs of zeros differ, inf if the distance overflows, None if no differing pair is finite.
+        max_ulp: the largest distance in ULP (see `ulp_distance`) over the differing pairs without a NaN; None if there
+            is no such pair, and for integer dtypes.
+        nan_got: the number of NaNs in the whole tensor.
+        nan_expected: the number of NaNs in the whole expected tensor.
+        nan_payloads: the number of pairs of two NaNs with different bits, the sign bit included.
+        zero_signs: the number of pairs of two zeros with different signs.
+        sign_flips: the number of nonzero values, infinities included, whose sign alone differs.
     """
 
     name: str
@@ -137,7 +139,7 @@ class Difference:
     sign_flips: int = 0
 
     def __str__(self) -> str:
-        """One line with every fact that is not zero."""
+        """The difference in one line; counts that are zero are left out."""
         if self.kind is Kind.MISSING:
             return f"{self.name}: missing, expected {self.expected}"
         if self.kind is Kind.UNEXPECTED:
@@ -162,13 +164,19 @@ class Difference:
 
 
 def difference(actual: object, expected: object, name: str = "tensor") -> Difference | None:
-    """How `actual` differs from `expected` in dtype, shape or bytes; None when it does not.
+    """The difference between `actual` and `expected` in dtype, shape or bytes; None if they are identical.
 
-    Two empty tensors of one dtype and shape do not differ; `assert_identical` is what refuses to call that a result.
-    Anything that is not a tensor, on either side, is a difference of kind `type`. `name` is what the report calls it.
+    Two empty tensors of the same dtype and shape do not differ; `assert_identical` refuses such a comparison. An object
+    that is no tensor, on either side, is a difference of kind `type`.
+
+    Args:
+        actual: the tensor to check.
+        expected: the expected tensor.
+        name: the tensor's name in the report.
 
     Raises:
-        NotComparable: a side is meta, sparse, quantized, nested, a wrapper subclass or of a dtype without a rule here.
+        NotComparable: a tensor is meta, sparse, quantized, nested, of a wrapper subclass, or of a dtype that this
+            module does not support.
     """
     if not isinstance(actual, Tensor) or not isinstance(expected, Tensor):
         return Difference(name, Kind.TYPE, summary(actual), summary(expected))
@@ -182,7 +190,7 @@ def difference(actual: object, expected: object, name: str = "tensor") -> Differ
 
 
 def identical(actual: Tensor, expected: Tensor) -> bool:
-    """Whether `difference` is None, without finding out where: quicker.
+    """Return True if two tensors are identical. Faster than `difference`, which is the reference.
 
     Raises:
         NotComparable: as for `difference`.
@@ -191,30 +199,35 @@ def identical(actual: Tensor, expected: Tensor) -> bool:
     if actual.dtype != expected.dtype or actual.shape != expected.shape:
         return False
     words = WORDS[got.dtype.itemsize]
-    return torch.equal(got.view(words), wanted.view(words))  # integers: their equality is that of their bits
+    return torch.equal(got.view(words), wanted.view(words))  # for integers, equal values mean equal bits
 
 
 def compare_trees(actual: object, expected: object, name: str = "tensor") -> list[Difference]:
-    """Every difference between two nestings of mappings and sequences with tensors as leaves.
+    """All differences between two trees: nested mappings and sequences with tensors as leaves.
 
-    Mappings are compared by key set, whatever the order of insertion; sequences by position, a list like a tuple. None
-    equals only None. A leaf that is neither a tensor nor None is a difference of kind `type`, even when both sides hold
-    the same. Names are paths (`slots/0/x`); a tensor that is the whole tree is called `name`.
+    Mappings are compared by key, in any order of insertion. Sequences are compared by position; lists and tuples are
+    treated alike. None equals only None. A leaf that is neither a tensor nor None is a difference of kind `type`, even
+    if both sides are equal. Names are paths (`slots/0/x`).
+
+    Args:
+        actual: the tree to check.
+        expected: the expected tree.
+        name: the name, in the report, of a tensor that is the whole tree.
 
     Raises:
-        NothingCompared: neither side holds a tensor with at least one element.
+        NothingCompared: neither side has a tensor with at least one element.
         NotComparable: as for `difference`.
     """
     if not _holds_elements(actual) and not _holds_elements(expected):
         sides = f"got {summary(actual)}, expected {summary(expected)}"
-        raise NothingCompared(f"{name}: neither side holds a tensor with an element: {sides}")
+        raise NothingCompared(f"{name}: neither side has a tensor with an element: {sides}")
     return tree_differences(actual, expected, name)
 
 
 def tree_differences(actual: object, expected: object, name: str = "tensor") -> list[Difference]:
-    """What `compare_trees` returns, also where there is nothing to compare: for one comparison of many.
+    """All differences between two trees, as `compare_trees`, but trees without elements are allowed.
 
-    Whoever calls this answers for it that the many did compare something.
+    For one comparison out of many: the caller must check that at least one of them compared an element.
 
     Raises:
         NotComparable: as for `difference`.
@@ -223,13 +236,16 @@ def tree_differences(actual: object, expected: object, name: str = "tensor") -> 
 
 
 def assert_identical(actual: object, expected: object, name: str = "tensor") -> None:
-    """Pass exactly when two tensors, or two trees of them, are the same in keys, dtype, shape and bytes.
+    """Assert that two tensors or two trees are identical in keys, dtype, shape and bytes.
 
-    Trees are as `compare_trees` takes them; `name` is what the report calls a tensor, or the tree as a whole.
+    Args:
+        actual: the tensor or tree to check; for trees see `compare_trees`.
+        expected: the expected tensor or tree.
+        name: the name of the tensor or of the whole tree in the message.
 
     Raises:
-        ParityError: they differ; it lists the differences.
-        NothingCompared: neither side holds a tensor with at least one element.
+        ParityError: the sides differ; the message lists the differences.
+        NothingCompared: neither side has a tensor with at least one element.
         NotComparable: as for `difference`.
     """
     found = compare_trees(actual, expected, name)
@@ -238,10 +254,10 @@ def assert_identical(actual: object, expected: object, name: str = "tensor") -> 
 
 
 def max_abs(actual: Tensor, expected: Tensor) -> float:
-    """Largest absolute distance, taken in float64, for bounds on platforms where bytes cannot match.
+    """The largest absolute distance, in float64. For bounds on platforms on which bytes cannot be equal.
 
-    Pairs with the same bytes are 0 apart, NaNs and infinities included. A NaN in any other pair makes the result inf:
-    no finite bound lets it pass. Two empty tensors are 0 apart.
+    The distance of a pair with equal bytes is 0, also for NaNs and infinities. A NaN in any other pair makes the result
+    inf, which exceeds every finite bound. The distance of two empty tensors is 0.
 
     Raises:
         InvalidInput: dtypes or shapes differ.
@@ -254,11 +270,11 @@ def max_abs(actual: Tensor, expected: Tensor) -> float:
 
 
 def ulp_distance(actual: Tensor, expected: Tensor) -> int | None:
-    """Largest distance in units in the last place, the number of steps between neighbouring representable values.
+    """The largest distance in ULP: the number of steps between neighbouring representable values.
 
-    Bit patterns are mapped to integers in the order of their values; both zeros map to 0 and are 0 apart, an infinity
-    is the step after the largest finite value. None when a pair with other bytes has a NaN: there is no such distance,
-    and comparing None with a bound is an error where a skipped NaN would be a pass.
+    Bit patterns are mapped to integers in the order of their values. Both zeros map to 0, so their distance is 0; an
+    infinity is one step after the largest finite value. The result is None if a pair with different bytes has a NaN,
+    because there is no such distance. None cannot be compared with a bound by mistake; a skipped NaN would pass.
 
     Raises:
         InvalidInput: dtypes or shapes differ, or the dtype is neither floating point nor complex.
@@ -274,14 +290,14 @@ def ulp_distance(actual: Tensor, expected: Tensor) -> int | None:
 
 
 def _place(index: tuple[int, ...] | None) -> str:
-    """An element's place in words; three dimensions are a latent's slot, frame and channel."""
+    """The position of an element in words; three dimensions are the slot, frame and channel of a latent."""
     if index is not None and len(index) == 3:
         return f"slot {index[0]}, frame {index[1]}, channel {index[2]}"
     return f"index {index}" if index else "the only element"
 
 
 def _alike_parts(actual: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sides' parts, of one dtype and shape: a broadcast distance would answer another question."""
+    """The parts of both sides; dtypes and shapes must be equal, because broadcasting would hide a wrong shape."""
     got, wanted = parts(actual, "actual"), parts(expected, "expected")
     if actual.dtype != expected.dtype or actual.shape != expected.shape:
         raise InvalidInput("actual", summary(actual), summary(expected))
@@ -289,7 +305,7 @@ def _alike_parts(actual: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _bytes_difference(name: str, got: Tensor, expected: Tensor, moved: Array, is_complex: bool) -> Difference:
-    """Describe two tensors' parts that differ where `moved` is set (somewhere)."""
+    """Describe the difference of two tensors' parts; `moved` is True where bits differ, at least once."""
     elements = moved.any(axis=-1) if is_complex else moved
     index = tuple(int(i) for i in np.unravel_index(int(elements.reshape(-1).argmax()), elements.shape))
     got_values, wanted_values = values_of(got), values_of(expected)
@@ -315,7 +331,7 @@ def _bytes_difference(name: str, got: Tensor, expected: Tensor, moved: Array, is
 
 
 def _ulp_and_signs(got: Array, expected: Array) -> dict[str, Any]:
-    """A `Difference`'s ULP and sign fields, of differing words without NaNs."""
+    """The ULP and sign fields of a `Difference`, from differing words without NaNs."""
     magnitude = split(got)[0]
     mirrored = magnitude == split(expected)[0]
     zeros = mirrored & (magnitude == 0)
@@ -327,7 +343,7 @@ def _ulp_and_signs(got: Array, expected: Array) -> dict[str, Any]:
 
 
 def _walk(actual: object, expected: object, path: str, root: str) -> Iterator[Difference]:
-    """The differences below `path`, in the expected side's order, unexpected keys last."""
+    """Yield the differences below `path` in the order of the expected side, unexpected keys last."""
     if actual is None and expected is None:
         return
     got, wanted = _children(actual), _children(expected)
@@ -348,7 +364,7 @@ def _walk(actual: object, expected: object, path: str, root: str) -> Iterator[Di
 
 
 def _children(tree: object) -> Mapping[Any, object] | None:
-    """A mapping as it is, a sequence by position, None for a leaf; text is a leaf."""
+    """The children of a mapping by key, of a sequence by position; None for a leaf. Strings are leaves."""
     if isinstance(tree, Mapping):
         return tree
     if isinstance(tree, Sequence) and not isinstance(tree, str | bytes | bytearray):
@@ -357,7 +373,7 @@ def _children(tree: object) -> Mapping[Any, object] | None:
 
 
 def _holds_elements(tree: object) -> bool:
-    """Whether a tensor with at least one element is anywhere in the tree."""
+    """Return True if the tree contains a tensor with at least one element."""
     if isinstance(tree, Tensor):
         return tree.numel() > 0
     children = _children(tree)

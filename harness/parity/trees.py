@@ -1,9 +1,8 @@
-"""Trees of tensors as flat names: nestings of mappings, sequences and dataclasses with tensors as leaves.
+"""Flat names for trees of tensors: nested mappings, sequences and dataclasses with tensors as leaves.
 
-Names are paths such as `slots[1]/velocity`: keys and fields follow a slash, positions stand in brackets, so a sequence
-is not a mapping of numbers. A dataclass counts as a mapping of its fields, a list as a tuple. None and an empty
-container hold no tensor and are still part of a tree: each has a name of its own (`slots[1] is None`) and an empty
-tensor.
+Names are paths such as `slots[1]/velocity`. Keys and fields follow a slash; positions are in brackets, so a sequence
+differs from a mapping with integer keys. A dataclass is treated as a mapping of its fields, a list as a tuple. None and
+empty containers contain no tensor but are part of the tree: each has a name (`slots[1] is None`) and an empty tensor.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from harness.engine.errors import InvalidInput
 from harness.parity.compare import NotComparable, copied
 
 ROOT = "(root)"
-"""The name of a tensor that is the whole tree."""
+"""The path of a tensor that is the whole tree."""
 
 _PLAIN_KEY = re.compile(r"[^\W\d][\w.-]*")
 
 
 def named(tree: object) -> dict[str, Tensor]:
-    """A copy on the CPU of every tensor in `tree`, by its path; later writes to the tree do not change it.
+    """Copy every tensor in `tree` to the CPU, by path. Later writes to the tensors do not change the copies.
 
     Raises:
-        NotComparable: a leaf is no tensor, or one whose bytes are not there to be read; the message names its path.
-        InvalidInput: a mapping's key is neither text nor an integer.
+        NotComparable: a leaf is no tensor, or a tensor without readable bytes; the message names its path.
+        InvalidInput: a key of a mapping is neither a string nor an integer.
     """
     found: dict[str, Tensor] = {}
     for path, leaf in leaves(tree):
@@ -38,12 +37,16 @@ def named(tree: object) -> dict[str, Tensor]:
         elif leaf is None or _children(leaf) is not None:
             found[f"{path} is {'None' if leaf is None else 'empty'}"] = torch.empty(0, dtype=torch.uint8)
         else:
-            raise NotComparable(f"{path} cannot be compared: it is no tensor but {type(leaf).__name__}")
+            raise NotComparable(f"{path} cannot be compared: expected a tensor, got {type(leaf).__name__}")
     return found
 
 
 def leaves(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """Every path in `tree` and what is there: a tensor, None, an empty container, or anything else that has no parts.
+    """Yield path and value of every leaf in `tree`: a tensor, None, an empty container, or any object without parts.
+
+    Args:
+        tree: the tree.
+        path: the path of `tree`, a prefix of all paths.
 
     Raises:
         InvalidInput: as for `named`.
@@ -57,12 +60,12 @@ def leaves(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
 
 
 def devices(tree: object) -> set[torch.device]:
-    """Where the tensors of a tree are."""
+    """The devices of the tensors in a tree."""
     return {leaf.device for _, leaf in leaves(tree) if isinstance(leaf, Tensor)}
 
 
 def _children(tree: object) -> list[tuple[str, object]] | None:
-    """The steps down from a container, and what is there; None for a leaf."""
+    """The path steps and values of a container's children; None for a leaf."""
     if is_dataclass(tree) and not isinstance(tree, type):
         return [(f"/{field.name}", getattr(tree, field.name)) for field in fields(tree)]
     if isinstance(tree, Mapping):
@@ -73,7 +76,7 @@ def _children(tree: object) -> list[tuple[str, object]] | None:
 
 
 def _step(key: object) -> str:
-    """A key in a path; text that could be taken for several steps, or for a number, is quoted."""
+    """The path step of a key; a string that looks like several steps or like a number is quoted."""
     if isinstance(key, bool) or not isinstance(key, str | int):
-        raise InvalidInput("key", repr(key), "text or an integer")
+        raise InvalidInput("key", repr(key), "a string or an integer")
     return f"/{key}" if isinstance(key, int) or _PLAIN_KEY.fullmatch(key) else f"[{key!r}]"

@@ -42,7 +42,7 @@ def test_a_file_that_is_too_far_from_float64_is_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(command, "export", lambda _decoder, path, *, mask, accept: accept(path))
     said = typed("export", tmp_path / "tiny.onnx")
     assert said.exit_code == 1
-    assert "refused: the file is 0.5 from float64" in said.output
+    assert "refused: the file's distance from float64 is 0.5" in said.output
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_an_engine_is_one_and_of_one_decoder(command: str, arguments: list[str],
 def test_a_frozen_batch_could_not_run_and_the_message_says_so(command: str, tmp_path: Path) -> None:
     result = invoke(command, "--executor", "onnx", "--engine", frozen(tmp_path))
     assert result.exit_code == 125
-    assert f"cannot {command}: " in result.stderr and "its batch is frozen to 2" in result.stderr
+    assert f"cannot {command}: " in result.stderr and "the batch is frozen to 2" in result.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -186,7 +186,7 @@ def test_a_decoder_that_the_file_was_not_made_of_could_not_run(command: str) -> 
     other = ["--decoder", "affine"] if command == "bench" else []
     result = invoke(command, "--executor", "onnx", "--engine", tiny(), *other)
     assert result.exit_code == 125, result.output
-    assert "channels D: got 4, the engine takes 8" in result.stderr
+    assert "channels D: got 4, the compiled decoder takes 8" in result.stderr
 
 
 def test_a_device_that_tensorrt_is_not_on_becomes_the_gpu() -> None:

@@ -155,7 +155,7 @@ def test_an_engine_is_profiled_by_its_own_profiler_and_closed(tmp_path, monkeypa
     written = json.loads(path.read_text())
     assert (written["source"], written["resolved"], written["streams"]) == ("tensorrt", True, 2)
     assert (written["provenance"]["flavour"], written["provenance"]["engine"]) == ("tensorrt", "a.plan")
-    assert "the engine has 2 streams, whose layers overlap" in result.output
+    assert "the layers of 2 streams overlap" in result.output
     assert written["residual"]["ms"] < 0
 
 

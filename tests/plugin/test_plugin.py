@@ -155,7 +155,7 @@ def test_what_was_never_blessed_is_red_by_name_and_nothing_is_written(outside: O
         ("t['slots'].pop()", "slots[1] is None: missing"),
         ("t['slots'] = dict(enumerate(t['slots']))", "slots/0/x: unexpected"),
         ("t.clear()", "no tensor with an element"),
-        ("t['n'] = 3", "n cannot be compared: it is no tensor but int"),
+        ("t['n'] = 3", "n cannot be compared: expected a tensor, got int"),
     ],
 )  # fmt: skip
 def test_any_difference_is_red_and_names_its_place(outside: Outside, change: str, said: str) -> None:

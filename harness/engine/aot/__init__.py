@@ -1,1 +1,1 @@
-"""Ahead-of-time engines: exported to ONNX, built by TensorRT, and described by what lies beside the plan."""
+"""Ahead-of-time compilation: a decoder is exported to ONNX and built into a TensorRT plan, described by a sidecar."""

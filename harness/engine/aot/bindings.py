@@ -1,4 +1,4 @@
-"""Which TensorRT is installed here: the full one, or TensorRT-RTX, whose Python API is the same for what is used."""
+"""The installed TensorRT: the full one or TensorRT-RTX. The Python API that the project uses is the same in both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _POLYGRAPHY_ASKS = "POLYGRAPHY_USE_TENSORRT_RTX"
 
 
 class Flavour(StrEnum):
-    """Of TensorRT. A plan of one flavour is garbage to the other."""
+    """The flavour of TensorRT. A plan of one flavour cannot be loaded by the other."""
 
     TENSORRT = "tensorrt"
     RTX = "tensorrt-rtx"
@@ -31,9 +31,9 @@ class Binding:
     """An installed TensorRT.
 
     Attributes:
-        flavour: which.
-        version: as its module says it.
-        module: its Python binding.
+        flavour: the full TensorRT or TensorRT-RTX.
+        version: the module's `__version__`.
+        module: the Python binding.
     """
 
     flavour: Flavour
@@ -50,11 +50,11 @@ def binding(flavour: Flavour | str | None = None) -> Binding:
     """The binding of a flavour, imported.
 
     Args:
-        flavour: which; None is whichever is installed, the full one where both are.
+        flavour: the flavour; None is the installed one, the full TensorRT where both are installed.
 
     Raises:
-        PackageMissing: it is not installed.
-        EngineError: it is, and cannot be imported.
+        PackageMissing: the flavour is not installed.
+        EngineError: the flavour is installed and cannot be imported.
     """
     wanted = Flavour(flavour) if flavour is not None else next(iter(installed()), Flavour.TENSORRT)
     name = _module_name(wanted)
@@ -68,23 +68,25 @@ def binding(flavour: Flavour | str | None = None) -> Binding:
 
 
 def use_polygraphy(found: Binding) -> None:
-    """Make Polygraphy use this binding: it reads which when it is first imported, so a process uses one of them.
+    """Make Polygraphy use this binding.
+
+    Polygraphy chooses its flavour at its first import, so a process can use one flavour only.
 
     Raises:
         PackageMissing: Polygraphy is not installed.
-        EngineError: it was imported before, for the other flavour.
+        EngineError: Polygraphy was imported before, for the other flavour.
     """
     if find_spec("polygraphy") is None:
         raise PackageMissing("polygraphy", _EXTRAS[found.flavour])
     rtx = found.flavour is Flavour.RTX
     if rtx:
-        # The wheel brings `tensorrt_rtx_bindings` alone, and Polygraphy imports it by the name of the metapackage.
+        # The wheel contains only `tensorrt_rtx_bindings`, but Polygraphy imports `tensorrt_rtx`, the metapackage.
         sys.modules.setdefault("tensorrt_rtx", found.module)
     os.environ[_POLYGRAPHY_ASKS] = "1" if rtx else "0"
     config = import_module("polygraphy.config")
     if bool(config.USE_TENSORRT_RTX) != rtx:
         raise EngineError(
-            f"Polygraphy was imported for the other flavour than {found.flavour}: one process, one flavour"
+            f"Polygraphy was imported for a flavour other than {found.flavour}: one process can use one flavour only"
         )
 
 
@@ -93,6 +95,7 @@ def _module_name(flavour: Flavour) -> str | None:
 
 
 def _is_package(name: str) -> bool:
-    """Whether it can be imported; a mere folder of that name, which Python would take too, has no origin."""
+    """Return True if an importable module has this name."""
     spec = find_spec(name)
+    # A plain folder of this name is a namespace package for Python; a namespace package has no origin.
     return spec is not None and spec.origin is not None

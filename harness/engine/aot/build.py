@@ -1,4 +1,4 @@
-"""A TensorRT engine built from an exported file, through Polygraphy, by whichever TensorRT is installed."""
+"""The builder of TensorRT plans: an exported file becomes a plan, through Polygraphy and the installed TensorRT."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from harness.engine.errors import BuildFailed, EngineError, InvalidInput
 from harness.engine.executors.tensorrt import runtime
 
 SECONDS_30, SECONDS_60 = 750, 1500
-"""Latent frames."""
+"""Latent frames of 30 s and 60 s, at 25 frames a second."""
 
 DETAILED = "detailed"
 _PREFIX = re.compile(r"^\s*(\[[A-Z!]\])?\s*", re.MULTILINE)
@@ -37,7 +37,7 @@ _ABSENT = "there is none"
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a dimension in a profile: any from `low` to `high` is taken, and kernels are chosen for `opt`."""
+    """The sizes of a dimension in an optimization profile: `low` to `high` are allowed, kernels are tuned for `opt`."""
 
     low: int
     opt: int
@@ -46,17 +46,20 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Asked:
-    """What an engine is to be.
+    """The options of a build.
 
     Attributes:
-        max_rows: the batch ceiling, which also bounds a ring's depth; kernels are chosen for it.
-        frames: latent frames T, 25 a second: by default to 60 s, best at 30 s.
+        max_rows: the largest batch in rows, at least 1; kernels are tuned for this size. A ring's depth cannot be
+            larger.
+        frames: latent frames T, 25 a second; by default up to 60 s, tuned for 30 s.
         tokens: encoder tokens L.
-        flavour: of TensorRT; None is whichever is installed.
-        compute_capability: `8.9` and the like, of TensorRT-RTX; None is this machine's GPU's.
+        flavour: the flavour of TensorRT; None is the installed one.
+        compute_capability: the compute capability to build for, such as `8.9`, with TensorRT-RTX; None is that of the
+            GPU of this machine.
 
     Raises:
-        InvalidInput: sizes that are not in order.
+        InvalidInput: `max_rows` is below 1, sizes are not `1 <= low <= opt <= high`, or the compute capability is not
+            `major.minor`.
     """
 
     max_rows: int = 8
@@ -66,7 +69,7 @@ class Asked:
     compute_capability: str | None = None
 
     def __post_init__(self) -> None:
-        """Check what no record further down checks."""
+        """Check the options that no later step checks."""
         checks.integer("max_rows", self.max_rows, 1)
         for name, sizes in (("frames", self.frames), ("tokens", self.tokens)):
             if not 1 <= sizes.low <= sizes.opt <= sizes.high:
@@ -77,13 +80,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Built:
-    """An engine on disk.
+    """A plan on disk.
 
     Attributes:
-        plan: where it is.
-        sidecar: what lies beside it.
-        reused: whether it was there already.
-        differs: where one was there that could not be used again, the fields that differ; or what is wrong with it.
+        plan: the path of the plan.
+        sidecar: the plan's metadata.
+        reused: True if an existing plan was used again, False if the plan was built.
+        differs: the reasons why an existing plan was replaced: the metadata fields that differ, or the error that
+            made the plan unusable. Empty where there was none.
     """
 
     plan: Path
@@ -93,19 +97,19 @@ class Built:
 
 
 def build(onnx: Path, plan: Path, asked: Asked | None = None) -> Built:
-    """Build an engine and write it with its metadata, unless the one that is there matches in every field.
+    """Build a plan and write it with its metadata, unless an existing plan matches in every field.
 
     Args:
         onnx: the exported file.
-        plan: where the engine goes; `<plan>.json` is its metadata.
-        asked: what it is to be.
+        plan: the path of the plan; `<plan>.json` is its metadata.
+        asked: the options; None is `Asked()`.
 
     Raises:
         PackageMissing: TensorRT, Polygraphy or `onnx` is not installed.
-        InvalidInput: no such file, a plan that would take its place, a profile outside what the file takes, or a
-            compute capability that is needed and not named, or not known to this TensorRT.
+        InvalidInput: there is no such file; the plan would overwrite the exported file; the exported file does not
+            take the sizes of the profile; or the compute capability is missing or unknown to the installed TensorRT.
         ExportRefused: the file is no exported decoder, or its batch is frozen.
-        BuildFailed: TensorRT refused; the message has its errors.
+        BuildFailed: TensorRT refused the build; the message holds TensorRT's errors.
     """
     asked = asked or Asked()
     if not {plan.resolve(), sidecar.path(plan).resolve()}.isdisjoint(part.resolve() for part in parts(onnx)):
@@ -124,10 +128,14 @@ def build(onnx: Path, plan: Path, asked: Asked | None = None) -> Built:
 
 
 def profile(signature: Signature, asked: Asked) -> dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
-    """Minimal, optimal and maximal shape of every input.
+    """Minimum, optimum and maximum shape of every input, by name.
+
+    Args:
+        signature: the exported file's.
+        asked: the options of the build.
 
     Raises:
-        InvalidInput: sizes that the file does not take.
+        InvalidInput: the exported file does not take one of the sizes.
     """
     multiple = signature.frames_multiple
     for name, sizes, taken in (("frames", asked.frames, signature.frames), ("tokens", asked.tokens, signature.tokens)):
@@ -142,13 +150,13 @@ def profile(signature: Signature, asked: Asked) -> dict[str, tuple[tuple[int, ..
 
 
 def _wanted(onnx: Path, signature: Signature, found: Binding, asked: Asked) -> Sidecar:
-    """The metadata of an engine as asked for, without a plan."""
+    """The metadata that the requested plan will have; its hash is still empty."""
     machine = here(found, torch.device("cuda"))
     capability = asked.compute_capability or machine.compute_capability
     if capability is None:
-        raise InvalidInput("compute_capability", "none and no GPU here", "one to build for, such as 8.9")
+        raise InvalidInput("compute_capability", "none, and there is no GPU here", "one to build for, such as 8.9")
     if asked.compute_capability and found.flavour is Flavour.TENSORRT and capability != machine.compute_capability:
-        raise InvalidInput("compute_capability", capability, "none: the full TensorRT builds for the GPU that is here")
+        raise InvalidInput("compute_capability", capability, "none: the full TensorRT builds for this machine's GPU")
     known = _capabilities(found)
     if found.flavour is Flavour.RTX and capability not in known:
         raise InvalidInput("compute_capability", capability, f"one that TensorRT-RTX builds for: {', '.join(known)}")
@@ -169,14 +177,14 @@ def _wanted(onnx: Path, signature: Signature, found: Binding, asked: Asked) -> S
 
 
 def _capabilities(found: Binding) -> list[str]:
-    """What TensorRT-RTX builds for, in its order; empty for the full TensorRT."""
+    """The compute capabilities that TensorRT-RTX builds for, in ascending order; empty for the full TensorRT."""
     names = dir(getattr(found.module, "ComputeCapability", None))
     known = sorted(int(name[2:]) for name in names if name.startswith("SM"))
     return [f"{number // 10}.{number % 10}" for number in known]
 
 
 def _unusable(plan: Path, wanted: Sidecar) -> tuple[str, ...]:
-    """Why the plan that is there cannot be used; empty where it can."""
+    """The reasons why an existing plan cannot be used again; empty where it can."""
     if not plan.exists():
         return (_ABSENT,)
     try:
@@ -187,7 +195,7 @@ def _unusable(plan: Path, wanted: Sidecar) -> tuple[str, ...]:
 
 
 def _serialized(onnx: Path, found: Binding, wanted: Sidecar) -> tuple[bytes, list[str]]:
-    """The plan, and everything the builder logged."""
+    """Build the plan; return its bytes and the lines that the builder logged."""
     use_polygraphy(found)
     trt: Any = import_module("polygraphy.backend.trt")
     refused: type[Exception] = import_module("polygraphy.exception").PolygraphyException
@@ -196,7 +204,7 @@ def _serialized(onnx: Path, found: Binding, wanted: Sidecar) -> tuple[bytes, lis
         shapes.add(name, min=low, opt=opt, max=high)
     options = {"profiles": [shapes], "profiling_verbosity": found.module.ProfilingVerbosity.DETAILED}
     with _log() as lines, warnings.catch_warnings():
-        # Polygraphy sets a timing cache, which the binding has deprecated.
+        # Polygraphy sets a timing cache, which is deprecated in the binding.
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
             if found.flavour is Flavour.RTX:
@@ -205,7 +213,7 @@ def _serialized(onnx: Path, found: Binding, wanted: Sidecar) -> tuple[bytes, lis
                 config = rtx.CreateConfigRTX(compute_capabilities=[(int(major), int(minor))], **options)
             else:
                 config = trt.CreateConfig(**options)
-            # By its path: a file with external data cannot be parsed from bytes.
+            # By path, because a file with external data cannot be parsed from bytes.
             network = trt.NetworkFromOnnxPath(str(onnx), strongly_typed=True)
             data = bytes(trt.EngineBytesFromNetwork(network, config=config)())
         except refused as error:
@@ -216,7 +224,7 @@ def _serialized(onnx: Path, found: Binding, wanted: Sidecar) -> tuple[bytes, lis
 
 @contextmanager
 def _log() -> Iterator[list[str]]:
-    """Everything that Polygraphy and the builder log meanwhile, and nothing of it on the terminal."""
+    """Collect the lines that Polygraphy and the builder log inside the block, and keep them off the terminal."""
     polygraphy: Any = import_module("polygraphy.logger").G_LOGGER
     lines: list[str] = []
 
@@ -241,23 +249,23 @@ def _log() -> Iterator[list[str]]:
 
 
 def _layers(data: bytes, log: list[str], found: Binding, wanted: Sidecar) -> tuple[Layer, ...]:
-    """The engine's layers: by its inspector where it was built for the GPU that is here, else by the builder's log.
+    """The plan's layers, from TensorRT's inspector where the plan fits this machine's GPU, else from the builder's log.
 
     Raises:
-        BuildFailed: there are none.
-        EngineError: the engine that was built cannot be loaded.
+        BuildFailed: no layer is listed.
+        EngineError: the new plan cannot be loaded.
     """
     if wanted.gpu is None:
         listed = layers.from_log(log)
     else:
         listed = layers.from_inspector(runtime.information_of(runtime.engine_from(data, found), found))
     if not listed:
-        raise BuildFailed("the engine has no layers that are told, although it was asked for details")
+        raise BuildFailed("TensorRT lists no layers of the plan, although it was built with detailed verbosity")
     return listed
 
 
 def _write(plan: Path, data: bytes, made: Sidecar) -> None:
-    """The plan and then its metadata, each whole or not at all."""
+    """Write the plan and then its metadata, each atomically."""
     plan.parent.mkdir(parents=True, exist_ok=True)
     sidecar.replaced(plan, data)
     sidecar.write(plan, made)

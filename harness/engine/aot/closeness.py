@@ -1,4 +1,7 @@
-"""How far an exported file is from its decoder, against float64: closeness, not equality of bits."""
+"""Accuracy of an exported file: its distance from a float64 forward, compared with torch's own distance.
+
+The check bounds rounding errors. It does not ask for equal bits.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +22,23 @@ from harness.engine.errors import ExportRefused
 from harness.engine.noise import Purpose, noise
 
 FACTOR = 2.0
-"""A file may be so many times as far from float64 as torch's own forward in the file's dtype is."""
+"""Largest allowed ratio of the file's distance from float64 to the distance of torch's forward in the same dtype."""
 
 SHAPES = ((1, 2, 1), (3, 40, 12), (2, 76, 33))
-"""Rows, frames and tokens that are tried; none of them is what was traced."""
+"""Rows, frames and tokens of each test input. All differ from the traced shape, so frozen dimensions show."""
 
 
 @dataclass(frozen=True)
 class Distance:
-    """Of one shape, root mean squares over every element of the velocity.
+    """Distances from the float64 velocity at one shape. RMS is the root mean square over the elements.
 
     Attributes:
         shape: rows, frames and tokens.
-        elements: of the velocity.
-        scale: of the velocity in float64.
-        file: of what the file gives less that.
-        torch: of what the decoder gives in its own dtype less that.
-        worst: the largest absolute difference of the file's.
+        elements: the number of elements of the velocity.
+        scale: the RMS of the float64 velocity.
+        file: the RMS of the exported file's velocity minus the float64 velocity.
+        torch: the RMS of torch's velocity, in the file's dtype, minus the float64 velocity.
+        worst: the largest absolute difference between the exported file's velocity and the float64 velocity.
     """
 
     shape: tuple[int, int, int]
@@ -48,32 +51,32 @@ class Distance:
 
 @dataclass(frozen=True)
 class Closeness:
-    """Of a file, over all shapes that were tried; few elements alone would say little.
+    """Distances of one exported file, pooled over all shapes, because a single small shape has too few elements.
 
     Attributes:
-        distances: one a shape.
+        distances: one for each shape.
     """
 
     distances: tuple[Distance, ...]
 
     @property
     def file(self) -> float:
-        """Root mean square of the file's difference, over every element of every shape."""
+        """RMS of the file's difference from float64, over every element of every shape."""
         return self._pooled([d.file for d in self.distances])
 
     @property
     def torch(self) -> float:
-        """The same of torch's own forward in the file's dtype."""
+        """RMS of the difference from float64 of torch's forward in the file's dtype, over every element."""
         return self._pooled([d.torch for d in self.distances])
 
     @property
     def worst(self) -> float:
-        """The largest absolute difference of the file's."""
+        """The largest absolute difference of the file from float64, over all shapes."""
         return max(d.worst for d in self.distances)
 
     @property
     def passes(self) -> bool:
-        """Whether the file is near enough; a NaN is not."""
+        """Return True if the file's distance is at most `FACTOR` times torch's; a NaN gives False."""
         return self.file <= FACTOR * self.torch
 
     def _pooled(self, means: Sequence[float]) -> float:
@@ -81,34 +84,35 @@ class Closeness:
         return math.sqrt(sum(n * rms**2 for n, rms in zip(counts, means, strict=True)) / sum(counts))
 
     def check(self) -> None:
-        """Refuse a file that is farther from float64 than it may be.
+        """Refuse a file that does not pass.
 
         Raises:
-            ExportRefused: with the distances.
+            ExportRefused: the distance is too large; the message holds the distances.
         """
         if not self.passes:
             raise ExportRefused(
-                f"the file is {self.file:.3g} from float64 (root mean square; worst {self.worst:.3g}), torch itself "
-                f"{self.torch:.3g}, expected at most {FACTOR:g} times that"
+                f"the file's distance from float64 is {self.file:.3g} (root mean square; worst {self.worst:.3g}), "
+                f"expected at most {FACTOR:g} times torch's own distance, {self.torch:.3g}"
             )
 
 
 def measure(
     path: Path, decoder: decoders.AceStepDecoder, shapes: Sequence[tuple[int, int, int]] = SHAPES, *, mask: bool = True
 ) -> Closeness:
-    """Run an exported file and its decoder on the same inputs, and both against float64.
+    """Run an exported file and its decoder on the same inputs; return the distances of both from float64.
 
-    ONNX Runtime runs float32 and float16 files on the CPU, and ONNX's reference evaluator bfloat16 ones, for which
-    ONNX Runtime has no kernels there.
+    ONNX Runtime runs float32 and float16 files on the CPU. ONNX's reference evaluator runs bfloat16 files, because ONNX
+    Runtime has no bfloat16 kernels on a CPU.
 
     Args:
-        path: of the file.
-        decoder: that it was exported from. It is in float64 meanwhile and gets its dtype and its values back.
-        shapes: rows, frames and tokens; even frames.
-        mask: whether the file takes the mask. Without it every token is attended on both sides.
+        path: the exported file.
+        decoder: the decoder that the file was exported from. During the call the decoder is cast to float64 in place;
+            afterwards its dtype and values are as before.
+        shapes: rows, frames (even) and tokens of each test input.
+        mask: True if the file takes the encoder mask. Without a mask every token is attended on both sides.
 
     Raises:
-        PackageMissing: neither runtime is installed.
+        PackageMissing: ONNX Runtime is not installed (float32 and float16).
     """
     inputs = [_inputs(decoder, shape, number, mask=mask) for number, shape in enumerate(shapes)]
     run = _runner(path, decoder.dtype)
@@ -127,7 +131,7 @@ def measure(
 def _inputs(
     decoder: decoders.AceStepDecoder, shape: tuple[int, int, int], seed: int, *, mask: bool
 ) -> dict[str, Tensor]:
-    """Fixed inputs in the file's dtypes; every row's padding has another length."""
+    """Deterministic inputs in the file's dtypes; with a mask, rows have different lengths of padding."""
     rows, frames, tokens = shape
     channels, dtype = decoder.channels, decoder.dtype
 
@@ -156,7 +160,7 @@ def _forward(decoder: decoders.AceStepDecoder, inputs: dict[str, Tensor]) -> Ten
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """Products of float32 in float32: with TF32 a GPU's own distance would be a thousand times as large a bound."""
+    """Switch TF32 off inside the block: TF32 makes torch's own distance, and so the bound, about 1000 times larger."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -167,14 +171,14 @@ def _full_precision() -> Iterator[None]:
 
 
 def _in_double(decoder: decoders.AceStepDecoder, inputs: Sequence[dict[str, Tensor]]) -> Iterator[Tensor]:
-    """In place: two copies of the full model, one of them in float64, do not fit where one does."""
+    """Yield the float64 velocity of each input; the decoder is cast in place, because two copies may not fit."""
     dtype = decoder.dtype
     decoder.double()
     try:
         for each in inputs:
             yield _forward(decoder, each)
     finally:
-        decoder.to(dtype)  # every value of a narrower dtype is one of float64, so nothing is lost
+        decoder.to(dtype)  # lossless: float64 holds every value of a narrower dtype
 
 
 def _runner(path: Path, dtype: torch.dtype) -> Callable[[dict[str, Tensor]], Tensor]:
@@ -185,7 +189,7 @@ def _runner(path: Path, dtype: torch.dtype) -> Callable[[dict[str, Tensor]], Ten
 
 
 def _reference_evaluator(path: Path) -> Callable[[dict[str, Tensor]], Tensor]:
-    import ml_dtypes  # noqa: PLC0415 - of an optional package
+    import ml_dtypes  # noqa: PLC0415 - a dependency of an optional package
     from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - an optional package
 
     evaluator = ReferenceEvaluator(str(path))

@@ -1,4 +1,4 @@
-"""A decoder exported to one ONNX file, with dynamic batch, frames and encoder length."""
+"""The exporter: a decoder becomes one ONNX file with dynamic batch, frames and encoder length."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ from harness.engine.decoders import AffineDecoder, Decoder
 from harness.engine.errors import ExportRefused, InvalidInput, PackageMissing
 
 OPSET = 20
-"""The newest that every runtime here reads; 23 has attention and norms as single operators, which fewer take."""
+"""The newest ONNX opset that all supported runtimes read. Opset 23 adds single attention and norm operators, which not
+every runtime supports."""
 
 EXTERNAL_OVER = 2**31 - 2**24
-"""Bytes of weights beyond which they go into a file of their own: one protobuf message holds less than 2 GiB."""
+"""Size of the weights in bytes above which they are stored in a separate file: a protobuf message is limited to 2 GiB.
+"""
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TOKENS = 64
-"""The encoder length of an exported `AffineDecoder`, whose sum over tokens has one operation a halving."""
+"""Default encoder length of an exported `AffineDecoder`, which is static: the number of operations depends on it."""
 
 _ROWS, _HALF, _TOKENS = 2, 20, 12
-"""Of the example that is traced. A row count of 1 would freeze the batch without a word."""
+"""Rows, half of the frames, and tokens of the traced example. With one row the exporter freezes the batch silently."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,12 @@ class Exported:
     """An exported file.
 
     Attributes:
-        path: where it is.
-        dtype: that the decoder computes in.
-        nodes: how many it has.
-        size: of the file in bytes, its external data included.
-        data: the external data, beside it; None where the weights are in the file.
-        mask: whether it has an input for the encoder mask.
+        path: the path of the file.
+        dtype: the dtype that the decoder computes in.
+        nodes: the number of nodes in the graph.
+        size: bytes of the file and its external data.
+        data: the path of the external data, beside the file; None where the weights are in the file.
+        mask: True if the file has an input for the encoder mask.
     """
 
     path: Path
@@ -59,14 +61,13 @@ class Exported:
 
 
 class Traced(nn.Module):
-    """What is traced: a decoder whose inputs have the file's order, and whose mask may be left out.
+    """The traced module: calls a decoder with inputs in the file's order and an optional mask.
 
     Args:
         decoder: an `AceStepDecoder` or an `AffineDecoder`.
     """
 
     def __init__(self, decoder: Any) -> None:
-        """See the class."""
         super().__init__()
         self.decoder = decoder
 
@@ -78,7 +79,7 @@ class Traced(nn.Module):
         context_latents: Tensor,
         encoder_mask: Tensor | None = None,
     ) -> Tensor:
-        """The velocity."""
+        """The velocity `[N, T, D]`; without a mask every token is attended. Shapes are those of `Decoder`."""
         if encoder_mask is None:
             encoder_mask = torch.ones_like(encoder_hidden_states[..., 0], dtype=torch.bool)
         velocity: Tensor = self.decoder(
@@ -100,7 +101,7 @@ def export(
     external_over: int = EXTERNAL_OVER,
     accept: Callable[[Path], None] = lambda _file: None,
 ) -> Exported:
-    """Write a decoder as one ONNX file; nothing is written where it fails.
+    """Export a decoder to one ONNX file. Where the export fails, an existing file stays as it is.
 
     Inputs are `hidden_states`, `encoder_hidden_states` and `context_latents` in the decoder's dtype, `timestep` in
     float32 and, with `mask`, `encoder_mask` in bool; the output is `velocity`. The dimensions `batch`, `tokens` and T
@@ -108,18 +109,19 @@ def export(
     `<module path>/<operator>_<index>`.
 
     Args:
-        decoder: `AceStepDecoder` in float32, float16 or bfloat16, or `AffineDecoder`, whose encoder length is static
-            and whose channels are `channels_of` it.
-        path: of the file; weights of more than 2 GiB go to `<path>.data`.
-        mask: whether the file takes the encoder mask; without it padding is attended.
-        tokens: the static encoder length of an `AffineDecoder`, `TOKENS` by default; of no other decoder.
-        external_over: bytes of weights from which they get a file of their own.
-        accept: called with the finished file before it takes its place; where it raises, nothing is kept.
+        decoder: an `AceStepDecoder` in float32, float16 or bfloat16; or an `AffineDecoder`, which is exported with a
+            static encoder length and with `channels_of(decoder)` channels.
+        path: the path of the file; weights of more than 2 GiB go to `<path>.data`.
+        mask: True: the file takes the encoder mask. False: padding is attended.
+        tokens: the static encoder length of an `AffineDecoder`, `TOKENS` by default; None for other decoders.
+        external_over: size of the weights in bytes above which they are stored in `<path>.data`.
+        accept: called with the path of the finished temporary file before it replaces `path`; where `accept` raises,
+            the temporary file is deleted.
 
     Raises:
-        PackageMissing: the exporter is not installed.
-        InvalidInput: a decoder of another kind or dtype, or `tokens` where it has no meaning.
-        ExportRefused: the exporter froze a dimension, or left a place of this machine in the file.
+        PackageMissing: `onnx` or `onnxscript` is not installed.
+        InvalidInput: the decoder is of another kind or dtype, or has `tokens` although its encoder length is dynamic.
+        ExportRefused: the exporter froze a dimension, or the file contains a path of this machine.
     """
     for package in ("onnx", "onnxscript"):
         if find_spec(package) is None:
@@ -151,17 +153,17 @@ def export(
 
 
 def channels_of(decoder: decoders.AceStepDecoder | AffineDecoder) -> int:
-    """D of an exported decoder; an `AffineDecoder`, which takes any, is exported with four."""
+    """Channels D of an exported decoder. An `AffineDecoder` takes any number and is exported with four."""
     return 4 if isinstance(decoder, AffineDecoder) else decoder.channels
 
 
 def parts(path: Path) -> tuple[Path, Path]:
-    """A file and the external data beside it, which may not be there."""
+    """The paths of an exported file and of its external data, which need not exist."""
     return path, _data_of(path)
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file and of the external data beside it."""
+    """SHA-256, in hexadecimal, of an exported file and its external data together."""
     hashed = hashlib.sha256()
     for part in parts(path):
         if part.is_file():
@@ -182,7 +184,7 @@ class _Subject:
     device: torch.device
 
     def example(self, *, mask: bool) -> dict[str, Tensor]:
-        """What is traced with. Zeros: only shapes and dtypes matter."""
+        """The inputs for tracing; zeros, because only shapes and dtypes matter."""
         frames, tokens = 2 * _HALF, self.tokens or _TOKENS
         shapes = {
             "hidden_states": ((_ROWS, frames, self.channels), self.dtype),
@@ -198,7 +200,7 @@ class _Subject:
         }
 
     def dynamic(self, *, mask: bool) -> dict[str, dict[int, Any]]:
-        """The dynamic dimensions. T is twice a symbol, so that the model's test for an odd T is decided, not frozen."""
+        """The dynamic dimensions by input. T is `2*half`, which excludes the model's branch for an odd T."""
         batch = torch.export.Dim("batch", min=1)
         frames = 2 * torch.export.Dim("half", min=1) if self.patch == 2 else torch.export.Dim("frames", min=1)
         latent = {0: batch, 1: frames}
@@ -221,17 +223,17 @@ def _subject(decoder: Decoder, tokens: int | None) -> _Subject:
     patch = int(decoder.transformer.config.patch_size)
     if patch != 2:
         raise InvalidInput("decoder", f"patches of {patch} frames", "patches of 2 frames")
-    from harness.engine.aot.patches import with_linear_patches  # noqa: PLC0415 - it brings diffusers
+    from harness.engine.aot.patches import with_linear_patches  # noqa: PLC0415 - imports diffusers, which takes seconds
 
     linear = with_linear_patches(decoder)
     return _Subject(linear, decoder.dtype, decoder.channels, decoder.encoder_dim, patch, None, decoder.device)
 
 
 def _save(program: Any, path: Path, accept: Callable[[Path], None], *, external: bool) -> Path | None:
-    """Write the file, whole or not at all, its external data before it; the data's path where there is any."""
+    """Write the file atomically, its external data first; return the path of the data, None where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        # Under its final name, since the file names its external data.
+        # The final name, because the file refers to its external data by name.
         partial = Path(folder) / path.name
         program.save(str(partial), external_data=external)
         graph.check_places(partial.read_bytes(), (str(Path.home()), os.getcwd(), folder, tempfile.gettempdir()))
@@ -239,7 +241,7 @@ def _save(program: Any, path: Path, accept: Callable[[Path], None], *, external:
         made = _data_of(partial)
         data = _data_of(path)
         if made.is_file() or data.is_file():
-            # First of all, so that no moment has a file with another one's weights.
+            # Before the data is replaced, so that a file never stands beside the weights of another one.
             path.unlink(missing_ok=True)
         if made.is_file():
             os.replace(made, data)
@@ -250,13 +252,13 @@ def _save(program: Any, path: Path, accept: Callable[[Path], None], *, external:
 
 
 def _data_of(path: Path) -> Path:
-    """Where the exporter puts external data."""
+    """The path to which the exporter writes external data."""
     return path.with_name(path.name + ".data")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of its own internals and of packages that are not needed; what matters is checked after it."""
+    """Silence the exporter, which warns of its internals and of optional packages; the graph is checked afterwards."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""An exported graph made fit to be kept: nodes named by module path, and nothing in it of where it was made."""
+"""Clean-up and checks of an exported graph: nodes are named by module path, paths of the machine are removed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from harness.engine.errors import ExportRefused
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 DYNAMIC: Mapping[str, tuple[str, ...]] = {"rows": ("batch",), "frames": ("frames", "2*half"), "tokens": ("tokens",)}
-"""The names that a dynamic dimension may have in a file; `2*half` says that only even frames are taken."""
+"""Allowed names of each dynamic dimension in an exported file; `2*half` means that T must be even."""
 
 
 def tidy(model: Any, prefix: str) -> None:
-    """Name every node after its module, and drop the exporter's notes, which hold paths of its machine.
+    """Name every node after its module, and remove the exporter's metadata, which contains paths of this machine.
 
     Args:
         model: an `onnx_ir.Model`; changed in place.
-        prefix: of the module paths, dropped, such as `decoder.`.
+        prefix: a prefix to remove from module paths, such as `decoder.`.
     """
     for index, node in enumerate(model.graph):
         scope = _module_path(node.metadata_props).removeprefix(prefix)
@@ -35,20 +35,20 @@ def tidy(model: Any, prefix: str) -> None:
 
 
 def check_dimensions(shapes: Mapping[str, Iterable[object]], *, tokens: int | None, frames: str) -> None:
-    """Refuse a file in which a dimension that must be dynamic is frozen, or a name is not what readers expect.
+    """Refuse a file with an unknown tensor, a frozen dimension that must be dynamic, or an unexpected dimension name.
 
     Args:
-        shapes: of every input and output, by name: a number or a symbol for each dimension.
-        tokens: the encoder length where it is meant to be static.
+        shapes: the shape of every input and output, by name: a number or a symbol for each dimension.
+        tokens: the static encoder length; None where the encoder length must be dynamic.
         frames: the symbol of T.
 
     Raises:
-        ExportRefused: naming tensor, dimension and what was found.
+        ExportRefused: the message names the tensor, the dimension and its size.
     """
     wanted = {"rows": "batch", "frames": frames, "tokens": tokens or "tokens"}
     for name, shape in shapes.items():
         if name not in AXES:
-            raise ExportRefused(f"{name}: no input or output of a decoder has this name")
+            raise ExportRefused(f"{name}: expected the name of a decoder's input or output: {', '.join(AXES)}")
         found = [size if isinstance(size, int) else str(size) for size in shape]
         if len(found) != len(AXES[name]):
             raise ExportRefused(f"{name}: got {found}, expected the dimensions {', '.join(AXES[name])}")
@@ -62,39 +62,39 @@ def check_dimensions(shapes: Mapping[str, Iterable[object]], *, tokens: int | No
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Refuse nodes without a name or with another's, as profilers tell layers by it.
+    """Refuse nodes without a unique name, because profilers identify layers by node names.
 
     Raises:
-        ExportRefused: naming the node.
+        ExportRefused: the message names the node.
     """
     seen: set[str] = set()
     for name in names:
         if not name or name in seen:
-            raise ExportRefused(f"node {name!r} has no name of its own")
+            raise ExportRefused(f"node {name!r} has an empty name, or the name of another node")
         seen.add(name)
 
 
 def check_places(data: bytes, places: Iterable[str]) -> None:
-    """Refuse a file that holds one of `places`, paths of the machine it was made on.
+    """Refuse a file that contains one of `places`, folders of this machine.
 
     Raises:
-        ExportRefused: naming the place.
+        ExportRefused: the message names the folder.
     """
     for place in places:
         if len(place) > 1 and f"{place}{os.sep}".encode() in data:
-            raise ExportRefused(f"the file holds {place!r}, a place on this machine")
+            raise ExportRefused(f"the file contains {place!r}, a path of this machine")
 
 
 def _module_path(notes: Mapping[str, str]) -> str:
-    """The path of the module that a node was traced in; empty at the top and where the exporter does not say."""
+    """The path of the module that a node was traced in; empty for the root module and where the path is unknown."""
     scopes = ast.literal_eval(notes.get(_SCOPES, "[]"))
-    # The last one is the operator; before it, outermost first, full paths of modules.
+    # The last scope is the operator. The scopes before are full paths of modules, the outermost first.
     named = [scope for scope in scopes[:-1] if not scope.startswith("_")]
     return named[-1] if named else ""
 
 
 def _holders(model: Any) -> Iterator[Any]:
-    """Everything that carries notes, beside the nodes."""
+    """The objects with metadata, without the nodes: the model, the graph and its values."""
     graph = model.graph
     values = chain(graph.inputs, graph.outputs, graph.initializers.values(), *(node.outputs for node in graph))
     yield model

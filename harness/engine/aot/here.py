@@ -1,4 +1,4 @@
-"""Whether a plan was built for what is here: the installed TensorRT, and the GPU."""
+"""The check that a plan was built for this machine: the installed TensorRT, the GPU and its driver."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _QUERY = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
 
 @dataclass(frozen=True)
 class Here:
-    """What a plan would run on; the fields are a sidecar's.
+    """The environment in which a plan would run; its fields have the names of the fields of `Sidecar`.
 
     Attributes:
-        flavour: of the installed TensorRT.
-        version: of it.
-        compute_capability: of the GPU, such as `9.0`; None where there is none.
-        gpu: its name; None likewise.
-        driver: its version; None likewise, and where nobody tells.
+        flavour: the flavour of the installed TensorRT.
+        version: the version of the installed TensorRT.
+        compute_capability: the GPU's, such as `9.0`; None without a GPU.
+        gpu: the GPU's name; None without a GPU.
+        driver: the version of the GPU's driver; None without a GPU, or where `nvidia-smi` does not report the version.
     """
 
     flavour: str
@@ -40,7 +40,7 @@ def binding_for(flavour: str) -> Binding:
 
     Raises:
         PackageMissing: no TensorRT is installed.
-        PlanMismatch: the other one is, or there is no such flavour.
+        PlanMismatch: the other flavour is installed, or `flavour` is unknown.
     """
     there = installed()
     if flavour in there:
@@ -51,11 +51,11 @@ def binding_for(flavour: str) -> Binding:
 
 
 def here(found: Binding, device: torch.device) -> Here:
-    """An imported TensorRT and the GPU that it would run on.
+    """The environment of an imported TensorRT and a GPU.
 
     Args:
-        found: the binding.
-        device: a CUDA device.
+        found: the binding of the TensorRT.
+        device: the CUDA device.
     """
     if not torch.cuda.is_available():
         return Here(str(found.flavour), found.version)
@@ -69,7 +69,7 @@ def here(found: Binding, device: torch.device) -> Here:
 
 
 def driver() -> str | None:
-    """The GPU driver's version, as `nvidia-smi` says it; None where it is not there or does not say."""
+    """The version of the GPU's driver, from `nvidia-smi`; None where `nvidia-smi` is missing or fails."""
     try:
         said = subprocess.run(_QUERY, capture_output=True, text=True, timeout=60, check=True).stdout.split()
     except (OSError, subprocess.SubprocessError):
@@ -78,10 +78,16 @@ def driver() -> str | None:
 
 
 def check(recorded: Sidecar, found: Here) -> None:
-    """Refuse a plan that was built for something else. A plan built without a GPU fits every GPU of its capability.
+    """Refuse a plan that was built for another environment.
+
+    A plan that was built without a GPU fits every GPU of its compute capability.
+
+    Args:
+        recorded: the plan's metadata.
+        found: this environment.
 
     Raises:
-        PlanMismatch: naming the first field that differs.
+        PlanMismatch: the message names the first field that differs.
     """
     absent = "no CUDA device" if found.compute_capability is None else "not known"
     for field in (*_ALWAYS, *_WHERE_RECORDED):

@@ -1,4 +1,4 @@
-"""An engine's layers, as its builder prints them and as its inspector lists them."""
+"""The layers of a plan, parsed from the log of TensorRT's builder or from the JSON of TensorRT's engine inspector."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 _HEADING = re.compile(r"Layers:|Engine Layer Information:")
 _FIELD = re.compile(r"(Name|LayerType|TacticName|StreamId): (.*?)(?=, [A-Z][A-Za-z]+: |$)")
 _SHORT = re.compile(r"Layer\((\w+)\): (.*?), Tactic: ([^,]*), ")
-"""How the full TensorRT prints a layer to its builder's log, without metadata: `Layer(Myelin): NAME, Tactic: N, …`."""
+"""A layer in the builder's log of the full TensorRT, without metadata: `Layer(Myelin): NAME, Tactic: N, …`."""
 
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _METADATA = ", Metadata:"
@@ -19,14 +19,14 @@ _METADATA = ", Metadata:"
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a built engine.
+    """One layer of a plan.
 
     Attributes:
-        name: as a profiler reports it.
-        kind: the builder's type of it, such as `gemm` or `kgen`; empty where it does not say.
-        tactic: the kernel's name; empty where it does not say.
-        stream: which of the engine's streams it runs on.
-        nodes: the ONNX nodes that it computes, by name; empty where the engine does not say.
+        name: the name that a profiler reports.
+        kind: the builder's layer type, such as `gemm` or `kgen`; empty where unknown.
+        tactic: the kernel's name; empty where unknown.
+        stream: the index of the CUDA stream, inside the plan, that the layer runs on.
+        nodes: the names of the ONNX nodes that the layer computes; empty where unknown.
     """
 
     name: str
@@ -37,10 +37,10 @@ class Layer:
 
 
 def from_log(lines: Iterable[str]) -> tuple[Layer, ...]:
-    """The layers that a builder printed to a verbose logger, with detailed verbosity; empty where it printed none.
+    """Parse the layers from a builder's verbose log; empty where the log has none.
 
     Args:
-        lines: everything that was logged, a message or a line each.
+        lines: all logged messages, which may have several lines each. The plan must be built with detailed verbosity.
     """
     text = (line for message in lines for line in message.splitlines())
     found: list[Layer] = []
@@ -48,7 +48,7 @@ def from_log(lines: Iterable[str]) -> tuple[Layer, ...]:
     for line in text:
         if _HEADING.match(line):
             inside, line = True, _HEADING.sub("", line, count=1)
-        # After the layers the inputs and outputs are listed, by name too, and with no type.
+        # The plan's inputs and outputs follow the layers. They have names as well, but no layer type.
         if inside and line.startswith("Name: ") and ", LayerType: " in line:
             found.append(_printed(line))
         elif inside and (short := _SHORT.match(line)):
@@ -57,24 +57,25 @@ def from_log(lines: Iterable[str]) -> tuple[Layer, ...]:
 
 
 def from_inspector(document: Mapping[str, Any] | str) -> tuple[Layer, ...]:
-    """The layers of an engine inspector's JSON, or of `trtexec --exportLayerInfo`.
+    """Parse the layers from the JSON of an engine inspector, or of `trtexec --exportLayerInfo`.
 
     Args:
-        document: the JSON, parsed or not. Its `Layers` are objects with detailed verbosity and else bare names.
+        document: the JSON as text or parsed. The entries of `Layers` are objects where the plan was built with detailed
+            verbosity, else names.
 
     Raises:
-        ValueError: it has no layers.
+        ValueError: the document has no list `Layers`.
     """
     parsed = json.loads(document) if isinstance(document, str) else document
     if not isinstance(parsed, Mapping) or not isinstance(parsed.get("Layers"), list):
-        raise ValueError("it is no engine inspector's JSON: it has no list of Layers")
+        raise ValueError("not the JSON of an engine inspector: the list `Layers` is missing")
     return tuple(_listed(raw) for raw in parsed["Layers"])
 
 
 def _printed(line: str) -> Layer:
     head, _, metadata = line.partition(_METADATA)
     fields: dict[str, str] = {}
-    # Inputs and outputs have names as well: the layer's own comes first.
+    # The layer's inputs and outputs have names as well; the layer's own name comes first.
     for name, value in _FIELD.findall(head):
         fields.setdefault(name, value)
     return _layer(fields, metadata)
@@ -97,6 +98,6 @@ def _layer(fields: Mapping[str, Any], metadata: str) -> Layer:
 
 
 def _nodes(metadata: str) -> Iterator[str]:
-    # TensorRT separates several with a control character, RTX with nothing.
+    # TensorRT separates the entries with a control character, TensorRT-RTX does not separate them.
     for name in _ONNX_LAYER.findall(metadata):
         yield name.strip()

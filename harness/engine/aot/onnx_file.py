@@ -1,4 +1,4 @@
-"""What an exported file takes and gives, read from the file."""
+"""The signature of an exported file: names, dtypes and dimensions of its inputs and output, read from the file."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from harness.engine.aot.signature import AXES, INPUTS, MASK, VELOCITY, Signature
 from harness.engine.errors import ExportRefused, InvalidInput, PackageMissing
 
 Dim: TypeAlias = "int | str | None"
-"""A size, a dynamic dimension's name, or None where the file gives it no name."""
+"""A dimension: a static size, the name of a dynamic dimension, or None where the dynamic dimension has no name."""
 
 _SYMBOL = re.compile(r"(?:(\d+)\*)?[A-Za-z_]\w*")
 _DTYPES = {"FLOAT": torch.float32, "FLOAT16": torch.float16, "BFLOAT16": torch.bfloat16, "BOOL": torch.bool}
 
 
 def read(path: Path) -> Signature:
-    """The signature of a file; its weights are not read.
+    """Read the signature of an exported file; weights in external data are not loaded.
 
     Raises:
         PackageMissing: `onnx` is not installed.
         InvalidInput: there is no such file.
-        ExportRefused: it is no exported decoder; see `signature`.
+        ExportRefused: the file is truncated, refers to external data of another name, or is no exported decoder; see
+            `signature`.
     """
     if find_spec("onnx") is None:
         raise PackageMissing("onnx", "onnx")
@@ -50,32 +51,33 @@ def read(path: Path) -> Signature:
 
 
 def signature(path: Path, tensors: Mapping[str, tuple[torch.dtype | str, Sequence[Dim]]]) -> Signature:
-    """What a file with these tensors takes and gives.
+    """Make the signature of an exported file from its inputs and outputs.
 
     Args:
-        path: the file, for messages.
-        tensors: dtype and dimensions of every input and output, by name; a dtype that torch has not, in words.
+        path: the path of the file, for messages.
+        tensors: dtype and dimensions of every input and output, by name; a dtype that torch does not have is a string.
 
     Raises:
-        ExportRefused: other names, ranks or dtypes than an exported decoder's, a frozen batch, dimensions that
-            contradict each other, or a dynamic one whose name is neither a symbol nor a multiple of one (`2*half`).
+        ExportRefused: names, ranks or dtypes are not those of an exported decoder; the batch is frozen; two tensors
+            disagree on a dimension; or the name of a dynamic dimension is neither a symbol nor a multiple of a symbol
+            (`2*half`).
     """
     missing = [name for name in (*INPUTS[:-1], VELOCITY) if name not in tensors]
     strange = [name for name in tensors if name not in AXES]
     if missing or strange:
-        raise ExportRefused(f"{path}: no exported decoder: it lacks {missing} and has {strange}")
+        raise ExportRefused(f"{path}: not an exported decoder: missing tensors {missing}, unknown tensors {strange}")
     axes: dict[str, Dim] = {}
     for name, (_, dims) in tensors.items():
         if len(dims) != len(AXES[name]):
-            raise ExportRefused(f"{path}: {name} has the dimensions {list(dims)}, expected {list(AXES[name])}")
+            raise ExportRefused(f"{path}: {name} has dimensions {list(dims)}, expected {list(AXES[name])}")
         for axis, dim in zip(AXES[name], dims, strict=True):
             if axes.setdefault(axis, dim) != dim:
-                raise ExportRefused(f"{path}: {axis} of {name} is {dim}, elsewhere it is {axes[axis]}")
+                raise ExportRefused(f"{path}: {axis} is {dim} in {name} and {axes[axis]} in another tensor")
     rows, frames, tokens = (_dynamic(path, axis, axes[axis]) for axis in ("rows", "frames", "tokens"))
     if rows != (Span(1), 1):
-        raise ExportRefused(f"{path}: its batch is frozen to {axes['rows']}, expected a dynamic dimension")
+        raise ExportRefused(f"{path}: the batch is frozen to {axes['rows']}, expected a dynamic dimension")
     if tokens[1] != 1:
-        raise ExportRefused(f"{path}: its tokens are {axes['tokens']}, expected a size or a symbol")
+        raise ExportRefused(f"{path}: the dimension of tokens is {axes['tokens']}, expected a size or a symbol")
     return Signature(
         dtypes={name: _checked(path, name, dtype) for name, (dtype, _) in tensors.items()},
         rows=rows[0],
@@ -89,14 +91,14 @@ def signature(path: Path, tensors: Mapping[str, tuple[torch.dtype | str, Sequenc
 
 
 def _check_weights(path: Path, places: set[str]) -> None:
-    """Refuse external data of another name: it would be in no digest of the file."""
+    """Refuse external data of another name, because `export.digest` would not cover it."""
     expected = f"{path.name}.data"
     if places - {expected}:
-        raise ExportRefused(f"{path}: its weights are in {', '.join(sorted(places))}, expected {expected}")
+        raise ExportRefused(f"{path}: the weights are in {', '.join(sorted(places))}, expected {expected}")
 
 
 def _dynamic(path: Path, axis: str, dim: Dim) -> tuple[Span, int]:
-    """The sizes of a dimension that may be dynamic, and what they are multiples of."""
+    """The allowed sizes of a dimension, and the number that each size is a multiple of."""
     if isinstance(dim, int):
         return Span(dim, dim), 1
     found = _SYMBOL.fullmatch(dim or "")
@@ -115,5 +117,5 @@ def _fixed(path: Path, axis: str, axes: Mapping[str, Dim]) -> int:
 
 def _checked(path: Path, name: str, dtype: torch.dtype | str) -> torch.dtype:
     if isinstance(dtype, str) or (dtype is torch.bool) != (name == MASK):
-        raise ExportRefused(f"{path}: {name} is of {dtype}, which no decoder's is")
+        raise ExportRefused(f"{path}: {name} has the unsupported dtype {dtype}")
     return dtype

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions on the CPU, made in one way: what is compared, run and profiled is the same program."""
+"""ONNX Runtime sessions on the CPU, all with the same options, so that every command measures the same program."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from harness.engine.aot import sidecar
 from harness.engine.errors import ExportRefused, InvalidInput, PackageMissing
 
 REASSOCIATING = ("DivMulFusion",)
-"""Optimizers that are left out: this one makes `x * (1 / y)` to `x / y`, which rounds otherwise than the file says."""
+"""Disabled optimizers: `DivMulFusion` rewrites `x * (1 / y)` as `x / y`, which rounds differently."""
 
 _REFUSALS = ("EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoaded", "NoModel",
              "NoSuchFile", "NotImplemented", "RuntimeException")  # fmt: skip
 
 
 def session(path: Path, threads: int = 1, profile: Path | None = None) -> Any:
-    """An `onnxruntime.InferenceSession` on the CPU, deterministic and silent.
+    """An `onnxruntime.InferenceSession` on the CPU, with deterministic kernels and without logging.
 
     Args:
-        path: of the file.
-        threads: that one operator may use.
-        profile: where its events go, as the beginning of a file's name; None is no profile.
+        path: the exported file.
+        threads: the number of threads that one operator may use.
+        profile: the prefix of the path of the profile that the session writes; None writes no profile.
 
     Raises:
         PackageMissing: ONNX Runtime is not installed.
         InvalidInput: there is no such file.
-        ExportRefused: ONNX Runtime cannot load it: no whole ONNX file, or a dtype that it does not have on a CPU.
+        ExportRefused: ONNX Runtime cannot load the file: the file is truncated, or has a dtype without CPU kernels.
     """
     if find_spec("onnxruntime") is None:
         raise PackageMissing("onnxruntime", "onnx")
@@ -40,7 +40,7 @@ def session(path: Path, threads: int = 1, profile: Path | None = None) -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
-    options.log_severity_level = 4  # what it would print is in the exception as well
+    options.log_severity_level = 4  # The exception holds the message that ONNX Runtime would log.
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
@@ -54,6 +54,6 @@ def session(path: Path, threads: int = 1, profile: Path | None = None) -> Any:
 
 
 def refusals() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises where it refuses something; its exceptions have no base class of their own."""
+    """The exception classes of ONNX Runtime, which have no common base class."""
     state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     return (RuntimeError, *(getattr(state, name) for name in _REFUSALS))

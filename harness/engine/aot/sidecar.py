@@ -1,4 +1,4 @@
-"""What lies beside a plan and says what it was built from, for what and by what: `<plan>.json`."""
+"""The sidecar of a plan: the metadata file `<plan>.json`, which records the plan's source, target and builder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.engine.aot.layers import Layer
 from harness.engine.errors import PlanCorrupt, SidecarMissing
 
 FORMAT = 1
-"""Of the sidecar; another one is refused, never guessed at."""
+"""The format version of the sidecar; files of another version are refused."""
 
 Shape = tuple[int, ...]
 
@@ -26,18 +26,19 @@ class Sidecar:
     """A plan's metadata.
 
     Attributes:
-        plan_sha256: of the plan's bytes.
-        onnx_sha256: of the ONNX file it was built from, its external data included.
+        plan_sha256: SHA-256 of the plan's bytes, in hexadecimal.
+        onnx_sha256: SHA-256 of the exported file that the plan was built from, external data included.
         flavour: `tensorrt` or `tensorrt-rtx`.
-        version: of TensorRT.
-        compute_capability: that it was built for, such as `8.9`.
-        gpu: that it was built on, by name; None where it was built without one.
-        driver: of that GPU; None likewise.
-        profile: minimal, optimal and maximal shape of every input, by name.
-        dtypes: of every input and output, by name, such as `float16`.
-        frames_multiple: of the latent frames T, the model's patch size.
-        verbosity: of the layers it tells a profiler: `detailed`, `layer_names_only` or `none`.
-        layers: of the engine.
+        version: the version of TensorRT.
+        compute_capability: the compute capability that the plan was built for, such as `8.9`.
+        gpu: the name of the GPU that the plan was built on; None where the plan was built for another GPU or without
+            one.
+        driver: the version of that GPU's driver; None where `gpu` is None.
+        profile: minimum, optimum and maximum shape of every input, by name.
+        dtypes: the dtype of every input and output, by name, such as `float16`.
+        frames_multiple: T must be a multiple of this number, the model's patch size.
+        verbosity: the detail of the layer names that a profiler gets: `detailed`, `layer_names_only` or `none`.
+        layers: the layers of the plan.
     """
 
     plan_sha256: str
@@ -55,28 +56,28 @@ class Sidecar:
 
 
 BUILT_FOR = tuple(f.name for f in fields(Sidecar) if f.name not in ("plan_sha256", "layers"))
-"""The fields that decide whether a plan can be used again."""
+"""The fields that must match for a plan to be used again."""
 
 _TEXTS = ("plan_sha256", "onnx_sha256", "flavour", "version", "compute_capability", "verbosity")
 
 
 def path(plan: Path) -> Path:
-    """Where a plan's metadata is."""
+    """The path of a plan's metadata."""
     return plan.with_name(plan.name + ".json")
 
 
 def differing(recorded: Sidecar, here: Sidecar, names: tuple[str, ...] = BUILT_FOR) -> Iterator[str]:
-    """The fields of `names` in which two differ."""
+    """The names, out of `names`, of the fields in which two sidecars differ."""
     return (name for name in names if getattr(recorded, name) != getattr(here, name))
 
 
 def write(plan: Path, sidecar: Sidecar) -> None:
-    """Write a plan's metadata beside it, whole or not at all."""
+    """Write a plan's metadata beside the plan, atomically."""
     replaced(path(plan), (json.dumps({"format": FORMAT, **asdict(sidecar)}, indent=1) + "\n").encode())
 
 
 def replaced(target: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically: `target` holds either its old content or all of `data`."""
     partial = target.with_name(target.name + ".partial")
     try:
         partial.write_bytes(data)
@@ -86,14 +87,14 @@ def replaced(target: Path, data: bytes) -> None:
 
 
 def read(plan: Path) -> Sidecar:
-    """A plan's metadata.
+    """Read a plan's metadata.
 
     Raises:
-        SidecarMissing: there is none, or it is not one of `FORMAT`.
+        SidecarMissing: the sidecar is missing, malformed or of another format version than `FORMAT`.
     """
     file = path(plan)
     if not file.is_file():
-        raise SidecarMissing(f"{file} is missing: nothing says what {plan.name} was built from; build it again")
+        raise SidecarMissing(f"{file} is missing, so {plan.name} has no metadata; build the plan again")
     try:
         raw = json.loads(file.read_text())
         found = raw.pop("format")
@@ -105,25 +106,25 @@ def read(plan: Path) -> Sidecar:
 
 
 def read_plan(plan: Path) -> tuple[bytes, Sidecar]:
-    """A plan's bytes and its metadata, which is of these very bytes.
+    """Read a plan and its metadata, and check the plan's hash.
 
     Raises:
         SidecarMissing: see `read`.
-        PlanCorrupt: there is no plan, or it is truncated or altered.
+        PlanCorrupt: the plan is missing, truncated or altered.
     """
     if not plan.is_file():
         raise PlanCorrupt(f"{plan} is missing")
     sidecar = read(plan)
     data = plan.read_bytes()
     if hashlib.sha256(data).hexdigest() != sidecar.plan_sha256:
-        raise PlanCorrupt(f"{plan}: {len(data)} bytes that are not the ones which {path(plan).name} describes")
+        raise PlanCorrupt(f"{plan}: the SHA-256 of its {len(data)} bytes is not the one in {path(plan).name}")
     return data, sidecar
 
 
 def _parsed(raw: Mapping[str, Any]) -> Sidecar:
     profile = {name: tuple(tuple(map(int, shape)) for shape in shapes) for name, shapes in raw["profile"].items()}
     if any(len(shapes) != 3 for shapes in profile.values()):
-        raise ValueError("a profile without minimum, optimum and maximum")
+        raise ValueError("profile: expected minimum, optimum and maximum of every input")
     layers = tuple(Layer(**{**layer, "nodes": tuple(layer["nodes"])}) for layer in raw["layers"])
     found = Sidecar(**{**raw, "profile": profile, "layers": layers})
     checks.integer("frames_multiple", found.frames_multiple, 1)
@@ -134,5 +135,5 @@ def _parsed(raw: Mapping[str, Any]) -> Sidecar:
         texts += (layer.name, layer.kind, layer.tactic, *layer.nodes)
         checks.integer("stream", layer.stream, -sys.maxsize)
     if strange := [text for text in texts if not isinstance(text, str)]:
-        raise TypeError(f"{strange[0]!r} where a text is expected")
+        raise TypeError(f"got {strange[0]!r}, expected a string")
     return found

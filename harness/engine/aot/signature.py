@@ -1,4 +1,7 @@
-"""What an ahead-of-time engine takes and gives: names, dtypes, widths, and the ranges of its dynamic dimensions."""
+"""The signature of a compiled decoder: names, dtypes and widths of its tensors, ranges of its dynamic dimensions.
+
+A compiled decoder is an exported file or a plan.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from harness.engine.executors.base import Batch
 
 MASK, VELOCITY = "encoder_mask", "velocity"
 INPUTS = ("hidden_states", "timestep", "encoder_hidden_states", "context_latents", MASK)
-"""In the file's order; the mask is left out of a file that was exported without it."""
+"""The inputs in the order of the exported file; a file that was exported without a mask lacks the last one."""
 
 AXES: Mapping[str, tuple[str, ...]] = {
     "hidden_states": ("rows", "frames", "channels"),
@@ -22,50 +25,50 @@ AXES: Mapping[str, tuple[str, ...]] = {
     MASK: ("rows", "tokens"),
     VELOCITY: ("rows", "frames", "channels"),
 }
-"""What each dimension of each tensor is; `rows`, `frames` and `tokens` may be dynamic."""
+"""The dimensions of each tensor, by name; `rows`, `frames` and `tokens` may be dynamic."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """The sizes that a dimension may have.
+    """The range of sizes that a dimension may have.
 
     Attributes:
-        low: the least.
-        high: the most, None where nothing bounds it.
+        low: the smallest size.
+        high: the largest size; None is no limit.
     """
 
     low: int
     high: int | None = None
 
     def __contains__(self, size: int) -> bool:
-        """Whether the dimension may have this size."""
+        """Return True if the dimension may have this size."""
         return self.low <= size and (self.high is None or size <= self.high)
 
     def __str__(self) -> str:
-        """As a person writes it."""
+        """The range in words, such as `2 to 8`, `at least 2` or `64`."""
         if self.high is None:
             return f"at least {self.low}"
         return str(self.low) if self.low == self.high else f"{self.low} to {self.high}"
 
     def met(self, other: Span) -> Span:
-        """The sizes that both allow."""
+        """The intersection of two ranges; empty, with `low > high`, where they do not overlap."""
         highs = [span.high for span in (self, other) if span.high is not None]
         return Span(max(self.low, other.low), min(highs) if highs else None)
 
 
 @dataclass(frozen=True)
 class Signature:
-    """An engine's inputs and output, read from the engine and never assumed.
+    """The inputs and the output of a compiled decoder, as read from the file or the plan.
 
     Attributes:
-        dtypes: of every input and of `velocity`, by name. Without `encoder_mask` the engine attends padding.
-        rows: N of one run.
-        frames: T as the engine takes it, a multiple of `frames_multiple`.
-        tokens: L.
-        channels: D.
-        context_channels: C.
-        encoder_dim: E.
-        frames_multiple: of T, the model's patch size; another T is padded with zero frames and cut again.
+        dtypes: the dtype of every input and of `velocity`, by name. A decoder without `encoder_mask` attends padding.
+        rows: the range of rows N of one run.
+        frames: the range of frames T, padding included.
+        tokens: the range of encoder tokens L.
+        channels: latent channels D.
+        context_channels: context channels C.
+        encoder_dim: encoder width E.
+        frames_multiple: the model's patch size. A T that is no multiple is padded with zero frames for the run.
     """
 
     dtypes: Mapping[str, torch.dtype]
@@ -79,15 +82,15 @@ class Signature:
 
     @property
     def takes_mask(self) -> bool:
-        """Whether the engine has an input for the mask."""
+        """True if the compiled decoder has an input for the encoder mask."""
         return MASK in self.dtypes
 
     def padded_frames(self, frames: int) -> int:
-        """`frames` rounded up to what the engine takes."""
+        """`frames` rounded up to a multiple of `frames_multiple`."""
         return -(-frames // self.frames_multiple) * self.frames_multiple
 
     def shapes(self, rows: int, frames: int, tokens: int) -> dict[str, tuple[int, ...]]:
-        """The shape of every tensor of a run, by name, `frames` padded."""
+        """The shape of every input and of the output of a run, by name; `frames` is padded."""
         sizes = {
             "rows": rows,
             "frames": self.padded_frames(frames),
@@ -99,20 +102,20 @@ class Signature:
         return {name: tuple(sizes[axis] for axis in AXES[name]) for name in self.dtypes}
 
     def check(self, batch: Batch, max_rows: int) -> None:
-        """Refuse a batch that the engine cannot run, before anything is allocated.
+        """Refuse a batch that the compiled decoder cannot run. Nothing is allocated.
 
         Args:
-            batch: as the pipeline gives it, its frames not padded yet.
-            max_rows: the executor's.
+            batch: the batch as the pipeline makes it, without padded frames.
+            max_rows: the executor's largest number of rows.
 
         Raises:
-            BatchTooLarge: more rows than `max_rows`.
-            OutsideProfile: fewer rows than the engine takes, or other frames, tokens or widths.
+            BatchTooLarge: the batch has more than `max_rows` rows.
+            OutsideProfile: rows, frames, tokens or a width is outside the range of the compiled decoder.
         """
         frames, channels = batch.hidden_states.shape[1:]
         tokens, encoder_dim = batch.encoder_hidden_states.shape[1:]
         if batch.rows > max_rows:
-            raise BatchTooLarge(f"a run of {batch.rows} rows was asked of an engine that takes {max_rows} at most")
+            raise BatchTooLarge(f"a batch of {batch.rows} rows: the compiled decoder takes at most {max_rows}")
         for name, size, allowed in (
             ("rows", batch.rows, self.rows),
             ("frames T", self.padded_frames(frames), self.frames),
@@ -122,4 +125,4 @@ class Signature:
             ("encoder width E", encoder_dim, Span(self.encoder_dim, self.encoder_dim)),
         ):
             if size not in allowed:
-                raise OutsideProfile(f"{name}: got {size}, the engine takes {allowed}")
+                raise OutsideProfile(f"{name}: got {size}, the compiled decoder takes {allowed}")

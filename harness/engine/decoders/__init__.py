@@ -1,4 +1,4 @@
-"""Decoders: what turns one batch of rows into their velocities."""
+"""Decoders: a decoder maps one batch of rows to the velocities of these rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["AceStepDecoder", "AffineDecoder", "Decoder"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `AceStepDecoder` on first use: it brings diffusers, which takes seconds that captures need not pay."""
+    """Import `AceStepDecoder` on first use: importing diffusers takes seconds, and captures do not need diffusers."""
     if name == "AceStepDecoder":
         from harness.engine.decoders.ace_step import AceStepDecoder  # noqa: PLC0415 - diffusers takes seconds to import
 

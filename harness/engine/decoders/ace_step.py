@@ -1,4 +1,4 @@
-"""ACE-Step v1.5's diffusion transformer, as diffusers has it, with the ring's padding masked."""
+"""ACE-Step v1.5's diffusion transformer, in the implementation of diffusers, with a mask for the ring's padding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from harness.engine import checks
 from harness.engine.errors import InvalidInput
 
-# What differs from diffusers' defaults, which are the published 2B model: 24 layers of 2048, E = 2048, D = 64.
+# Differences from the defaults of diffusers, which are the published 2B model: 24 layers of 2048, E = 2048, D = 64.
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {
         "num_hidden_layers": 2,
@@ -49,10 +49,11 @@ _NULL_EMBEDDING = "null_condition_emb"
 
 
 class _CrossAttentionMask:
-    """A forward pre-hook that puts the mask in force into a transformer block's cross-attention.
+    """A forward pre-hook that passes the current mask to the cross-attention of a transformer block.
 
-    diffusers' forward hands every block `encoder_attention_mask=None`. An object, not a closure: a deep copy of a
-    decoder takes its hooks along with the mask that they read, where a closure would go on reading the original's.
+    The forward of diffusers passes `encoder_attention_mask=None` to every block. The hook is an object and not a
+    closure, because a deep copy of a decoder then copies the hook and its mask; a closure would still read the mask of
+    the original decoder.
     """
 
     def __init__(self) -> None:
@@ -67,35 +68,36 @@ class _CrossAttentionMask:
 
 
 class AceStepDecoder(nn.Module):
-    """diffusers' `AceStepTransformer1DModel` as a `Decoder`: its own forward, plus a mask on the ring's padding.
+    """The `AceStepTransformer1DModel` of diffusers as a `Decoder`: the original forward, and a mask on the padding.
 
-    The mask reaches the cross-attention through a pre-hook on each block, which acts only while this decoder runs; the
-    transformer called by itself does what it always does. The mask is passed when it is all True as well, because
-    attention with a mask and without one are different kernels, and a row's kernel must not hang on its neighbours.
+    A pre-hook on each block passes the mask to the cross-attention. The hook is active only while this decoder runs; a
+    direct call of the transformer is unchanged. The mask is passed even if all its elements are True: attention with
+    and without a mask are different kernels, and the kernel of a row must not depend on the other rows.
+
     A decoder runs one call at a time.
 
-    It exports (`torch.export`, `torch.onnx.export(dynamo=True)`) with dynamic `N`, `L` and a dynamic `T` that is a
-    multiple of the patch size, and with `encoder_mask` as an input. Eagerly every `T` works.
+    The decoder can be exported (`torch.export`, `torch.onnx.export(dynamo=True)`) with dynamic `N` and `L`, a dynamic
+    `T` that is a multiple of the patch size, and `encoder_mask` as an input. An eager call takes any `T`.
 
     Attributes:
         takes_mask: True.
         transformer: the wrapped model.
-        null_embedding: `[1, 1, E]` in the transformer's dtype, the learned state that stands for "no condition"; None
-            where there is none. A buffer, so that it moves with the decoder.
+        null_embedding: `[1, 1, E]` in the transformer's dtype, the learned state for "no condition"; None if the model
+            has none. A registered buffer, which moves with the decoder.
     """
 
     takes_mask = True
     null_embedding: Tensor | None
 
     def __init__(self, transformer: AceStepTransformer1DModel, *, null_embedding: Tensor | None = None) -> None:
-        """Wrap a transformer; it is used as it is, in its dtype and mode, on its device.
+        """Wrap a transformer, whose dtype, device and mode stay as they are.
 
         Args:
-            transformer: diffusers' model.
+            transformer: the model of diffusers.
             null_embedding: `[1, 1, E]`, finite; copied to the transformer's dtype and device.
 
         Raises:
-            InvalidInput: `transformer` is something else, or `null_embedding` has another shape or is not finite.
+            InvalidInput: `transformer` is of another class, or `null_embedding` has another shape or is not finite.
         """
         super().__init__()
         checks.instance("transformer", transformer, AceStepTransformer1DModel, "an AceStepTransformer1DModel")
@@ -120,9 +122,9 @@ class AceStepDecoder(nn.Module):
         """The velocity `[N, T, D]` in the transformer's dtype.
 
         Args:
-            hidden_states: `[N, T, D]`; cast, like all but the mask, to the transformer's dtype.
-            timestep: `[N]`, 1 is pure noise; also the reference time of the model's second time embedding.
-            encoder_hidden_states: `[N, L, E]`.
+            hidden_states: latents `[N, T, D]`. All inputs except the mask are cast to the transformer's dtype.
+            timestep: times `[N]` in [0, 1]; 1 is pure noise. The model's second time embedding gets the same times.
+            encoder_hidden_states: encoder states `[N, L, E]`.
             encoder_mask: `[N, L]`, False or 0 where a token is not attended.
             context_latents: `[N, T, 2*D]`: source latents, then chunk mask.
         """
@@ -159,31 +161,32 @@ class AceStepDecoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the transformer's parameters are."""
+        """The device of the transformer's parameters."""
         return self._parameter.device
 
     @property
     def _parameter(self) -> Tensor:
-        parameter: Tensor = self.transformer.scale_shift_table  # the one that quantization and adapters leave alone
+        parameter: Tensor = self.transformer.scale_shift_table  # quantization and adapters do not change this one
         return parameter
 
     @classmethod
     def preset(
         cls, name: str, seed: int = 0, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> AceStepDecoder:
-        """A decoder of a known size with seeded random weights and null embedding, in eval mode, without gradients.
+        """A decoder of a named size with seeded random weights and null embedding, in eval mode, without gradients.
 
         The weights are a function of `name` and `seed`: they are drawn on the CPU in float32, then cast and moved.
-        torch's generators and defaults are left as they were.
+        torch's generators and defaults do not change.
 
         Args:
-            name: "tiny" (2 layers of 64, E = 32, D = 8), "mid" (8 of 512, E = 2048, D = 64) or "2b" (24 of 2048).
+            name: "tiny" (2 layers of 64, E = 32, D = 8), "mid" (8 layers of 512, E = 2048, D = 64) or "2b" (24 layers
+                of 2048, E = 2048, D = 64).
             seed: 0 to 2**64 - 1.
-            dtype: what it computes in.
-            device: where it goes.
+            dtype: the dtype of the parameters, in which the decoder computes.
+            device: the device of the parameters.
 
         Raises:
-            InvalidInput: an unknown name, or a seed out of range.
+            InvalidInput: `name` is unknown, or `seed` is out of range.
         """
         if name not in PRESETS:
             raise InvalidInput("name", repr(name), "one of " + ", ".join(map(repr, PRESETS)))
@@ -200,29 +203,31 @@ class AceStepDecoder(nn.Module):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> AceStepDecoder:
-        """A decoder from a local checkpoint in diffusers' format, in eval mode, without gradients.
+        """A decoder from a local checkpoint in the format of diffusers, in eval mode, without gradients.
+
+        Only safetensors are read, and nothing is downloaded.
 
         Args:
-            path: a transformer's directory, or a pipeline's with `transformer/` in it. A pipeline's
-                `condition_encoder/`, where there is one, gives the null embedding and is not loaded otherwise.
-            dtype: what it computes in.
-            device: where it goes.
+            path: the directory of a transformer, or of a pipeline with `transformer/` in it. The null embedding is
+                read from `condition_encoder/` in this directory; without that directory there is no null embedding.
+            dtype: the dtype of the parameters, in which the decoder computes.
+            device: the device of the parameters.
 
         Raises:
-            InvalidInput: no such directory, configuration or weights, those of another model, or weights that are not
-                exactly the model's. Only safetensors are read, and nothing is downloaded.
+            InvalidInput: the directory, its configuration or its weights are missing or belong to another model; or
+                the names or shapes of the weights are not exactly those of the model.
         """
         root = Path(path)
         folder = root / "transformer" if (root / "transformer").is_dir() else root
         _check_folder(folder)
-        with _seeded(0):  # diffusers draws a few tensors before it overwrites them with the checkpoint's
+        with _seeded(0):  # diffusers draws a few tensors at random before it loads the checkpoint's values
             transformer, report = AceStepTransformer1DModel.from_pretrained(
                 str(folder),
                 torch_dtype=dtype,
                 local_files_only=True,
                 use_safetensors=True,
                 low_cpu_mem_usage=False,
-                ignore_mismatched_sizes=True,  # so that the report names them
+                ignore_mismatched_sizes=True,  # mismatched sizes are then in the report instead of raising
                 output_loading_info=True,
             )
         wrong = {kind: names for kind, names in report.items() if names}
@@ -244,10 +249,10 @@ class AceStepDecoder(nn.Module):
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Draw from `seed` on the CPU in float32 whatever the caller's defaults, and leave torch's state as it was."""
+    """Seed torch's CPU generator and make CPU and float32 the defaults, inside the block; restore torch's state."""
     default = torch.get_default_dtype()
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        # Not torch.manual_seed: it would seed every accelerator's generator too.
+        # Not torch.manual_seed, which would also seed the generators of all accelerators.
         torch.default_generator.manual_seed(seed)
         torch.set_default_dtype(torch.float32)
         try:
@@ -278,7 +283,7 @@ def _read_null_embedding(folder: Path) -> Tensor | None:
 
 
 def _weights_file(folder: Path, tensor: str | None) -> Path:
-    """The safetensors file of `folder` that holds `tensor`, any of them where it is None or not in the index."""
+    """The safetensors file of `folder` that holds `tensor`; the first file if `tensor` is None or not in the index."""
     index = folder / _INDEX
     shards: dict[str, str] = json.loads(index.read_text())["weight_map"] if index.is_file() else {}
     file = folder / (shards.get(tensor or "") or next(iter(shards.values()), _WEIGHTS))

@@ -1,4 +1,4 @@
-"""A decoder in closed form: no weights, quick, and its rows cannot influence each other."""
+"""A closed-form decoder: fast, without weights, and with rows that cannot influence each other."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Maker: TypeAlias = Callable[[int, int, torch.device], Tensor]
 
 
 class AffineDecoder:
-    """A velocity that is affine in the latent, with coefficients that every other input moves.
+    """A decoder whose velocity is affine in the latent, with coefficients that depend on all other inputs.
 
     For one row with latent `h [T, D]`, time `t`, source latents `src` and chunk mask `chunk` (the two halves of the
     context, `[T, D]` each), encoder states `e [L, E]` and encoder mask `m [L]`, all in float32:
 
         token[l] = sum_e (8 / (8 + e % 16)) * e[l, e] / sqrt(E)
-        P = soft(sum_l m[l] * (8 / (8 + l)) * (token[l] + 1/8) / 4)        the attended tokens, in their places
-        Q = soft(4 * sum_l token[l] / L)                                   all of them, padding included
+        P = soft(sum_l m[l] * (8 / (8 + l)) * (token[l] + 1/8) / 4)        attended tokens, weighted by position
+        Q = soft(4 * sum_l token[l] / L)                                   all tokens, padding included
         soft(z) = z / (1 + |z|)
         r[i, j] = (i + 1) / T - (j + 1) / D
 
@@ -33,18 +33,20 @@ class AffineDecoder:
           + (1/4 + t/8 - 3/8 * P + Q/4) * chunk
           + (1/8 + P/4 + Q/2) * r
 
-    `1/8` in `P` lets the mask show where the tokens that it hides are zero, and `Q` lets the amount of padding show,
-    so a padding defect cannot pass for want of a decoder that reacts to it. Positive and negative conditions differ in
-    all four coefficients, so their difference is neither constant over `[T, D]` nor parallel to either of them. The
-    coefficient of `h` stays in (-1/2, 3/2): a loop over any number of steps is bounded.
+    The velocity depends on padding, so that tests find padding defects. The `1/8` in `P` makes the velocity depend on
+    the mask even if the masked tokens are zero. `Q` makes the velocity depend on the number of padding tokens.
 
-    A row is pure by construction: nothing but elementwise operations of one rounding each, and none of them meets two
-    rows. Sums are pairwise folds, because `sum` is free to pick its order by batch size, thread count and CPU
-    capability.
+    Positive and negative conditions change all four coefficients, so that the difference of their velocities is neither
+    constant over `[T, D]` nor parallel to one of the two velocities. The coefficient of `h` stays in (-1/2, 3/2), so
+    that a loop over any number of steps is bounded.
+
+    The bits of a row do not depend on other rows: all operations are elementwise, with one rounding each, and none
+    combines two rows. Sums halve their axis again and again, because the order of additions in torch's `sum` may depend
+    on batch size, thread count and CPU capability.
 
     Attributes:
         takes_mask: True.
-        encoder_dim: the encoder width `E` it was made for, None where it takes any.
+        encoder_dim: the encoder width `E`; None if the decoder takes any width.
         null_embedding: `[1, 1, E]` float32, a fixed ramp that stands for "no condition"; None without `encoder_dim`.
     """
 
@@ -54,7 +56,7 @@ class AffineDecoder:
         """Make a decoder.
 
         Args:
-            encoder_dim: the encoder width `E`, at least 1; needed for a null embedding only.
+            encoder_dim: the encoder width `E`, at least 1; needed only for a null embedding.
 
         Raises:
             InvalidInput: `encoder_dim` is not a positive integer.
@@ -74,14 +76,14 @@ class AffineDecoder:
         """The velocity `[N, T, D]`, float32.
 
         Args:
-            hidden_states: `[N, T, D]`.
-            timestep: `[N]`.
-            encoder_hidden_states: `[N, L, E]`.
+            hidden_states: latents `[N, T, D]`.
+            timestep: times `[N]` in [0, 1].
+            encoder_hidden_states: encoder states `[N, L, E]`.
             encoder_mask: `[N, L]`, False or 0 on padding.
             context_latents: `[N, T, 2*D]`: source latents, then chunk mask.
 
         Raises:
-            InvalidInput: the context has not `2*D` channels.
+            InvalidInput: `context_latents` is not `[N, T, 2*D]`.
         """
         frames, channels = hidden_states.shape[1:]
         if context_latents.shape[1:] != (frames, 2 * channels):
@@ -97,7 +99,7 @@ class AffineDecoder:
 def _velocity(
     h: Tensor, t: Tensor, src: Tensor, chunk: Tensor, ramp: Tensor, attended: Tensor, everything: Tensor
 ) -> Tensor:
-    """The last formula of the class; `attended` is `P`, `everything` is `Q`, `ramp` is `r`."""
+    """The velocity `v` of the class's formula; `attended` is `P`, `everything` is `Q`, `ramp` is `r`."""
     return (
         (0.5 + t * 0.25 + attended * 0.25 + everything * 0.5) * h
         + (0.375 - t * 0.25 + attended * 0.5) * src
@@ -107,7 +109,7 @@ def _velocity(
 
 
 def _summaries(encoder: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """`P` and `Q` of the class, `[N]` each, from encoder states `[N, L, E]` and mask `[N, L]`."""
+    """`P` and `Q` of the class's formula, `[N]` each, from encoder states `[N, L, E]` and mask `[N, L]`."""
     length, width = encoder.shape[1:]
     token = _fold(encoder * _decay(width, 16, encoder.device)) * (1 / math.sqrt(width))
     weighted = (token + 0.125) * _decay(length, length, encoder.device)
@@ -116,7 +118,7 @@ def _summaries(encoder: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fold(x: Tensor) -> Tensor:
-    """The sum over the last axis by halving it, so that the order of additions depends on its length alone."""
+    """Sum over the last axis by halving the axis; the order of additions depends on the length of the axis alone."""
     while (size := x.shape[-1]) > 1:
         half = size // 2
         folded = x[..., :half] + x[..., half : 2 * half]
@@ -129,12 +131,12 @@ def _soft(z: Tensor) -> Tensor:
 
 
 def _kept(make: Maker) -> Maker:
-    """`make`, each of its results made once; a tracer gets a new one, which is part of its graph."""
+    """Cache the results of `make`; a call inside `torch.export` is not cached, as its result is part of the graph."""
     kept = lru_cache(maxsize=64)(make)
 
     @wraps(make)
     def given(size: int, other: int, device: torch.device) -> Tensor:
-        # Sizes are symbols there, and a traced tensor must not outlive the trace.
+        # During export the sizes are symbols, and a traced tensor must not outlive the trace.
         return (make if torch.compiler.is_exporting() else kept)(size, other, device)
 
     return given
@@ -142,17 +144,17 @@ def _kept(make: Maker) -> Maker:
 
 @_kept
 def _decay(size: int, period: int, device: torch.device) -> Tensor:
-    """`8 / (8 + i % period)` for i below `size`."""
-    with torch.inference_mode(False):  # it outlives the call
+    """The weights `8 / (8 + i % period)` for i from 0 to `size - 1`, `[size]`."""
+    with torch.inference_mode(False):  # the cached tensor must be usable outside inference mode
         index = torch.arange(size, device=device) % period
         return torch.full((size,), 8.0, device=device) / (8.0 + index.float())
 
 
 @_kept
 def _ramp(frames: int, channels: int, device: torch.device) -> Tensor:
-    """`r` of the class: products with one reciprocal a side."""
+    """`r` of the class's formula, `[frames, channels]`; each side is multiplied by one reciprocal."""
 
-    with torch.inference_mode(False):  # it outlives the call
+    with torch.inference_mode(False):  # the cached tensor must be usable outside inference mode
         rows, columns = (torch.arange(1, size + 1, device=device).float() * (1 / size) for size in (frames, channels))
         return rows.unsqueeze(1) - columns
 

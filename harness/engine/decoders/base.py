@@ -1,4 +1,4 @@
-"""What a decoder is: a callable from one batch of rows to their velocities."""
+"""The interface of decoders: a callable that maps one batch of rows to the velocities of these rows."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 class Decoder(Protocol):
-    """Any callable with this signature, called by keyword. It never writes to what it is given: inputs are cached.
+    """Any callable with this signature, called by keyword. A decoder must not write to its inputs, which are cached.
 
-    A decoder that cannot take `encoder_mask` has the attribute `takes_mask = False` and is called without it.
+    A decoder without support for `encoder_mask` has the attribute `takes_mask = False` and is called without the mask.
     """
 
     def __call__(
@@ -22,13 +22,13 @@ class Decoder(Protocol):
         encoder_mask: Tensor,
         context_latents: Tensor,
     ) -> Tensor:
-        """The velocity `[N, T, D]`.
+        """The velocity `[N, T, D]` of every row, in any floating dtype.
 
         Args:
-            hidden_states: `[N, T, D]` float32.
-            timestep: `[N]` float32; the decoder casts it as it likes.
-            encoder_hidden_states: `[N, L, E]`.
+            hidden_states: latents `[N, T, D]`, float32.
+            timestep: times `[N]` in [0, 1], float32; 1 is pure noise. The decoder may cast the times.
+            encoder_hidden_states: encoder states `[N, L, E]`.
             encoder_mask: `[N, L]` bool, False on padding.
-            context_latents: `[N, T, C]` with `C = 2*D`.
+            context_latents: `[N, T, C]` with `C = 2*D`: source latents, then chunk mask.
         """
         ...

@@ -29,7 +29,7 @@ _AHEAD_OF_TIME = {"OnnxExecutor": "onnx", "TensorRTExecutor": "tensorrt"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import an executor of ahead-of-time engines on first use: their modules import this package."""
+    """Import `OnnxExecutor` or `TensorRTExecutor` on first use, because both modules import this package."""
     if name in _AHEAD_OF_TIME:
         return getattr(import_module(f"{__name__}.{_AHEAD_OF_TIME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What an executor is: it runs a decoder on one batch of rows."""
+"""The interface of executors: an executor runs a decoder on one batch of rows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from harness.engine.errors import BatchTooLarge
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The decoder's input for one run of N rows. Tensors are never written to.
+    """The decoder's input for one run of N rows. The tensors are read-only.
 
     Attributes:
-        hidden_states: `[N, T, D]` float32, the latents.
+        hidden_states: latents `[N, T, D]`, float32.
         timestep: `[N]` float32 in [0, 1]; 1 is pure noise.
         encoder_hidden_states: `[N, L, E]`, zero-padded to the pipeline's encoder length.
         encoder_mask: `[N, L]` bool; True where a row is attended, False on the ring's padding.
@@ -35,25 +35,25 @@ class Batch:
         return self.hidden_states.shape[0]
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by name, in the decoder's order."""
+        """The tensors by name, in the order of the decoder's arguments."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 class ExecutorStream(Protocol):
-    """Work that runs in the order it was launched, beside torch's current stream; see `executors.stream`."""
+    """A queue of work that runs in launch order, asynchronously to torch's current stream; see `executors.stream`."""
 
     def launch(self, work: Callable[[], None]) -> None:
-        """Queue `work` after everything launched so far, after what the current stream holds at this moment, and after
-        what every stream that waited for an earlier launch holds.
+        """Queue `work`. It starts after all earlier launches, after the work that is now on torch's current stream, and
+        after the work on every stream that waited for an earlier launch.
         """
         ...
 
     def join(self) -> None:
-        """Make the current stream wait for everything launched so far. The host goes on at once."""
+        """Make the current stream wait for all launches so far. The host does not wait."""
         ...
 
     def wait(self) -> None:
-        """Make the host wait for everything launched so far, and for what that waited for."""
+        """Make the host wait for all launches so far, and for the work that the launches waited for."""
         ...
 
 
@@ -62,12 +62,12 @@ class Executor(Protocol):
     """Runs a decoder on a batch.
 
     Attributes:
-        max_rows: the most rows one `run` takes; also the ring's largest depth.
-        takes_mask: whether `encoder_mask` reaches the decoder. Where it does not, padding would be attended, and the
-            pipeline refuses conditions of unequal lengths.
-        stream: the executor's own stream; None where it runs on torch's current one. With a stream of its own, what
-            `run` returns is not computed yet: `stream.join()` or `stream.wait()` comes before it is read, and the
-            batch is kept until then.
+        max_rows: the largest number of rows of one `run`; also the ring's largest depth.
+        takes_mask: True if `encoder_mask` reaches the decoder. If False, padding would be attended, so the pipeline
+            refuses conditions of unequal lengths.
+        stream: the executor's own stream; None if the executor runs on torch's current stream. With an own stream, the
+            velocity that `run` returns is not computed yet: call `stream.join()` or `stream.wait()` before reading the
+            velocity, and keep the batch until then.
     """
 
     max_rows: int
@@ -77,20 +77,20 @@ class Executor(Protocol):
     def run(self, batch: Batch) -> Tensor:
         """The velocity `[N, T, D]` of every row, in any floating dtype.
 
-        The returned tensor **may be a view of a buffer that the next `run` overwrites**: whoever needs it longer
-        copies it.
+        The returned tensor **may be a view of a buffer that the next `run` overwrites**: copy a velocity that is used
+        after the next run.
 
         Raises:
-            BatchTooLarge: more than `max_rows` rows.
+            BatchTooLarge: the batch has more than `max_rows` rows.
         """
         ...
 
     def close(self) -> None:
-        """Free what the executor holds. Calling it twice is fine."""
+        """Free the executor's resources. A second call does nothing."""
         ...
 
 
 def check_rows(batch: Batch, max_rows: int) -> None:
-    """Raise `BatchTooLarge` where `batch` has more than `max_rows` rows."""
+    """Raise `BatchTooLarge` if `batch` has more than `max_rows` rows."""
     if batch.rows > max_rows:
-        raise BatchTooLarge(f"a run of {batch.rows} rows was asked of an executor whose max_rows is {max_rows}")
+        raise BatchTooLarge(f"a batch of {batch.rows} rows: the executor's max_rows is {max_rows}")

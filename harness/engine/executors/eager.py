@@ -1,4 +1,4 @@
-"""Runs a decoder as it is."""
+"""The executor that calls a decoder directly, without compilation or static buffers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ class EagerExecutor:
     """Calls a decoder directly.
 
     Args:
-        decoder: any callable with the decoder's signature; one with `takes_mask = False` is called without the mask.
-        max_rows: the most rows of one run.
-        pin_rows: always run this many rows, the unused ones repeating the first. A row's bits then do not depend on
-            how many rows run with it, and a run costs what `pin_rows` rows cost. It lowers `max_rows` to itself.
+        decoder: any callable with the signature of `Decoder`; a decoder with `takes_mask = False` is called without the
+            mask.
+        max_rows: the largest number of rows of one run, at least 1.
+        pin_rows: run exactly this number of rows every time; unused rows repeat the first row. The bits of a row then
+            do not depend on the number of rows in the batch, but every run costs as much as `pin_rows` rows. `max_rows`
+            becomes at most `pin_rows`. None: run the rows of the batch.
+
+    Raises:
+        InvalidInput: `max_rows` or `pin_rows` is below 1.
     """
 
     def __init__(self, decoder: Decoder, max_rows: int = 8, pin_rows: int | None = None) -> None:
-        """See the class."""
         checks.integer("max_rows", max_rows, 1)
         if pin_rows is not None:
             max_rows = min(max_rows, checks.integer("pin_rows", pin_rows, 1))
@@ -38,11 +42,11 @@ class EagerExecutor:
         return self.decode(self.prepared(batch))[: batch.rows]
 
     def prepared(self, batch: Batch) -> Batch:
-        """The batch as the decoder gets it: with its rows pinned.
+        """The batch as the decoder gets it: padded to `pin_rows` rows.
 
         Raises:
-            PipelineClosed: after `close`.
-            BatchTooLarge: more than `max_rows` rows.
+            PipelineClosed: the executor is closed.
+            BatchTooLarge: the batch has more than `max_rows` rows.
         """
         if self._closed:
             raise PipelineClosed("the executor is closed")
@@ -50,7 +54,7 @@ class EagerExecutor:
         return batch if self.pin_rows is None else pin(batch, self.pin_rows)
 
     def decode(self, prepared: Batch) -> Tensor:
-        """The decoder's velocity of every row."""
+        """The decoder's velocity `[N, T, D]` of every row, padding included."""
         inputs = prepared.tensors()
         if not self.takes_mask:
             del inputs["encoder_mask"]
@@ -58,12 +62,12 @@ class EagerExecutor:
             return self.decoder(**inputs)
 
     def close(self) -> None:
-        """Refuse further runs; the decoder stays the caller's."""
+        """Refuse further runs. The decoder belongs to the caller and is not freed."""
         self._closed = True
 
 
 def pin(batch: Batch, rows: int) -> Batch:
-    """The batch with `rows` rows, the first one repeated at the end."""
+    """The batch padded to `rows` rows with copies of its first row."""
     missing = rows - batch.rows
     if missing == 0:
         return batch

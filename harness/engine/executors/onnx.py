@@ -1,4 +1,4 @@
-"""Runs an exported ONNX file on the CPU by ONNX Runtime, on static buffers: an ahead-of-time engine without a GPU."""
+"""The executor of exported files: ONNX Runtime on the CPU, with static buffers as a TensorRT plan has on a GPU."""
 
 from __future__ import annotations
 
@@ -24,31 +24,38 @@ _DTYPES: Mapping[str, tuple[torch.dtype, type[np.generic]]] = {
     "tensor(double)": (torch.float64, np.float64),
     "tensor(bool)": (torch.bool, np.bool_),
 }
-"""What ONNX Runtime's CPU provider computes in, by its own words; it has no bfloat16."""
+"""The dtypes of ONNX Runtime's CPU provider, by ONNX Runtime's names; bfloat16 has no kernels there."""
 
 
 class OnnxExecutor:
-    """Runs an exported decoder on buffers that never move, and returns views of its output buffer.
+    """Runs an exported file on static buffers, and returns views of its output buffer.
 
-    For each number of rows, frames and tokens there is one buffer per tensor, in the dtype that the file gives it. A
-    run copies its inputs into them, poisons every output buffer with NaN and has ONNX Runtime write the velocity into
-    its own. So whatever keeps a velocity past the next run without copying it holds NaN, or another run's velocity.
+    Each shape (rows, frames, tokens) has one buffer per tensor, in the file's dtype. A run copies the inputs into the
+    buffers, fills every output buffer of every shape with NaN, and lets ONNX Runtime write the velocity. A caller that
+    keeps a velocity past the next run without a copy therefore sees NaN, or the velocity of another run.
 
-    What the file takes is read from it, see `signature`. T is padded with zero frames to a multiple of the patch size
-    and the velocity cut again, which is what the decoder itself does.
+    T is padded with zero frames to a multiple of the patch size, and the velocity is cut to T, as in the decoder.
 
     Args:
-        path: the file, whose batch is dynamic. Its T or L may be fixed: another one is refused then.
-        max_rows: the most rows of one run; the file has no ceiling of its own.
-        pin_rows: always run this many rows; see `EagerExecutor`.
-        threads: that one operator may use. With one, a row's bits are seen not to depend on how many rows run.
-        max_shapes: how many shapes keep their buffers; the one used longest ago goes first.
+        path: the exported file. The batch must be dynamic; T and L may be static.
+        max_rows: the largest number of rows of one run. The file itself has no limit.
+        pin_rows: run exactly this number of rows every time; see `EagerExecutor`.
+        threads: the number of threads that one operator may use. With one thread, the bits of a row did not depend on
+            the number of rows in any measurement.
+        max_shapes: the number of shapes that keep their buffers; the least recently used shape is freed first.
+
+    Attributes:
+        max_rows: see `Executor`.
+        takes_mask: see `Executor`.
+        stream: None: a run is complete when `run` returns.
+        pin_rows: the argument.
+        signature: the inputs and the output of the file.
 
     Raises:
         PackageMissing: ONNX Runtime is not installed.
-        InvalidInput: there is no such file, or a number below 1.
-        ExportRefused: the file is no exported decoder: not a whole ONNX file, other tensors, a frozen batch, or a
-            dtype that ONNX Runtime does not have on a CPU, such as bfloat16.
+        InvalidInput: there is no such file, or a number is below 1.
+        ExportRefused: the file is no exported decoder: it is truncated, has other tensors or a frozen batch, or has a
+            dtype without CPU kernels in ONNX Runtime, such as bfloat16.
     """
 
     def __init__(
@@ -60,7 +67,6 @@ class OnnxExecutor:
         threads: int = 1,
         max_shapes: int = 8,
     ) -> None:
-        """See the class."""
         checks.integer("max_rows", max_rows, 1)
         if pin_rows is not None:
             max_rows = min(max_rows, checks.integer("pin_rows", pin_rows, 1))
@@ -80,16 +86,16 @@ class OnnxExecutor:
 
     @property
     def shapes(self) -> int:
-        """How many shapes have buffers."""
+        """The number of shapes that have buffers."""
         return len(self._buffers)
 
     def run(self, batch: Batch) -> Tensor:
         """The velocity `[N, T, D]` in the file's dtype, a view of a buffer that the next run overwrites.
 
         Raises:
-            PipelineClosed: after `close`.
-            BatchTooLarge: more than `max_rows` rows.
-            OutsideProfile: frames, tokens or widths that the file was not exported for; nothing is allocated then.
+            PipelineClosed: the executor is closed.
+            BatchTooLarge: the batch has more than `max_rows` rows.
+            OutsideProfile: the file does not take these frames, tokens or widths; nothing is allocated.
             ExecutorError: ONNX Runtime refused the run.
         """
         if self._session is None:
@@ -108,13 +114,13 @@ class OnnxExecutor:
         return buffers[VELOCITY][: batch.rows, : batch.hidden_states.shape[1]]
 
     def close(self) -> None:
-        """Refuse further runs and free session and buffers. Calling it twice is fine."""
+        """Refuse further runs; free session and buffers. A second call does nothing."""
         self._binding = None
         self._session = None
         self._buffers.clear()
 
     def _bind(self, buffers: Mapping[str, Tensor]) -> None:
-        """Bind every buffer by its address and exact shape, which must be the one that the run produces."""
+        """Bind every buffer by address and shape; the output's shape must be exactly the one that the run produces."""
         for name, buffer in buffers.items():
             bind = self._binding.bind_output if name == VELOCITY else self._binding.bind_input
             bind(name, "cpu", 0, self._numpy[name], list(buffer.shape), buffer.data_ptr())
@@ -133,13 +139,13 @@ class OnnxExecutor:
 
     def _allocated(self, rows: int, frames: int, tokens: int) -> dict[str, Tensor]:
         shapes = self.signature.shapes(rows, frames, tokens)
-        # Outside inference mode: buffers that were made in it could be written to in it alone.
+        # Outside inference mode, because tensors made inside it cannot be written to outside of it.
         with torch.inference_mode(False):
             return {name: torch.empty(shapes[name], dtype=dtype) for name, dtype in self.signature.dtypes.items()}
 
 
 def _fill(buffers: Mapping[str, Tensor], batch: Batch) -> None:
-    """Copy a batch into its buffers: rows beyond it repeat its first one, frames beyond it are zero."""
+    """Copy a batch into the buffers; missing rows repeat the batch's first row, missing frames are zero."""
     for name, source in batch.tensors().items():
         if name not in buffers:
             continue

@@ -1,4 +1,4 @@
-"""Runs a decoder on static buffers, as CUDA graphs and TensorRT engines do."""
+"""The executor that runs an eager decoder on static buffers, as CUDA graphs and TensorRT plans do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.engine.executors.base import Batch, ExecutorStream
 from harness.engine.executors.eager import EagerExecutor
 
 Shapes: TypeAlias = tuple[tuple[torch.Size, torch.dtype, torch.device], ...]
-"""Shape, dtype and device of every input; each such tuple has buffers of its own."""
+"""Shape, dtype and device of every input: the key of a set of buffers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,22 +27,27 @@ class _Buffers:
 
 
 class StaticExecutor:
-    """Calls a decoder on buffers that never move, and returns views of its output buffer.
+    """Calls a decoder on static buffers, and returns views of its output buffer.
 
-    For each shape there is one buffer per input and one for the output. A run copies its inputs into them, poisons
-    every output buffer with NaN, and writes the velocity. So whatever keeps a velocity past the next run without
-    copying it holds NaN, or another run's velocity where shapes agree: on a CPU, the same trap as a captured graph.
-    It is there to be compared with, and no faster than calling the decoder.
+    Each shape has one buffer per input and one for the output. A run copies the inputs into the buffers, fills every
+    output buffer of every shape with NaN, and writes the velocity. A caller that keeps a velocity past the next run
+    without a copy therefore sees NaN, or the velocity of another run of the same shape. So a test on a CPU finds a
+    missing copy, which would also be a defect with a captured CUDA graph. The executor exists for such tests and is not
+    faster than `EagerExecutor`.
 
-    Its bits are those of `EagerExecutor` with the same decoder and `pin_rows`, on contiguous inputs.
+    The reference is `EagerExecutor` with the same decoder and `pin_rows`: on contiguous inputs both give the same bits.
 
     Args:
-        decoder: any callable with the decoder's signature; one with `takes_mask = False` is called without the mask.
-            For each new shape it is called once more, to learn what its output looks like, and the host waits for it.
-        max_rows: the most rows of one run.
-        pin_rows: always run this many rows; see `EagerExecutor`.
-        max_shapes: how many shapes keep their buffers; the one used longest ago goes first.
-        stream: where runs go; None is torch's current stream, the only choice on a CPU.
+        decoder: any callable with the signature of `Decoder`; a decoder with `takes_mask = False` is called without the
+            mask. Each new shape costs one more call, which finds the shape and dtype of the output, and the host waits
+            for that call.
+        max_rows: the largest number of rows of one run.
+        pin_rows: run exactly this number of rows every time; see `EagerExecutor`.
+        max_shapes: the number of shapes that keep their buffers; the least recently used shape is freed first.
+        stream: the stream for runs; None is torch's current stream, the only choice on a CPU.
+
+    Raises:
+        InvalidInput: a number is below 1.
     """
 
     def __init__(
@@ -54,7 +59,6 @@ class StaticExecutor:
         max_shapes: int = 8,
         stream: ExecutorStream | None = None,
     ) -> None:
-        """See the class."""
         self._eager = EagerExecutor(decoder, max_rows, pin_rows)
         self._max_shapes = checks.integer("max_shapes", max_shapes, 1)
         self._buffers: OrderedDict[Shapes, _Buffers] = OrderedDict()
@@ -65,18 +69,20 @@ class StaticExecutor:
 
     @property
     def shapes(self) -> int:
-        """How many shapes have buffers."""
+        """The number of shapes that have buffers."""
         return len(self._buffers)
 
     def run(self, batch: Batch) -> Tensor:
         """The velocity `[N, T, D]`, a view of a buffer that the next run overwrites; see `Executor.run`.
 
         Raises:
-            ExecutorError: the decoder's output has another shape or dtype than it had for this shape before.
+            PipelineClosed: the executor is closed.
+            BatchTooLarge: the batch has more than `max_rows` rows.
+            ExecutorError: the shape or dtype of the decoder's output differs from the first call with this shape.
         """
         prepared = self._eager.prepared(batch)
         buffers = self._buffers_for(prepared)
-        # Kept until the next run: on a stream of its own this run reads it after the caller may have let go.
+        # Keep the batch until the next run: a run on another stream may read it after the caller has dropped it.
         self._running = prepared
 
         def work() -> None:
@@ -94,7 +100,7 @@ class StaticExecutor:
         return buffers.output[: batch.rows]
 
     def close(self) -> None:
-        """Refuse further runs and free the buffers, once no run uses them."""
+        """Wait for the last run, then refuse further runs and free the buffers. A second call does nothing."""
         try:
             self._drain()
         finally:
@@ -117,7 +123,7 @@ class StaticExecutor:
         made: list[_Buffers] = []
 
         def work() -> None:
-            # Outside inference mode: buffers that were made in it could be written to in it alone.
+            # Outside inference mode, because tensors made inside it cannot be written to outside of it.
             with torch.inference_mode(False):
                 inputs = Batch(
                     **{n: torch.empty(t.shape, dtype=t.dtype, device=t.device) for n, t in prepared.tensors().items()}

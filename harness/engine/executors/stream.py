@@ -1,12 +1,12 @@
-"""A stream of an executor's own, beside torch's current one, and how the two are ordered.
+"""The CUDA stream of an executor, and its synchronization with torch's current stream.
 
-An executor that runs on a stream of its own (a captured graph, a TensorRT engine) has three orders to keep, and none of
-them may rest on the legacy default stream, which orders itself with some streams and not with others:
+An executor with an own stream (a captured graph, a TensorRT plan) must keep three orders. None of them may depend on
+the legacy default stream, which synchronizes with some streams only:
 
-- inputs: its stream starts a run only after what the current stream has made for it, and after every stream that read
-  the last run's output is done with it (`launch`);
-- outputs: nobody reads a velocity before the run that makes it is done (`join`, or `wait` as its plain twin);
-- buffers: none is allocated or freed while a run may still be using its memory (`wait`, before either).
+- inputs: a run starts after the current stream has made the inputs, and after all streams have read the output of the
+  last run (`launch`);
+- outputs: a velocity is read after the run that computes it (`join`; the simple reference is `wait`);
+- buffers: memory is allocated or freed only while no run uses the memory (`wait` before either).
 """
 
 from __future__ import annotations
@@ -23,23 +23,22 @@ class CudaStream:
     """A CUDA stream as an `ExecutorStream`; for one host thread.
 
     Args:
-        device: the GPU, None for torch's current one.
+        device: the GPU; None is torch's current GPU.
     """
 
     def __init__(self, device: torch.device | str | None = None) -> None:
-        """See the class."""
         self._own = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        # Streams that were told of a run's end: they may be reading its output, which the next run overwrites.
+        # Streams that waited for a run: they may still read the output, which the next run overwrites.
         self._readers: list[torch.cuda.Stream] = []
 
     @property
     def handle(self) -> int:
-        """The raw stream, as CUDA's own interfaces take it."""
+        """The `cudaStream_t` as an integer."""
         return int(self._own.cuda_stream)
 
     def launch(self, work: Callable[[], None]) -> None:
-        """See `ExecutorStream.launch`."""
+        """Queue work on this stream; see `ExecutorStream.launch`."""
         for stream in (self._current(), *self._readers):
             self._own.wait_stream(stream)
         self._readers.clear()
@@ -47,13 +46,13 @@ class CudaStream:
             work()
 
     def join(self) -> None:
-        """See `ExecutorStream.join`."""
+        """Make the current stream wait, by an event; see `ExecutorStream.join`."""
         self._done.record(self._own)
         self._current().wait_event(self._done)
         self._readers.append(self._current())
 
     def wait(self) -> None:
-        """See `ExecutorStream.wait`."""
+        """Make the host wait; see `ExecutorStream.wait`."""
         self._own.synchronize()
         self._readers.append(self._current())
 
@@ -62,11 +61,11 @@ class CudaStream:
 
 
 def joiner(executor: Executor, *, joined: bool) -> Callable[[], None]:
-    """What to call between an executor's `run` and the first use of what it returned.
+    """The function to call between an executor's `run` and the first use of the velocity.
 
     Args:
-        executor: one without a stream of its own needs nothing.
-        joined: the current stream waits, by an event. False is the plain twin: the host waits.
+        executor: for an executor without an own stream the function does nothing.
+        joined: True: the current stream waits, by an event. False, the simple reference: the host waits.
     """
     if executor.stream is None:
         return _nothing
@@ -74,11 +73,11 @@ def joiner(executor: Executor, *, joined: bool) -> Callable[[], None]:
 
 
 def run_to_end(executor: Executor, batch: Batch) -> Tensor:
-    """`executor.run(batch)`, computed: it can be read at once, until the next run."""
+    """Run a batch and wait for the velocity, which can be read at once, until the next run."""
     velocity = executor.run(batch)
     joiner(executor, joined=False)()
     return velocity
 
 
 def _nothing() -> None:
-    """There is one stream, and it is in order."""
+    """Do nothing: there is only one stream."""

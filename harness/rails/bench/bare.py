@@ -1,4 +1,4 @@
-"""The decoder alone, on the rows of a tick: what is left of a tick without the engine around it."""
+"""The bare decoder: the time of the decoder alone, on the rows of a tick, without the engine around it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from harness.engine.executors.stream import joiner
 from harness.rails.bench.clocks import EventClock, HostClock
 
 GROUPS, FORWARDS = 7, 10
-"""The bare decoder is timed in so many groups of so many forwards back to back."""
+"""The bare decoder is timed in `GROUPS` groups of `FORWARDS` forwards back to back."""
 
 
 @dataclass(frozen=True)
 class Bare:
-    """The decoder alone on the rows of a tick, back to back.
+    """The time of the bare decoder.
 
     Attributes:
-        rows: of a forward.
-        forms: median ms of one forward, by how it is launched.
+        rows: the number of rows of a forward.
+        forms: the median time of one forward in ms, by form: `eager`, `graph`, `compiled graph` or `engine`.
     """
 
     rows: int
@@ -32,25 +32,27 @@ class Bare:
 
     @property
     def fastest(self) -> str:
-        """The form that took least."""
+        """The name of the fastest form."""
         return min(self.forms, key=lambda form: self.forms[form])
 
     @property
     def ms(self) -> float:
-        """Of the fastest form."""
+        """The time of the fastest form in ms."""
         return self.forms[self.fastest]
 
 
 class Tap:
-    """An executor that keeps the batches it was given, so that the bare decoder can be given the same rows.
+    """An executor that records its batches, so that the bare decoder can run the same rows.
+
+    Args:
+        inner: the executor that runs the batches; `close` closes this executor as well.
 
     Attributes:
-        batches: that it was given.
-        inner: what runs them.
+        batches: the recorded batches.
+        inner: the argument.
     """
 
     def __init__(self, inner: Executor) -> None:
-        """A tap on `inner`, which is closed with it."""
         self.max_rows = inner.max_rows
         self.takes_mask = inner.takes_mask
         self.stream: ExecutorStream | None = inner.stream
@@ -58,23 +60,23 @@ class Tap:
         self.inner = inner
 
     def run(self, batch: Batch) -> Tensor:
-        """See `Executor.run`."""
+        """Record the batch and run it; see `Executor.run`."""
         self.batches.append(batch)
         return self.inner.run(batch)
 
     def close(self) -> None:
-        """See `Executor.close`."""
+        """Close the inner executor; see `Executor.close`."""
         self.inner.close()
 
 
 def bare(decoder: Decoder, batch: Batch, *, on_gpu: bool, engine: Callable[[], object] | None = None) -> Bare:
-    """The decoder alone on these rows, in every form that there is for it on this device.
+    """Time the bare decoder in every form that this device supports.
 
     Args:
-        decoder: the model.
-        batch: the rows.
-        on_gpu: whether it is on one.
-        engine: an ahead-of-time engine's own runs of these rows, which are then a form as well; see `runs`.
+        decoder: the decoder.
+        batch: the rows of a forward.
+        on_gpu: True if decoder and batch are on a GPU, which adds the CUDA graphs.
+        engine: runs these rows on a compiled decoder (see `runs`), which adds the form `engine`; or None.
     """
     inputs = batch.tensors()
     if not getattr(decoder, "takes_mask", True):
@@ -94,7 +96,7 @@ def bare(decoder: Decoder, batch: Batch, *, on_gpu: bool, engine: Callable[[], o
 
 
 def runs(executor: Executor, batches: Sequence[Batch]) -> Callable[[], None]:
-    """An executor's runs of these batches one after the other, each there before the next, as its launch."""
+    """Make a function that runs batches on an executor, one after the other."""
     join = joiner(executor, joined=True)
 
     def launch() -> None:
@@ -106,7 +108,7 @@ def runs(executor: Executor, batches: Sequence[Batch]) -> Callable[[], None]:
 
 
 def captured(forward: Callable[[], Tensor]) -> Callable[[], None]:
-    """A CUDA graph of `forward`, as its launch."""
+    """Capture `forward` as a CUDA graph; return the function that replays the graph."""
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -120,7 +122,7 @@ def captured(forward: Callable[[], Tensor]) -> Callable[[], None]:
 
 
 def back_to_back(call: Callable[[], object], *, on_gpu: bool) -> float:
-    """Median ms of one call, over groups of calls with nothing between them."""
+    """The median time of one call in ms, over `GROUPS` groups of `FORWARDS` calls back to back."""
     for _ in range(3):
         call()
     clock = EventClock() if on_gpu else HostClock()
@@ -133,6 +135,6 @@ def back_to_back(call: Callable[[], object], *, on_gpu: bool) -> float:
 
 
 def merged(batches: Sequence[Batch]) -> Batch:
-    """The rows of several batches as one."""
+    """Concatenate the rows of several batches to one batch."""
     names = batches[0].tensors()
     return Batch(**{name: torch.cat([batch.tensors()[name] for batch in batches]) for name in names})

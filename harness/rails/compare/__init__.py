@@ -1,1 +1,1 @@
-"""Two revisions compared: outputs first, then times."""
+"""The comparison of two revisions: outputs first, then times."""

@@ -1,4 +1,4 @@
-"""A workload that shares no code with the engine: what it takes says what the machine gave, whatever the revision."""
+"""The control workload: it shares no code with the engine, so its time measures the machine and not the revision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REPEATS = 12
 
 
 def control(device: str) -> Callable[[], float]:
-    """A fixed workload of matrix products, additions and norms on `device`: a call runs it and gives its ms."""
+    """Make a function that runs matrix products, additions and norms on `device` and returns their time in ms."""
     draw = torch.Generator().manual_seed(0)
     matrix = torch.randn(SIZE, SIZE, generator=draw).to(device)
     on_gpu = torch.device(device).type == "cuda"

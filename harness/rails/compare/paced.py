@@ -1,11 +1,12 @@
-"""The process that times one revision: its own `bench`, a few ticks at a time, whenever it is this process's turn.
+"""The process that times one revision: the revision's own `bench`, run in turns of a few ticks.
 
-`harness.rails.compare.revisions` gives the source of this file to `python -c` in the folder of a revision: every
-revision is driven by the same code. It imports nothing of the package but what it drives.
+`harness.rails.compare.processes` passes the source of this file to `python -c` in the folder of a revision, so the same
+code drives every revision. The file imports only those modules of the package that it drives.
 
-In bench's window it says through a pipe every `TURN` ticks that it waits, and waits for a byte from another; then it
-runs the control workload, and goes on. So but one process runs at a time, and both see the same machine. What the wait
-and the control took is kept: it fell into the time of the tick that comes first in the turn.
+Inside the window that `bench` measures, the process stops after every `TURN` ticks. It writes a byte to one pipe, waits
+for a byte from another pipe, runs the control workload, and continues. So only one process runs at a time, and both
+processes see the same machine. The duration of each stop (wait and control workload) is recorded, because it is part of
+the measured time of the first tick of the turn.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ from pathlib import Path
 from typing import Any
 
 TURN = 2
-"""Ticks of a turn."""
+"""The number of ticks of a turn."""
 
 WAITING = b"."
 
 SLOWDOWN = "HARNESS_SLOWDOWN"
-"""The environment variable with the share of a tick's time by which it is made slower, by a busy wait."""
+"""The environment variable with the slowdown of every tick, as a share of its time, made by a busy wait."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """The ticks that `bench` measures, as its options say.
+    """The ticks that `bench` measures.
 
     Attributes:
-        warmup: ticks before it.
-        turns: of `TURN` ticks each, an even number; what is left over belongs to no turn.
+        warmup: the number of ticks before the window.
+        turns: the number of turns of `TURN` ticks each, an even number; the remaining ticks belong to no turn.
     """
 
     warmup: int
@@ -44,40 +45,47 @@ class Window:
 
     @classmethod
     def of(cls, options: Sequence[str]) -> Window:
-        """The window of options that name `--warmup` and `--ticks`."""
+        """The window of the options `--warmup` and `--ticks` of `bench`, each 0 where it is missing.
+
+        Raises:
+            ValueError: an option is not a whole number.
+        """
         return cls(int(value_of(options, "--warmup", "0")), int(value_of(options, "--ticks", "0")) // (2 * TURN) * 2)
 
     def waits_before(self, tick: int) -> bool:
-        """Whether a turn begins with this tick of the process, or the last one is over."""
+        """Return True if a turn begins with tick number `tick`, or the last turn ended before this tick."""
         turn, within = divmod(tick - self.warmup, TURN)
         return within == 0 and 0 <= turn <= self.turns
 
 
 class Turns:
-    """Counts ticks, waits for turns, and keeps what the control workload took at the start of each.
+    """Counts ticks, waits for turns, and records the time of the control workload at the start of each turn.
 
     Args:
-        window: when to wait.
-        go: where a byte comes from when it is this process's turn.
-        say: where to say that it waits for one.
-        control: runs the control workload and gives its ms.
+        window: the ticks that are divided into turns.
+        go: the file descriptor of the pipe that gives this process its turn, by a byte.
+        say: the file descriptor of the pipe to which this process writes `WAITING`.
+        control: runs the control workload and returns its time in ms.
+
+    Attributes:
+        control_ms: the time of the control workload, one value for each stop.
+        waited_ms: the duration of each stop, the control workload included.
     """
 
     def __init__(self, window: Window, go: int, say: int, control: Callable[[], float]) -> None:
-        """See the class."""
         self.control_ms: list[float] = []
         self.waited_ms: list[float] = []
         self._window, self._go, self._say, self._control = window, go, say, control
         self._ticks = 0
 
     def before_tick(self) -> None:
-        """Wait, where a turn is over."""
+        """Count a tick; before the first tick of a turn, wait for the turn."""
         if self._window.waits_before(self._ticks):
             self._wait()
         self._ticks += 1
 
     def end(self) -> None:
-        """Wait once more, where there was no tick behind the window to do it."""
+        """Report the end of the last turn, if no tick after the window has done so."""
         if len(self.waited_ms) == self._window.turns:
             self._wait()
 
@@ -86,20 +94,20 @@ class Turns:
         started = time.perf_counter()
         os.write(self._say, WAITING)
         if not os.read(self._go, 1):
-            sys.exit("whoever gives the turns is gone")
+            sys.exit("the process that gives the turns is gone")
         self.control_ms.append(self._control())
         self.waited_ms.append(1e3 * (time.perf_counter() - started))
 
 
 def settle() -> None:
-    """Wait for the GPU, where one is in use: its work of this turn must not run in another's."""
+    """Wait for the GPU, if one is in use, because work of this turn must not run in the turn of the other process."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
 def value_of(options: Sequence[str], name: str, default: str) -> str:
-    """What a command line's options say of one, the last time they do."""
+    """The value of the option `name` on a command line, the last one if it is repeated; else `default`."""
     found = default
     for option, value in zip(options, [*options[1:], default], strict=False):
         if option == name:
@@ -110,7 +118,7 @@ def value_of(options: Sequence[str], name: str, default: str) -> str:
 
 
 def slowed(tick: Callable[..., Any], share: float) -> Callable[..., Any]:
-    """A tick that takes `share` of its time more, to the microsecond, which no sleep keeps."""
+    """Make a tick slower by `share` of its time, by a busy wait, which is exact to the microsecond, unlike a sleep."""
 
     def slower(*args: Any, **kwargs: Any) -> Any:
         started = time.perf_counter()
@@ -124,7 +132,7 @@ def slowed(tick: Callable[..., Any], share: float) -> Callable[..., Any]:
 
 
 def paced(tick: Callable[..., Any], turns: Turns) -> Callable[..., Any]:
-    """A tick that waits for its turn."""
+    """Make a tick wait for its turn."""
 
     def waiting(*args: Any, **kwargs: Any) -> Any:
         turns.before_tick()
@@ -134,18 +142,18 @@ def paced(tick: Callable[..., Any], turns: Turns) -> Callable[..., Any]:
 
 
 def main(control: str, report: str, go: int, say: int, options: list[str]) -> None:
-    """Run `bench` of the package in the working folder, and write down what its turns began with.
+    """Run `bench` of the package in the working folder, and write the times of stops and control workload.
 
     Args:
-        control: file with the control workload.
-        report: file to write; bench's own JSON goes beside it, with `.bench` behind its name.
+        control: the path of the file with the control workload.
+        report: the path of the JSON file to write; the JSON of `bench` goes to `<report>.bench`.
         go: see `Turns`.
         say: see `Turns`.
-        options: of `bench`.
+        options: the options of `bench`.
     """
     package = importlib.import_module("harness").__file__
     if package is None or not Path(package).resolve().is_relative_to(Path.cwd().resolve()):
-        sys.exit(f"{package} was imported, which is not of this revision")
+        sys.exit(f"{package} was imported, which is not a file of this revision")
     pipeline = importlib.import_module("harness.engine.pipeline").StreamPipeline
     run_control = runpy.run_path(control)["control"](value_of(options, "--device", "cpu"))
     turns = Turns(Window.of(options), go, say, run_control)

@@ -1,4 +1,4 @@
-"""Processes of two trees: started, told when to run, and ended, whatever happens."""
+"""Processes of two trees: starts the processes, gives each its turns, and ends both on success and on failure."""
 
 from __future__ import annotations
 
@@ -15,32 +15,31 @@ from harness.rails.compare import paced
 from harness.rails.compare.worktrees import CannotCompare, Tree
 
 ALIKE = {"PYTHONHASHSEED": "0"}
-"""What both sides run with: drawn anew, the order of sets alone may make a process faster or slower for life."""
+"""Environment variables of both sides. A random hash seed changes the order of sets, and so the speed of a process."""
 
 
 class Child:
-    """A process of a tree, and what it wrote.
+    """A process of a tree and its output.
 
     Args:
-        name: what to call it in words.
-        process: that runs.
-        stdout: where what it prints goes.
-        stderr: where what it complains of goes.
+        name: the name in messages.
+        process: the running process.
+        stdout: the file with the process's standard output.
+        stderr: the file with the process's standard error.
     """
 
     def __init__(self, name: str, process: subprocess.Popen[str], stdout: IO[str], stderr: IO[str]) -> None:
-        """See the class."""
         self._name, self._process, self._stdout, self._stderr = name, process, stdout, stderr
 
     def __str__(self) -> str:
-        """Its name."""
+        """The name of the process."""
         return self._name
 
     def output(self) -> str:
-        """Wait for its end, and give its standard output.
+        """Wait for the end of the process and return its standard output.
 
         Raises:
-            CannotCompare: it failed.
+            CannotCompare: the exit code is not 0; the message holds the standard error.
         """
         code = self._process.wait()
         if code != 0:
@@ -52,9 +51,16 @@ class Child:
 def started(
     what: str, command: Sequence[str], tree: Tree, environment: Mapping[str, str], pass_fds: Sequence[int] = ()
 ) -> Iterator[Child]:
-    """An interpreter that runs `command` in a tree, with its package first on the path; it does not outlive the block.
+    """Run `command` with this Python interpreter in a tree, whose package comes first on the path.
 
-    What it writes goes to files: a pipe that nobody reads would stop it.
+    The process is killed at the end of the block. Its output goes to files, because a full pipe would block it.
+
+    Args:
+        what: the name of the command in messages.
+        command: the arguments of the interpreter.
+        tree: the tree to run in.
+        environment: variables to add to the environment.
+        pass_fds: file descriptors that the process inherits.
     """
     path = os.pathsep.join(filter(None, [str(tree.folder), os.environ.get("PYTHONPATH", "")]))
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -76,45 +82,48 @@ def started(
 
 
 class Lane:
-    """A `bench` that runs a turn when it is told to.
+    """A `bench` process that runs one turn at a time.
 
     Args:
-        child: its process.
-        go: the end of a pipe to tell it by.
-        heard: the end of a pipe that it answers by.
+        child: the process.
+        go: the write end of the pipe that gives the process a turn.
+        heard: the read end of the pipe on which the process reports that it waits.
     """
 
     def __init__(self, child: Child, go: int, heard: int) -> None:
-        """See the class."""
         self._child, self._go, self._heard = child, go, heard
 
     def release(self) -> None:
-        """Let it run on."""
-        # One that died while it waited is noticed by `listen`.
+        """Let the process run its next turn."""
+        # `listen` reports a process that died while it waited.
         with suppress(BrokenPipeError):
             os.write(self._go, b".")
 
     def listen(self) -> None:
-        """Wait until it waits.
+        """Block until the process waits for its next turn.
 
         Raises:
-            CannotCompare: it ended before that.
+            CannotCompare: the process ended before.
         """
         if os.read(self._heard, 1) != paced.WAITING:
             self._child.output()
             raise CannotCompare(f"{self._child} ended before its last turn")
 
     def finish(self) -> None:
-        """Wait until it has ended well.
+        """Wait for the end of the process.
 
         Raises:
-            CannotCompare: it failed.
+            CannotCompare: the exit code is not 0.
         """
         self._child.output()
 
 
 def take_turns(first: Lane, second: Lane, turns: int) -> None:
-    """Run so many turns of both in the order A B B A A B B A, an even number, and then both to their ends."""
+    """Run `turns` turns, an even number, of both processes in the order A B B A A B B A, and then both to their ends.
+
+    Raises:
+        CannotCompare: a process failed or ended early.
+    """
     for lane in (first, second):
         lane.listen()
     for _ in range(turns // 2):
@@ -129,14 +138,14 @@ def take_turns(first: Lane, second: Lane, turns: int) -> None:
 
 @contextmanager
 def lane(tree: Tree, options: Sequence[str], control: Path, report: Path, slowdown: float) -> Iterator[Lane]:
-    """A `bench` of a tree, that `paced.main` runs.
+    """Start `bench` in a tree, under the control of `paced.main`.
 
     Args:
-        tree: to be timed.
-        options: of `bench`.
-        control: file with the control workload.
-        report: file for it to write; bench's own JSON goes beside it, with `.bench` behind its name.
-        slowdown: by which share every tick is made slower.
+        tree: the tree to time.
+        options: the options of `bench`.
+        control: the file with the control workload.
+        report: the JSON file that the process writes; the JSON of `bench` goes to `<report>.bench`.
+        slowdown: the slowdown of every tick, as a share of its time; 0 is none.
     """
     with ExitStack() as stack:
         (go, tell), (heard, say) = os.pipe(), os.pipe()
@@ -145,7 +154,7 @@ def lane(tree: Tree, options: Sequence[str], control: Path, report: Path, slowdo
         source = Path(paced.__file__).read_text(encoding="utf-8")
         command = ["-c", source, str(control), str(report), str(go), str(say), *options]
         try:
-            # Both sides have the variable, for an environment of another size moves a process's stack.
+            # Both sides get the variable: the size of the environment moves the stack, and so changes the speed.
             environment = {paced.SLOWDOWN: f"{slowdown:.4f}", **ALIKE}
             child = stack.enter_context(started("bench", command, tree, environment, pass_fds=(go, say)))
         finally:

@@ -1,12 +1,14 @@
-"""Two revisions compared: whether they make the same bits, and then which takes less time.
+"""The comparison of two revisions: first the bits of their outputs, then the times of their ticks.
 
-Outputs come first: each tree replays the battery in a fresh process. Then rounds: a fresh process of each tree, both
-alive at once, that take turns of a few ticks in the order A B B A (`harness.rails.compare.paced`). One process after
-the other would be minutes apart, and a shared machine changes by more than what is looked for within seconds; one
-process for both would share caches, allocator and loaded code between two revisions.
+For the outputs, each tree replays the battery in a fresh process.
 
-Rounds are added until they decide (`harness.rails.compare.statistics`), up to a cap. A verdict of faster or slower must
-recur in a second draw, of other processes.
+Times are taken in rounds. A round starts a fresh process of each tree; the two processes take turns of a few ticks in
+the order A B B A (`harness.rails.compare.paced`). Processes that run one after the other would be minutes apart, while
+the speed of a shared machine changes within seconds by more than the difference to detect. A single process for both
+revisions would share caches, allocator and loaded code.
+
+Rounds are added until there is a verdict (`harness.rails.compare.statistics`), up to a limit. A verdict of faster or
+slower must recur in a second draw, with new processes.
 """
 
 from __future__ import annotations
@@ -30,12 +32,12 @@ from harness.rails.compare.worktrees import CannotCompare, Revision, Tree, trees
 ROUNDS = 2
 MOST_ROUNDS = 12
 WINDOW = ("--decoder", "affine", "--warmup", "30", "--ticks", "600")
-"""Options of `bench` that stand before those that are asked for; the affine decoder, because the ring is compared."""
+"""Default options of `bench`, before the user's options. The affine decoder is fast, so the ring dominates the time."""
 
 FEWEST_TURNS = 4
 
 SLOWDOWNS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
-"""What `calibrate` tries."""
+"""The slowdowns that `calibrate` tests, as shares of a tick's time."""
 
 CONTROL = Path(control.__file__)
 BENCH = "the latents of bench"
@@ -49,17 +51,17 @@ def _silent(_what: str) -> None:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be timed, and how long.
+    """The options of a comparison.
 
     Attributes:
-        options: of `bench`, as they stand on a command line.
-        rounds: before the first verdict.
-        most: where rounds end, decided or not.
-        slowdown: by which every tick of B is made slower, as a share; 0 is as it is.
-        control: file with the control workload.
+        options: the user's options of `bench`, as on a command line.
+        rounds: the number of rounds before the first verdict.
+        most: the largest number of rounds, after which the verdict may be inconclusive.
+        slowdown: the slowdown of every tick of B, as a share of its time; 0 is none.
+        control: the file with the control workload.
 
     Raises:
-        CannotCompare: options whose window cannot be parted into turns.
+        CannotCompare: `--ticks` or `--warmup` is no whole number, or there are too few ticks for `FEWEST_TURNS` turns.
     """
 
     options: tuple[str, ...] = ()
@@ -79,29 +81,29 @@ class Asked:
 
     @property
     def command(self) -> tuple[str, ...]:
-        """Every option of `bench`."""
+        """All options of `bench`, the defaults first."""
         return (*WINDOW, *self.options)
 
     @property
     def device(self) -> str:
-        """Where `bench` runs."""
+        """The device of `bench`, such as `cpu`."""
         return paced.value_of(self.command, "--device", "cpu")
 
     @property
     def window(self) -> paced.Window:
-        """What it measures."""
+        """The ticks that `bench` measures."""
         return paced.Window.of(self.command)
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What both sides make.
+    """The comparison of the outputs of both sides.
 
     Attributes:
-        moved: scenarios whose finished latents or states differ, and `BENCH` where its latents do.
-        only_base: scenarios that B lacks; that they are the same cannot be said.
-        only_head: scenarios that A lacks; nothing is lost by them.
-        same: how many are byte for byte the same.
+        moved: the scenarios whose finished latents or states differ; `BENCH` if the latents of `bench` differ.
+        only_base: the scenarios that only A has. B may have changed them, so the comparison does not pass.
+        only_head: the scenarios that only B has.
+        same: the number of scenarios that are byte for byte the same.
     """
 
     moved: tuple[str, ...]
@@ -111,14 +113,14 @@ class Outputs:
 
     @property
     def passes(self) -> bool:
-        """Whether something was compared, and everything that A makes B makes too."""
+        """Return True if at least one scenario was compared and B makes all outputs of A, byte for byte."""
         return bool(self.same) and not self.moved and not self.only_base
 
     def lines(self) -> list[str]:
-        """In words, what moved first."""
+        """The comparison in words, changed outputs first."""
         found = [f"outputs MOVED: {', '.join(self.moved)}"] if self.moved else []
-        found += [f"outputs not compared, B lacks them: {', '.join(self.only_base)}"] if self.only_base else []
-        found += [f"outputs not compared, A lacks them: {', '.join(self.only_head)}"] if self.only_head else []
+        found += [f"outputs not compared, missing in B: {', '.join(self.only_base)}"] if self.only_base else []
+        found += [f"outputs not compared, missing in A: {', '.join(self.only_head)}"] if self.only_head else []
         return [*found, f"outputs of {self.same} scenarios are byte for byte the same"]
 
 
@@ -127,9 +129,9 @@ class Process:
     """One run of `bench`.
 
     Attributes:
-        side: its turns.
-        ticks: ms of every tick of these turns.
-        outputs: digest of its latents.
+        side: the turns, as medians of their ticks.
+        ticks: the time of every tick of these turns in ms.
+        outputs: the digest of the finished latents.
     """
 
     side: Side
@@ -137,7 +139,7 @@ class Process:
     outputs: str
 
     def summary(self) -> dict[str, float]:
-        """Quartile, median and percentiles of its ticks, and the median of its control workload, in ms."""
+        """Percentiles of the ticks and the median of the control workload, in ms, and the number of ticks."""
         shares = {"p25": 25, "median": 50, "p95": 95, "p99": 99}
         found = {name: float(np.percentile(self.ticks, share)) for name, share in shares.items()}
         return {**found, "ticks": len(self.ticks), "control": float(np.median(self.side.control))}
@@ -145,32 +147,37 @@ class Process:
 
 @dataclass(frozen=True)
 class Draw:
-    """So many rounds, and what they say together."""
+    """Several rounds and their common verdict.
+
+    Attributes:
+        rounds: the processes of A and B of each round.
+        judged: the verdict and its figures.
+    """
 
     rounds: tuple[tuple[Process, Process], ...]
     judged: Judged
 
     def ms(self, side: int) -> dict[str, float]:
-        """The medians, over the processes of one side, of what each has in its summary."""
+        """Medians, over the processes of one side (0 is A, 1 is B), of the values of `Process.summary`."""
         summaries = [one[side].summary() for one in self.rounds]
         return {name: float(np.median([summary[name] for summary in summaries])) for name in summaries[0]}
 
     def document(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """The draw as JSON values."""
         processes = [{"base": base.summary(), "head": head.summary()} for base, head in self.rounds]
         return {**asdict(self.judged), "rounds": processes, "base": self.ms(0), "head": self.ms(1)}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two revisions compared.
+    """The result of a comparison.
 
     Attributes:
-        base: A.
-        head: B.
-        asked: what was timed.
-        outputs: what both make.
-        draws: one, or two where the first said faster or slower.
+        base: the revision A.
+        head: the revision B.
+        asked: the options.
+        outputs: the comparison of the outputs.
+        draws: one draw, or two if the first verdict is faster or slower.
     """
 
     base: Revision
@@ -181,13 +188,13 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """Of the times alone: that of every draw."""
+        """The verdict on the times alone: the common verdict of all draws, else inconclusive."""
         found = {draw.judged.verdict for draw in self.draws}
         return found.pop() if len(found) == 1 else Verdict.INCONCLUSIVE
 
     @property
     def why(self) -> str:
-        """In words, where the figures do not say it."""
+        """The reason for the verdict; empty if the ratio and its limit explain the verdict."""
         verdicts = [str(draw.judged.verdict) for draw in self.draws]
         if len(set(verdicts)) > 1:
             return f"{verdicts[0]} did not recur in a second draw, which says {verdicts[1]}"
@@ -200,10 +207,10 @@ class Comparison:
             return f"{self.verdict}: {self.why}"
         takes = f"B takes {judged.ratio.value:.3f} of A's time, {judged.ratio.low:.3f} to {judged.ratio.high:.3f}"
         recurred = ", in both of two draws" if len(self.draws) > 1 else ""
-        return f"{self.verdict}: {takes}{recurred}; the same is what is within {judged.limit:.1%}"
+        return f"{self.verdict}: {takes}{recurred}; 'same' means within {judged.limit:.1%}"
 
     def document(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """The result, its limits and the platform as JSON values."""
         with platform.one_thread():
             device = self.asked.device
             where = {"name": platform.name(device), "fingerprint": contract.fingerprint(device)}
@@ -229,14 +236,14 @@ def compare(base: str, head: str | None, asked: Asked, where: Path, advance: Adv
     """Compare two revisions.
 
     Args:
-        base: A: a revision that git knows, else a folder.
-        head: B: the same; None is the working tree as it is now, uncommitted changes and all.
-        asked: what to time.
+        base: the revision A: a git revision, else a folder.
+        head: the revision B, as `base`; None is the current working tree with its uncommitted files.
+        asked: the options.
         where: a folder in the checkout.
-        advance: called with what is done next.
+        advance: called with the name of the next step.
 
     Raises:
-        CannotCompare: a revision cannot be had, or a process of one failed.
+        CannotCompare: a revision cannot be checked out, or one of its processes failed.
     """
     with trees(base, head, where) as (a, b):
         advance("outputs")
@@ -244,25 +251,25 @@ def compare(base: str, head: str | None, asked: Asked, where: Path, advance: Adv
 
 
 def calibrate(base: str | None, asked: Asked, where: Path, advance: Advance = _silent) -> dict[float, Comparison]:
-    """Compare a revision with itself, made slower by shares of `SLOWDOWNS`, to find the smallest that is caught.
+    """Compare a revision with a slower copy of itself, to find the smallest slowdown that is detected.
 
-    It is found by bisection, so not every share is tried: one that is smaller than an uncaught one counts as uncaught.
+    The search over `SLOWDOWNS` is a bisection: if a slowdown is not detected, all smaller ones count as not detected.
 
     Args:
-        base: the revision, or a folder; None is the working tree.
-        asked: what to time.
+        base: the git revision, or a folder; None is the working tree.
+        asked: the options.
         where: a folder in the checkout.
-        advance: called with what is done next.
+        advance: called with the name of the next step.
 
     Returns:
-        What was tried, smallest share first.
+        The comparisons by slowdown, the smallest slowdown first.
 
     Raises:
-        CannotCompare: the revision cannot be had, a process failed, or ticks are not of this CPU: the delay is a busy
-            wait of the host, which a device would not notice.
+        CannotCompare: the revision cannot be checked out, a process failed, or `bench` runs on a device other than the
+            CPU, on which a busy wait of the host has no effect.
     """
     if not asked.device.startswith("cpu"):
-        raise CannotCompare(f"ticks of {asked.device} cannot be made slower by the host: calibrate on the cpu")
+        raise CannotCompare(f"the host cannot slow down ticks of {asked.device}: calibrate with --device cpu")
     found: dict[float, Comparison] = {}
     with trees(base, base, where) as (a, b):
         advance("outputs")
@@ -280,7 +287,7 @@ def calibrate(base: str | None, asked: Asked, where: Path, advance: Advance = _s
 
 
 def smallest_caught(tried: Mapping[float, Comparison]) -> float | None:
-    """The smallest slowdown that was caught; None where none was."""
+    """The smallest slowdown that was detected; None if none was."""
     return min((share for share, one in tried.items() if one.verdict is Verdict.SLOWER), default=None)
 
 
@@ -295,10 +302,10 @@ def _timed(a: Tree, b: Tree, made: Outputs, asked: Asked, advance: Advance) -> C
 
 
 def outputs(a: Tree, b: Tree) -> Outputs:
-    """Replay the battery in both trees, and compare.
+    """Replay the battery in both trees and compare the digests.
 
     Raises:
-        CannotCompare: one of them failed.
+        CannotCompare: a replay failed.
     """
     command = ["-m", "harness", "_digests"]
     with started("_digests", command, a, {}) as first, started("_digests", command, b, {}) as second:
@@ -310,7 +317,7 @@ def outputs(a: Tree, b: Tree) -> Outputs:
 
 
 def draw(a: Tree, b: Tree, asked: Asked, advance: Advance = _silent) -> Draw:
-    """Rounds until they decide, or until there are `asked.most`.
+    """Run rounds until the verdict is not inconclusive, or until there are `asked.most` rounds.
 
     Raises:
         CannotCompare: a process failed.
@@ -318,7 +325,7 @@ def draw(a: Tree, b: Tree, asked: Asked, advance: Advance = _silent) -> Draw:
     found: list[tuple[Process, Process]] = []
     while True:
         advance(f"round {len(found) + 1}")
-        # Who begins alternates, so that the same side is not always the one that starts cold.
+        # The side that begins alternates, because its first turn runs on a cold machine.
         begins = len(found) % 2
         found.append(_round(a, b, asked, begins))
         if len(found) >= asked.rounds:
@@ -339,10 +346,10 @@ def _round(a: Tree, b: Tree, asked: Asked, begins: int) -> tuple[Process, Proces
 
 
 def _process(tree: Tree, asked: Asked, report: Path) -> Process:
-    """What a run of `bench` left behind.
+    """Read the reports of a run of `bench`.
 
     Raises:
-        CannotCompare: not what a bench leaves behind.
+        CannotCompare: a report is missing or malformed.
     """
     try:
         found = json.loads(report.with_suffix(".bench").read_text())
@@ -352,18 +359,22 @@ def _process(tree: Tree, asked: Asked, report: Path) -> Process:
         side = Side(tuple(np.median(ticks, axis=1).tolist()), tuple(beside["control_ms"][:turns]))
         return Process(side, tuple(ticks.ravel().tolist()), found["outputs"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CannotCompare(f"bench of {tree.revision} cannot be read: {error!r}") from error
+        raise CannotCompare(f"the reports of bench of {tree.revision} cannot be read: {error!r}") from error
 
 
 def by_turns(samples: Sequence[float], waited: Sequence[float], turns: int) -> Array:
-    """The ms of the ticks of a window, a row a turn, without what the first of each waited.
+    """Times of the ticks of a window in ms, `[turns, TURN]`; a turn's wait is subtracted from the turn's first tick.
+
+    Args:
+        samples: the measured times of the ticks in ms.
+        waited: the duration of the stop before each turn in ms, which is part of the turn's first tick.
+        turns: the number of turns.
 
     Raises:
-        ValueError: these are not as many ticks, or one waited longer than it took: then what was waited in is not what
-            was measured.
+        ValueError: there are too few ticks, or the wait exceeded its tick, so the stop was not inside that tick.
     """
     ticks = np.array(samples[: turns * paced.TURN]).reshape(turns, paced.TURN)
     ticks[:, 0] -= waited[:turns]
     if ticks.min() <= 0:
-        raise ValueError("a tick waited for its turn longer than it took")
+        raise ValueError("the wait for a turn exceeded its tick")
     return ticks

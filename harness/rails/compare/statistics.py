@@ -1,13 +1,13 @@
-"""How two series of tick times that were taken in turns compare: pure functions of samples, no clock, no process.
+"""Statistics of two series of tick times that were taken in turns: pure functions of samples, no clock, no process.
 
-A *round* is one process of each side. They take turns in the order A B B A A B B A, so that the turns number 2j and
-2j + 1 of both form a *quad* A B B A: in the mean of its two logarithms of B/A whatever grows or falls steadily over the
-quad cancels. Quads are what everything here is computed from. Their two turns have the same ticks of the same load on
-both sides, so that a ring's phase cancels too.
+A *round* is one process of each side. The processes take turns in the order A B B A A B B A. The turns 2j and 2j + 1 of
+both sides form a *quad* A B B A. All figures are computed from quads: the value of a quad is the mean of its two
+logarithms of B/A, in which a steady drift of the machine cancels. Both sides of a quad run the same ticks of the same
+load, so the phase of the ring cancels too.
 
-A shared machine changes its speed at once and by half, for less than a second, and that does not cancel. But the
-control workload at the start of each turn shows it: only *matched* quads count, in which the control took the same all
-four times, whatever the ticks took.
+The speed of a shared machine may change suddenly, by up to a half, for less than a second. Such a change does not
+cancel, but the control workload at the start of each turn shows the change. Only *matched* quads count: the control
+workload took the same time in all four turns. The ticks themselves have no influence on the selection.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 MARGIN = 0.025
-"""Two sides within this share of each other are the same, where noise does not ask for more."""
+"""The smallest limit of `same`: differences below this share are not reported, even on a quiet machine."""
 
 ABSOLUTE_MS = 0.02
-"""Nor is a difference of fewer ms than this one: a percentage of microseconds means nothing."""
+"""Differences below this number of ms are not reported, because percentages of very short ticks have no meaning."""
 
 NOISIEST = 0.1
-"""Where one side differs from itself by more than this share, nothing can be said of two."""
+"""The largest noise floor: above it the verdict is inconclusive."""
 
 MATCHED = 1.1
-"""A quad is matched where its four runs of the control are within this factor of each other."""
+"""A quad is matched if its four runs of the control workload are within this factor of each other."""
 
 FEWEST = 16
-"""Fewer matched quads than these say nothing."""
+"""The smallest number of matched quads for a verdict."""
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
@@ -43,7 +43,7 @@ Mask = NDArray[np.bool_]
 
 
 class Verdict(StrEnum):
-    """Of the times of B, compared with those of A."""
+    """The verdict on the times of B, compared with the times of A."""
 
     FASTER = "faster"
     SAME = "same"
@@ -53,11 +53,11 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Side:
-    """One process: a median of ticks for each of its turns, and the control workload beside it, in ms.
+    """The times of one process in ms, one value for each turn.
 
     Attributes:
-        turns: median of a turn's ticks.
-        control: what the control workload took at the start of that turn.
+        turns: the median of the turn's ticks.
+        control: the time of the control workload at the start of the turn.
     """
 
     turns: tuple[float, ...]
@@ -66,12 +66,12 @@ class Side:
 
 @dataclass(frozen=True)
 class Round:
-    """A process of each side, with as many turns, an even number of at least 4.
+    """One process of each side; both have the same even number of turns, at least 4.
 
     Attributes:
-        base: of A.
-        head: of B.
-        base_begins: whether the first turn of all was A's.
+        base: the process of A.
+        head: the process of B.
+        base_begins: True if the first turn of the round was A's.
     """
 
     base: Side
@@ -80,19 +80,19 @@ class Round:
 
 
 Series = Callable[[Side], Sequence[float]]
-"""What of a side."""
+"""A function that selects one series of a side: `turns` or `control`."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """B over A.
+    """The ratio B/A of one series.
 
     Attributes:
-        value: the middle of the quads that count.
-        low: where its bootstrap interval starts.
-        high: where it ends.
-        floor: what the same says of a side against itself, less 1: the larger of the two sides'.
-        spread: how far these quads scatter, as a share; robust.
+        value: the ratio, from the midmean (`middle`) of the counted quads.
+        low: the lower end of the bootstrap interval.
+        high: the upper end of the bootstrap interval.
+        floor: the noise floor: distance from 1 of the ratio of one side against itself, the larger one of both sides.
+        spread: the scatter of the quads, as a share: 1.4826 times the median absolute deviation.
     """
 
     value: float
@@ -104,16 +104,17 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Judged:
-    """What so many rounds say.
+    """The verdict of some rounds and its figures.
 
     Attributes:
-        verdict: of the times.
-        why: in words; empty where `ratio` and `limit` say it.
-        ratio: of ticks.
-        control: of the control workload.
-        limit: within this share of 1 is `same`; beyond it with the whole interval is `faster` or `slower`.
-        matched: how many quads count.
-        quads: of how many.
+        verdict: the verdict on the times.
+        why: the reason; empty if `ratio` and `limit` explain the verdict.
+        ratio: the ratio of the ticks.
+        control: the ratio of the control workload.
+        limit: a share. An interval within `limit` of 1 is `same`; an interval completely outside is `faster` or
+            `slower`.
+        matched: the number of matched quads.
+        quads: the number of all quads.
     """
 
     verdict: Verdict
@@ -126,27 +127,28 @@ class Judged:
 
 
 def quads(one: Round, series: Series) -> Array:
-    """Logarithm of B/A for each quad of a round."""
+    """Logarithm of B/A for each quad of a round, `[turns / 2]`."""
     logs: Array = (np.log(series(one.head)) - np.log(series(one.base))).reshape(-1, 2).mean(axis=1)
     return logs
 
 
 def matched(one: Round) -> Mask:
-    """Which quads of a round count."""
+    """Mask of the matched quads of a round, `[turns / 2]`."""
     return _alike(np.concatenate([_pairs(one.base.control), _pairs(one.head.control)], axis=1))
 
 
 def own_quads(side: Side, series: Series, *, first: bool) -> Array:
-    """The same of one side against itself, with a ratio that is 1 whatever it takes; those that count.
+    """Noise floor: logarithms of the ratio of one side against itself, over matched quads; the true value is 0.
 
-    Two turns of one side that follow each other are as far apart as a turn of A and one of B are in `quads`: of the
-    side that begins these are 1 and 2, 3 and 4, and so on, of the other 0 and 1, 2 and 3. Every other pair is turned
-    round, so that drift cancels here as it does there, and so does a phase that returns every second turn.
+    Two neighbouring turns of one side are as far apart in time as a turn of A and a turn of B in `quads`. For the side
+    that begins, the neighbouring turns are 1 and 2, 3 and 4, and so on; for the other side 0 and 1, 2 and 3. The sign
+    of every second pair is reversed, so that drift cancels as in `quads`, and so does a phase with a period of two
+    turns.
 
     Args:
-        side: its turns.
-        series: what of them.
-        first: whether it is the side that begins.
+        side: the process.
+        series: the series to use.
+        first: True if this side begins the round.
     """
     found: Array = np.log(_fours(series(side), first=first)) @ np.array([-0.5, 0.5, 0.5, -0.5])
     return found[_alike(_fours(side.control, first=first))]
@@ -167,10 +169,10 @@ def _alike(control: Array) -> Mask:
 
 
 def middle(values: Array) -> Array:
-    """Mean of the middle half of the values along the last axis, NaNs left out.
+    """Midmean: the mean of the middle half of the values along the last axis, without NaNs.
 
-    A burst that falls on less than a quarter of them does not count, as in a median; but of values that scatter evenly
-    it is nearly as sure as their mean, and so needs a third fewer of them than a median does.
+    As with a median, outliers have no influence while they are less than a quarter of the values. For evenly scattered
+    values the midmean is nearly as precise as the mean, and needs a third fewer values than a median.
     """
     ordered = np.sort(values, axis=-1)
     count = np.count_nonzero(~np.isnan(values), axis=-1, keepdims=True)
@@ -181,11 +183,15 @@ def middle(values: Array) -> Array:
 
 
 def interval(rounds: Sequence[Array], seed: int = SEED) -> tuple[float, float]:
-    """Bootstrap interval of the middle of all quads, `CONFIDENCE` wide, in logarithms.
+    """Bootstrap confidence interval (`CONFIDENCE`) of the midmean of all quads, in logarithms.
 
-    Rounds are drawn with replacement, and then quads within each that was drawn. Rounds, because a process keeps its
-    addresses and hashes for life and may be faster or slower for that alone; quads and not ticks, because ticks of one
-    turn share its moment: drawing them one by one would count one slow moment as many.
+    The bootstrap has two levels: rounds are drawn with replacement, then quads within each drawn round. Rounds are
+    drawn, because the memory layout of a process is fixed for its life and may make the process faster or slower. Quads
+    are drawn and not ticks, because the ticks of one turn are correlated: one slow moment would count several times.
+
+    Args:
+        rounds: the logarithms of the counted quads of each round.
+        seed: the seed of the bootstrap.
     """
     draw = np.random.default_rng(seed)
     filled = [one for one in rounds if len(one)]
@@ -201,7 +207,13 @@ def interval(rounds: Sequence[Array], seed: int = SEED) -> tuple[float, float]:
 
 
 def ratio(rounds: Sequence[Round], series: Series, counted: Sequence[Mask]) -> Ratio:
-    """B/A of one series of each side, by the quads that count."""
+    """The ratio B/A of one series, over the counted quads.
+
+    Args:
+        rounds: the rounds.
+        series: the series to use.
+        counted: the mask of the counted quads of each round.
+    """
     each = [quads(one, series)[which] for one, which in zip(rounds, counted, strict=True)]
     own_base = [own_quads(one.base, series, first=one.base_begins) for one in rounds]
     own_head = [own_quads(one.head, series, first=not one.base_begins) for one in rounds]
@@ -218,16 +230,16 @@ def ratio(rounds: Sequence[Round], series: Series, counted: Sequence[Mask]) -> R
 
 
 def judge(rounds: Sequence[Round]) -> Judged:
-    """The verdict of these rounds alone; that a difference must recur in others is for the caller.
+    """The verdict of these rounds. The caller must check that a difference recurs in a second draw.
 
     Raises:
-        ValueError: no round, or one that is not as `Round` says.
+        ValueError: there is no round, or the turns of a round are not as `Round` requires.
     """
     _check(rounds)
     counted = [matched(one) for one in rounds]
     count, every = sum(int(which.sum()) for which in counted), sum(len(which) for which in counted)
     if count < FEWEST:
-        # The figures are then those of all quads, and the verdict is that they say nothing.
+        # Too few matched quads: the figures are those of all quads, and the verdict is inconclusive.
         counted = [np.ones_like(which) for which in counted]
     ticks = ratio(rounds, lambda side: side.turns, counted)
     control = ratio(rounds, lambda side: side.control, counted)
@@ -239,25 +251,25 @@ def judge(rounds: Sequence[Round]) -> Judged:
 
 def _unmatched(count: int, every: int) -> tuple[Verdict, str]:
     within = f"within {MATCHED - 1:.0%}"
-    return Verdict.INCONCLUSIVE, f"the control workload took the same, {within}, in {count} of {every} quads alone"
+    return Verdict.INCONCLUSIVE, f"the control workload took the same time, {within}, in only {count} of {every} quads"
 
 
 def _verdict(ticks: Ratio, control: Ratio, limit: float) -> tuple[Verdict, str]:
     allowed = max(control.floor, MARGIN)
     if abs(control.value - 1) > allowed:
         return Verdict.INCONCLUSIVE, (
-            f"the control workload, which shares no code with either side, took {control.value - 1:+.1%}, beyond "
-            f"{allowed:.1%}: the machine was not the same for both"
+            f"the machine's speed was different for the two sides: the time of the control workload, which shares no "
+            f"code with them, differs by {control.value - 1:+.1%}, more than {allowed:.1%}"
         )
     if ticks.floor > NOISIEST:
-        return Verdict.INCONCLUSIVE, f"a side differs from itself by {ticks.floor:.1%}, beyond {NOISIEST:.0%}"
+        return Verdict.INCONCLUSIVE, f"too noisy: a side differs from itself by {ticks.floor:.1%}, over {NOISIEST:.0%}"
     if ticks.low > 1 + limit:
         return Verdict.SLOWER, ""
     if ticks.high < 1 - limit:
         return Verdict.FASTER, ""
     if 1 - limit <= ticks.low and ticks.high <= 1 + limit:
         return Verdict.SAME, ""
-    return Verdict.INCONCLUSIVE, f"the interval lies neither within {limit:.1%} of 1 nor beyond it"
+    return Verdict.INCONCLUSIVE, f"the interval is neither within {limit:.1%} of 1 nor completely outside"
 
 
 def _away_from_1(logs: Sequence[Array]) -> float:
@@ -267,7 +279,7 @@ def _away_from_1(logs: Sequence[Array]) -> float:
 
 def _check(rounds: Sequence[Round]) -> None:
     if not rounds:
-        raise ValueError("no round to judge")
+        raise ValueError("expected at least one round")
     for one in rounds:
         lengths = {len(series) for side in (one.base, one.head) for series in (side.turns, side.control)}
         if len(lengths) != 1 or min(lengths) < 4 or min(lengths) % 2:

@@ -1,4 +1,4 @@
-"""What two revisions compared look like to a person."""
+"""Tables and text of a comparison for the terminal."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rich.table import Table
 from harness.rails.compare.revisions import SLOWDOWNS, Comparison, smallest_caught
 from harness.rails.compare.statistics import CONFIDENCE, Ratio
 
-RATIO = ("B/A", f"{CONFIDENCE:.0%} interval", "A/A, B/B")
+RATIO = ("B/A", f"{CONFIDENCE:.0%} interval", "noise floor")
 
 
 def compared(found: Comparison) -> Iterator[Table | str]:
-    """What both make, what their ticks take, and the verdict."""
+    """The comparison of the outputs, the times of both sides, the ratios, and the verdict."""
     yield from found.outputs.lines()
     yield from (f"A: {found.base}", f"B: {found.head}")
     yield _sides(found)
@@ -22,23 +22,23 @@ def compared(found: Comparison) -> Iterator[Table | str]:
 
 
 def calibrated(tried: Mapping[float, Comparison]) -> Iterator[Table | str]:
-    """A row for each slowdown that was tried, and the smallest that was caught."""
+    """The comparison of the outputs, a table with a row for each tested slowdown, and the smallest detected one."""
     yield from next(iter(tried.values())).outputs.lines()
-    table = Table("slower by", *RATIO, "draws", "verdict")
+    table = Table("slowdown", *RATIO, "draws", "verdict")
     for share, found in tried.items():
         table.add_row(f"{share:.0%}", *_figures(found.draws[0].judged.ratio), str(len(found.draws)), found.verdict)
     yield table
     smallest = smallest_caught(tried)
     if smallest is None:
-        yield f"no slowdown up to {SLOWDOWNS[-1]:.0%} is caught here today"
+        yield f"no slowdown up to {SLOWDOWNS[-1]:.0%} was detected on this machine today"
     else:
-        yield f"the smallest slowdown that is caught here today: {smallest:.0%}"
+        yield f"smallest slowdown that was detected on this machine today: {smallest:.0%}"
 
 
 def _sides(found: Comparison) -> Table:
-    """A row for each side of each draw."""
+    """A table of tick times in ms, with a row for each side of each draw."""
     columns = ("p25", "median", "p95", "p99", "control")
-    table = Table("ms a tick", *columns)
+    table = Table("ms per tick", *columns)
     for drawn in found.draws:
         for name, side in (("A", 0), ("B", 1)):
             ms = drawn.ms(side)
@@ -47,7 +47,7 @@ def _sides(found: Comparison) -> Table:
 
 
 def _ratios(found: Comparison) -> Table:
-    """What the sides of each draw are to each other."""
+    """A table of the ratios B/A of each draw, for ticks and control workload."""
     table = Table("", "rounds", "quads matched", *RATIO)
     for drawn in found.draws:
         judged = drawn.judged

@@ -1,4 +1,4 @@
-"""The files of two revisions, each in a folder of its own for as long as they are compared."""
+"""Temporary folders with the files of the two revisions."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
 
 
 class CannotCompare(RuntimeError):
-    """A revision cannot be had or does not run; the message says which and why."""
+    """A revision cannot be checked out or does not run; the message names the revision and the reason."""
 
 
 @dataclass(frozen=True)
 class Revision:
-    """What is compared.
+    """One side of a comparison.
 
     Attributes:
-        asked: what it was called: a name that git knows, a folder, or `WORKING_TREE`.
-        commit: its id; None of a plain folder.
-        uncommitted: files of a working tree that are not as the commit has them, in part or at all.
+        asked: the name on the command line: a git revision, a folder, or `WORKING_TREE`.
+        commit: the id of the commit; None for a plain folder.
+        uncommitted: the files of a working tree that differ from the commit, untracked files included.
     """
 
     asked: str
@@ -38,7 +38,7 @@ class Revision:
     uncommitted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Such as `main (1a2b3c4d5e)`."""
+        """The name with the commit, such as `main (1a2b3c4d5e)`."""
         count = len(self.uncommitted)
         changed = f" with {count} uncommitted file{'s' * (count != 1)}" if count else ""
         return self.asked if self.commit is None else f"{self.asked} ({self.commit[:10]}{changed})"
@@ -54,19 +54,20 @@ class Tree:
 
 @contextmanager
 def trees(base: str | None, head: str | None, where: Path) -> Iterator[tuple[Tree, Tree]]:
-    """Both revisions in folders that are gone afterwards, however it ends.
+    """Put both revisions into temporary folders, which are removed at the end of the block.
 
-    A commit becomes a git worktree. The working tree is copied, with everything that git does not ignore, so that an
-    edit meanwhile changes nothing; a plain folder is copied as well. The two paths are equally long: a process's
-    environment moves its stack, and so its speed.
+    A commit is checked out as a git worktree. The working tree is copied with all files that git does not ignore, so
+    that later edits change nothing. A plain folder is copied as well. The paths of both folders have the same length,
+    because the size of a process's environment moves its stack, and so changes its speed.
 
     Args:
-        base: a revision that git knows, else the path of a folder; None is the working tree.
-        head: the same.
+        base: a git revision, else the path of a folder; None is the working tree.
+        head: as `base`.
         where: a folder in the checkout.
 
     Raises:
-        CannotCompare: neither a revision nor a folder, no checkout, or no package in it.
+        CannotCompare: a name is neither a revision nor a folder, `where` is in no checkout, or a revision has no
+            package `harness`.
     """
     with ExitStack() as stack:
         stack.enter_context(_terminable())
@@ -87,20 +88,20 @@ def _tree(asked: str | None, where: Path, folder: Path) -> Iterator[Tree]:
         shutil.copytree(where / asked, folder, ignore=_LEFT_OUT)
         revision = Revision(asked)
     else:
-        raise CannotCompare(f"{asked!r} is neither a revision that git knows in {where} nor a folder")
+        raise CannotCompare(f"{asked!r} is neither a git revision nor a folder in {where}")
     yield _checked(Tree(revision, folder))
 
 
 def _checked(tree: Tree) -> Tree:
     if not (tree.folder / "harness" / "__main__.py").is_file():
-        raise CannotCompare(f"{tree.revision} has no package `harness` at its top")
+        raise CannotCompare(f"{tree.revision} has no package `harness` in its top folder")
     return tree
 
 
 @contextmanager
 def _worktree(commit: str, where: Path, folder: Path) -> Iterator[None]:
     try:
-        # No hook of the checkout's owner is to run for this.
+        # No hooks: a post-checkout hook of the user must not run for a temporary worktree.
         _git(where, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", str(folder), commit)
         yield
     finally:
@@ -109,7 +110,7 @@ def _worktree(commit: str, where: Path, folder: Path) -> Iterator[None]:
 
 
 def _copied(where: Path, folder: Path) -> Revision:
-    """Copy the working tree's files as they are now."""
+    """Copy the current files of the working tree to `folder`."""
     top = Path(_git(where, "rev-parse", "--show-toplevel").rstrip("\n"))
     listed = _git(top, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, listed.split("\0")):
@@ -130,7 +131,7 @@ def _commit(asked: str, where: Path) -> str | None:
 def _git(where: Path, *arguments: str) -> str:
     done = _ran(where, *arguments)
     if done.returncode != 0:
-        raise CannotCompare(f"git {' '.join(arguments)}, in {where}: {done.stderr.strip()}")
+        raise CannotCompare(f"git {' '.join(arguments)} failed in {where}: {done.stderr.strip()}")
     return done.stdout
 
 
@@ -138,12 +139,12 @@ def _ran(where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise CannotCompare(f"cannot ask git: {error}") from error
+        raise CannotCompare(f"cannot run git: {error}") from error
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let a SIGTERM unwind like an interrupt, where this is the thread that gets it."""
+    """Make SIGTERM raise `SystemExit` inside the block, so that folders are removed; only in the main thread."""
 
     def end(_signal: int, _frame: FrameType | None) -> None:
         raise SystemExit(TERMINATED)

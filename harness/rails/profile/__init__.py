@@ -1,1 +1,1 @@
-"""The layers of a decoder and the time of each."""
+"""The layer profile of a decoder: the time of each layer, and categories of layers."""

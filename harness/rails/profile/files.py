@@ -1,4 +1,4 @@
-"""Profiles from files: what `trtexec --exportProfile` and `--exportLayerInfo` wrote, and the layers of a built plan."""
+"""Profiles from files: the JSON of `trtexec --exportProfile` and `--exportLayerInfo`, and the metadata of a plan."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from harness.rails.profile.report import NoLayers, NotAProfile, Profile, Timed, 
 from harness.rails.profile.rules import Facts
 
 _TENSORS = ("I/O Tensors", "Bindings")
-"""What an inspector's JSON calls an engine's inputs and outputs, now and until TensorRT 10."""
+"""Keys of a plan's inputs and outputs in an inspector's JSON: the current one, and the one until TensorRT 10."""
 
 _MOST = 1e15
-"""Beyond it a number counts neither runs nor milliseconds."""
+"""The largest plausible number of runs or milliseconds; a file with a larger number is refused."""
 
 
 def trtexec(path: Path, inspector: Path | None = None) -> Profile:
-    """A profile that `trtexec --exportProfile` wrote.
+    """Read a profile that `trtexec --exportProfile` wrote.
 
     Args:
-        path: of it.
-        inspector: what `--exportLayerInfo` wrote of the same engine; without it names are all there is.
+        path: the file of the profile.
+        inspector: the file that `--exportLayerInfo` wrote for the same plan; None: only the names of layers are known.
 
     Raises:
-        NotAProfile: one of them is not such a file.
+        NotAProfile: a file is not of the expected format.
         NoLayers: the profile, or the inspector's list, is empty.
-        NamelessLayers: the layers are called by their indices.
-        OtherEngine: the two are of different engines.
+        NamelessLayers: the names of the layers are indices.
+        OtherEngine: the two files are from different plans.
     """
     document = _json(path)
     if not isinstance(document, list) or not all(isinstance(entry, Mapping) for entry in document):
@@ -57,13 +57,16 @@ def trtexec(path: Path, inspector: Path | None = None) -> Profile:
 
 
 def plan(path: Path) -> Profile:
-    """The layers of a built plan, from the metadata beside it, without times.
+    """Read the layers of a plan from its metadata, without times.
+
+    Args:
+        path: the plan.
 
     Raises:
         SidecarMissing: see `sidecar.read_plan`.
-        PlanCorrupt: likewise.
-        NoLayers: the plan was built without a list of them.
-        NamelessLayers: their names are indices.
+        PlanCorrupt: see `sidecar.read_plan`.
+        NoLayers: the metadata lists no layers.
+        NamelessLayers: the names of the layers are indices.
     """
     _, found = sidecar.read_plan(path)
     provenance = {
@@ -78,7 +81,7 @@ def plan(path: Path) -> Profile:
 
 
 def _inspected(path: Path | None) -> tuple[Sequence[Layer], Sequence[str]]:
-    """An engine's layers and the names of its inputs and outputs."""
+    """The layers of a plan and the names of its inputs and outputs; both empty without a file."""
     if path is None:
         return (), ()
     document = _json(path)
@@ -87,9 +90,9 @@ def _inspected(path: Path | None) -> tuple[Sequence[Layer], Sequence[str]]:
         tensors: Sequence[Any] = next((document[key] for key in _TENSORS if key in document), ())
         names = [str(each["Name"] if isinstance(each, Mapping) else each) for each in tensors]
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise NotAProfile(f"{path}: not what trtexec --exportLayerInfo writes ({error!r})") from error
+        raise NotAProfile(f"{path}: not in the format of trtexec --exportLayerInfo ({error!r})") from error
     if not layers:
-        raise NoLayers(f"{path}: the engine's list has no layer")
+        raise NoLayers(f"{path}: the list of layers is empty")
     return layers, names
 
 
@@ -97,7 +100,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, RecursionError, ValueError) as error:
-        raise NotAProfile(f"{path}: no JSON file ({error})") from error
+        raise NotAProfile(f"{path}: not a JSON file ({error})") from error
 
 
 def _number(path: Path, entry: Mapping[str, Any], key: str) -> float:

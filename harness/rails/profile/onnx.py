@@ -1,4 +1,4 @@
-"""ONNX Runtime's own profile of a file: one event for each node and run."""
+"""Profiles of exported files by ONNX Runtime's profiler, which writes one event for each node and run."""
 
 from __future__ import annotations
 
@@ -32,17 +32,20 @@ _NUMPY: Mapping[str, type[np.generic]] = {
 
 @dataclass
 class OnnxSubject:
-    """A file that ONNX Runtime runs on the CPU.
+    """An exported file that ONNX Runtime runs on the CPU.
 
     Attributes:
-        path: of it.
+        path: the exported file.
         shape: rows N, frames T and tokens L.
-        threads: that one operator may use.
+        threads: the number of threads that one operator may use.
+        source: see `Subject`.
+        provenance: see `Subject`.
+        feed: the input arrays by name.
 
     Raises:
         PackageMissing: ONNX Runtime is not installed.
-        InvalidInput: there is no such file, it is no exported decoder, or T is not what it takes.
-        ExportRefused: ONNX Runtime cannot load it: no whole ONNX file, or a dtype that it does not have on a CPU.
+        InvalidInput: there is no such file, the file is no exported decoder, or the file does not take T.
+        ExportRefused: ONNX Runtime cannot load the file: it is truncated, or has a dtype without CPU kernels.
     """
 
     path: Path
@@ -53,16 +56,16 @@ class OnnxSubject:
     feed: Mapping[str, Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Load the file."""
+        """Load the file and make its inputs."""
         self._session = session(self.path, self.threads)
         self.provenance = {"onnxruntime": str(import_module("onnxruntime").__version__)}
         self.feed = feed(self._session.get_inputs(), self.shape)
 
     def run(self) -> None:
-        """See `Subject.run`.
+        """Run the file once; see `Subject.run`.
 
         Raises:
-            ExecutorError: ONNX Runtime refuses these sizes.
+            ExecutorError: ONNX Runtime refuses the run.
         """
         try:
             self._session.run(None, self.feed)
@@ -70,8 +73,8 @@ class OnnxSubject:
             raise ExecutorError(f"{self.path}: ONNX Runtime refused a run: {error}") from error
 
     def layers(self, runs: int, warmup: int) -> tuple[list[Timed], bool]:
-        """See `Subject.layers`. The profile is written to a temporary folder."""
-        self._session = None  # two sessions of a large file may not fit
+        """Profile the nodes; see `Subject.layers`. ONNX Runtime writes its profile to a temporary folder."""
+        self._session = None  # two sessions of a large file may not fit into memory
         with TemporaryDirectory(prefix="harness-profile-") as folder:
             self._session = session(self.path, self.threads, Path(folder) / "onnx")
             for _ in range(warmup + runs):
@@ -81,14 +84,15 @@ class OnnxSubject:
 
 
 def feed(inputs: Sequence[Any], shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Arrays for a session's inputs, in the dtypes that it gives them.
+    """Arrays for the inputs of a session, by name, in the session's dtypes.
 
     Args:
-        inputs: the session's, each with name, type and shape.
+        inputs: the inputs of an ONNX Runtime session, each with name, type and shape.
         shape: rows N, frames T and tokens L.
 
     Raises:
-        InvalidInput: they are not an exported decoder's, or T is odd where patches of two frames are taken.
+        InvalidInput: the inputs are not those of an exported decoder, or T is odd and the model takes patches of two
+            frames.
     """
     given = {each.name: each for each in inputs}
     try:
@@ -103,11 +107,16 @@ def feed(inputs: Sequence[Any], shape: tuple[int, int, int]) -> dict[str, Any]:
 
 
 def nodes(events: Any, runs: int, warmup: int) -> list[Timed]:
-    """Every node of ONNX Runtime's events, averaged over the last `runs` runs.
+    """Average the time of every node over the last `runs` runs.
+
+    Args:
+        events: the parsed JSON of ONNX Runtime's profiler, of `warmup + runs` runs.
+        runs: the number of runs to average.
+        warmup: the number of runs to skip.
 
     Raises:
-        NotAProfile: the events are not those of `warmup` and `runs` runs.
-        NoLayers: they have no node.
+        NotAProfile: the format is unknown, or the number of runs is not `warmup + runs`.
+        NoLayers: there are no events of nodes.
     """
     try:
         started = sorted(event["ts"] for event in events if event["name"] == _RUN)
@@ -120,5 +129,5 @@ def nodes(events: Any, runs: int, warmup: int) -> list[Timed]:
                 ops[name] = str(event["args"]["op_name"])
                 tally.add(name, event["dur"] / 1e3)
     except (KeyError, TypeError) as error:
-        raise NotAProfile(f"not what ONNX Runtime's profiler writes ({error!r})") from error
+        raise NotAProfile(f"not in the format of ONNX Runtime's profiler ({error!r})") from error
     return tally.averages(runs, lambda name: Facts(Layer(name), ops[name]))

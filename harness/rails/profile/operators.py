@@ -1,7 +1,7 @@
-"""What a layer computes: operators by family, and how a name says which of them are in it.
+"""Families of operators, and parsers that find the operators of a layer in names of layers and nodes.
 
-A family is a set of operators, in one spelling for ONNX, ONNX Runtime and torch: without namespace, case and
-underscores, as `word` makes it.
+A family is a set of operators. Operators of ONNX, ONNX Runtime and torch have one common spelling, made by `word`:
+without namespace and underscores, in lower case.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ATTENTION = _words(
     "scaleddotproductcudnnattention scaleddotproductattentionmath scaleddotproductfusedattentionoverrideable "
     "flashattentionforward efficientattentionforward cudnnattentionforward"
 )
-"""Operators that are attention, or its softmax: these models have no other."""
+"""Attention operators, and softmax, which the supported models use in attention only."""
 
 PRODUCT = _words(
     "matmul gemm conv convtranspose fusedmatmul fusedgemm fusedconv nhwcfusedconv einsum matmulnbits matmulinteger "
@@ -36,7 +36,7 @@ NORM = _words(
     "skipsimplifiedlayernormalization instancenormalization groupnormalization batchnormalization lpnormalization "
     "reducemean reducel2 mean layernorm nativelayernorm rmsnorm fusedrmsnorm groupnorm nativegroupnorm batchnorm"
 )
-"""Norms, and the mean that only a norm takes here."""
+"""Norms, and mean operators, which the supported models use in norms only."""
 
 POINTWISE = _words(
     "add sub rsub mul div pow sqrt rsqrt reciprocal exp log sin cos neg abs erf sign floor ceil round clip clamp "
@@ -45,7 +45,7 @@ POINTWISE = _words(
     "le lessequal lessorequal greater gt ge greaterequal greaterorequal maskedfill range arange trilu tril triu "
     "cumsum outer rotaryembedding addcmul addcdiv lerp dropout"
 )
-"""Operators that compute each value from the values at its place."""
+"""Elementwise operators, and generators of constants such as `range`."""
 
 COPY = _words(
     "reshape transpose permute slice concat cat expand unsqueeze squeeze split splitwithsizes chunk gather "
@@ -55,10 +55,10 @@ COPY = _words(
     "full fulllike fill zero scalartensor resolveconj resolveneg resulttype item localscalardense liftfresh expandas "
     "viewas movedim memcpytohost memcpyfromhost reorderinput reorderoutput depthtospace spacetodepth"
 )
-"""Operators that compute no value: they move, convert, reshape, make room for or look up what there is."""
+"""Operators that compute no values: they move, convert, reshape, allocate or look up values."""
 
 REDUCTION = _words("reducemax reducesum")
-"""Reductions that are no norm's: here only a softmax takes them."""
+"""Maximum and sum, which the supported models use in softmax only."""
 
 KNOWN = ATTENTION | PRODUCT | NORM | POINTWISE | COPY | REDUCTION
 
@@ -71,7 +71,7 @@ _CUT = "Etc"
 
 
 def word(operator: str) -> str:
-    """An operator's name without namespace, case and underscores."""
+    """The common spelling of an operator's name: no namespace, no underscores, lower case."""
     return _NAMESPACE.sub("", operator).replace("_", "").lower()
 
 
@@ -80,8 +80,8 @@ class Node:
     """One operator in a layer.
 
     Attributes:
-        op: which, as `word` spells it.
-        module: the last part of its module's path, such as `norm_q`; empty where the name does not say.
+        op: the operator, as `word` spells it.
+        module: the last part of the module's path, such as `norm_q`; empty where unknown.
     """
 
     op: str
@@ -89,14 +89,14 @@ class Node:
 
 
 def node(name: str, op: str | None = None) -> Node | None:
-    """What a node's name says: `layers.0.self_attn/MatMul_151`, `/layers.0/self_attn/MatMul` or `node_matmul_31`.
+    """Parse a node's name: `layers.0.self_attn/MatMul_151`, `/layers.0/self_attn/MatMul` or `node_matmul_31`.
 
     Args:
-        name: of the node. What a runtime appended to it, as in `mlp/Mul_236/QuickGeluFusion/`, is not its module.
-        op: its operator, where the source says it; None reads it from the name.
+        name: the name of the node. Parts after the operator, as in `mlp/Mul_236/QuickGeluFusion/`, are ignored.
+        op: the operator, if the profiler reports one; None takes the operator from the name.
 
     Returns:
-        None where neither says an operator that is known, and there is no `op`.
+        The operator and its module; None without `op` if the name contains no known operator.
     """
     parts = [part for part in name.strip("/").split("/") if part]
     place = next((i for i, part in enumerate(parts) if _operator(part) in KNOWN), None)
@@ -109,9 +109,9 @@ def node(name: str, op: str | None = None) -> Node | None:
 
 
 def nodes_in(name: str) -> tuple[Node, ...]:
-    """The operators that a fused layer's own name lists: `Conv_62 + Relu_63`, `a/MatMul_87+b/MatMul_84_myl0_14`.
+    """The operators in the name of a fused layer: `Conv_62 + Relu_63`, `a/MatMul_87+b/MatMul_84_myl0_14`.
 
-    A name that lists anything unknown says nothing: what is unknown may be what costs most.
+    Empty if any listed operator is unknown, because the unknown operator may be the most expensive one.
     """
     listed = list(_listed(_KERNEL_SUFFIX.sub("", name)))
     found = [node(each) for each in listed]
@@ -129,14 +129,14 @@ def _operator(part: str) -> str:
 
 
 def pieces(name: str) -> tuple[str, ...]:
-    """The abbreviations in a Myelin kernel's name: `Mul`, `Mean`, `Add`, `Sqrt` of `__myl_MulMeanAddSqrt_myl0_12`.
+    """The abbreviations in a Myelin kernel's name: `Mul`, `Mean`, `Add`, `Sqrt` in `__myl_MulMeanAddSqrt_myl0_12`.
 
-    The last one is `Etc` where the name is cut off. Empty for any other name.
+    The last abbreviation is `Etc` if TensorRT truncated the name. The result is empty for any other name.
     """
     found = _KERNEL.fullmatch(name)
     return tuple(re.findall(r"[A-Z][a-z]+", found[1])) if found else ()
 
 
 def is_cut(spelled: tuple[str, ...]) -> bool:
-    """Whether a kernel's name tells only some of what it computes."""
+    """Return True if TensorRT truncated the kernel's name, so that abbreviations are missing."""
     return spelled[-1:] == (_CUT,)

@@ -1,4 +1,4 @@
-"""What the layers of a decoder take: averages, categories, shares, and what is left of the wall time."""
+"""The report of a profile: times, categories and shares of layers, and the residual of the wall time."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from harness.engine.errors import EngineError
 from harness.rails.profile.rules import RULES_VERSION, UNATTRIBUTED, Category, Facts, categorise
 
 MOSTLY_OPAQUE = 0.5
-"""Beyond this share of opaque blobs a profile says too little, and the report says what to do."""
+"""The share of opaque layers above which the report advises a plan with detailed layer names."""
 
 WAITS = ("stream-order", "stream-order-name")
-"""The rules of layers in which a stream waits for another one, or tells it to go on."""
+"""The rules that match synchronization layers, in which a stream waits for or signals another stream."""
 
 
 class ProfileRefused(EngineError):
-    """Something is no profile of layers, or not one that can be attributed; the subclasses say why."""
+    """Base class of errors: the input is no profile of layers, or its layers cannot be attributed."""
 
 
 class NoLayers(ProfileRefused):
-    """A profile, or a list of layers, that has none."""
+    """A profile or a list of layers is empty."""
 
 
 class NamelessLayers(ProfileRefused):
-    """A profile of a plan without verbosity: its layers are called by their indices, which say nothing."""
+    """All layers are named by their indices, because the plan was built without profiling verbosity."""
 
 
 class NotAProfile(ProfileRefused):
-    """A file, or what a profiler wrote, is not what it has to be."""
+    """A file, or the output of a profiler, is not in the expected format."""
 
 
 class OtherEngine(ProfileRefused):
-    """The layers that were given beside a profile are not those of its engine."""
+    """The given list of layers belongs to a plan other than the profiled one."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A layer and what it takes.
+    """A layer and its time.
 
     Attributes:
-        facts: what is known of it.
-        ms: a run, averaged over the profiled runs; 0 in a list without times.
-        calls: a run, likewise.
+        facts: the known facts about the layer.
+        ms: milliseconds per run, averaged over the profiled runs; 0 in a list without times.
+        calls: calls per run, averaged over the profiled runs.
     """
 
     facts: Facts
@@ -57,19 +57,19 @@ class Timed:
 
 @dataclass(frozen=True)
 class Profile:
-    """What a source has measured.
+    """The measurements of one source.
 
     Attributes:
-        source: which: `tensorrt`, `onnxruntime`, `torch`, `trtexec`, or `plan` for a list without times.
-        layers: each once.
-        runs: that were profiled; 0 for a list without times.
-        wall_ms: of runs that were not profiled, one each; empty where nobody measured them.
-        resolved: whether `layers` were joined with an engine's list.
-        provenance: what was run, where and by what.
+        source: `tensorrt`, `onnxruntime`, `torch` or `trtexec`; `plan` for a list without times.
+        layers: the layers, each once.
+        runs: the number of profiled runs; 0 for a list without times.
+        wall_ms: the wall times in ms of runs without a profiler; empty if not measured.
+        resolved: True if the names were joined with a plan's list of layers, which names the ONNX nodes.
+        provenance: the subject, the machine and the software of the measurement.
 
     Raises:
-        NoLayers: there are none.
-        NamelessLayers: their names are indices.
+        NoLayers: there are no layers.
+        NamelessLayers: the names of all layers are indices.
     """
 
     source: str
@@ -80,13 +80,13 @@ class Profile:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be attributed."""
+        """Refuse a profile whose layers cannot be attributed."""
         if not self.layers:
             raise NoLayers(f"{self.source}: no layer was reported")
         if all(re.fullmatch(r"\d+", timed.facts.layer.name) for timed in self.layers):
             raise NamelessLayers(
-                f"{self.source}: layers are called by their indices: the plan was built with profiling verbosity none; "
-                "build it again with detailed verbosity"
+                f"{self.source}: the names of the layers are indices, because the plan was built with profiling "
+                "verbosity none; build the plan again with detailed verbosity"
             )
 
 
@@ -95,10 +95,10 @@ class Row:
     """A layer of the report.
 
     Attributes:
-        timed: the layer.
-        category: of it.
-        rule: that says so; empty where none does.
-        share: of the sum of all layers, by time, or by number in a list without times.
+        timed: the layer and its time.
+        category: the category of the layer.
+        rule: the name of the rule that matched; empty if none did.
+        share: the layer's share of the total time of all layers; in a list without times, of the number of layers.
     """
 
     timed: Timed
@@ -107,7 +107,7 @@ class Row:
     share: float
 
     def document(self) -> dict[str, Any]:
-        """For a program."""
+        """The row as JSON values."""
         layer = self.timed.facts.layer
         return {
             "name": layer.name,
@@ -126,12 +126,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Part:
-    """Several layers together.
+    """The sum of several layers.
 
     Attributes:
-        layers: how many.
-        ms: a run.
-        share: of the sum of all layers, by time, or by number in a list without times.
+        layers: the number of layers.
+        ms: milliseconds per run.
+        share: the share of the total time of all layers; in a list without times, of the number of layers.
     """
 
     layers: int
@@ -139,29 +139,33 @@ class Part:
     share: float
 
     def document(self) -> dict[str, Any]:
-        """For a program."""
+        """The sum as JSON values."""
         return {"layers": self.layers, "ms": self.ms, "share": self.share}
 
 
 @dataclass(frozen=True)
 class Report:
-    """A profile, attributed."""
+    """A profile whose layers are attributed to categories.
+
+    Attributes:
+        profile: the measurements.
+    """
 
     profile: Profile
 
     @property
     def timed(self) -> bool:
-        """Whether there are times: shares are by number in a list without them."""
+        """True if the profile has times; without times, shares are shares of the number of layers."""
         return self.profile.runs > 0
 
     @cached_property
     def sum_ms(self) -> float:
-        """Of all layers, a run. Layers of several streams overlap: it may exceed the wall time."""
+        """The total of all layers in ms per run; above the wall time where layers on several streams overlap."""
         return sum(timed.ms for timed in self.profile.layers)
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """Every layer, the one that takes most first; in a list without times, in its order."""
+        """All layers, the slowest first; a list without times keeps its order."""
         total = self.sum_ms if self.timed else float(len(self.profile.layers))
         found = [
             Row(timed, *categorise(timed.facts), share=_ratio(timed.ms if self.timed else 1.0, total))
@@ -171,68 +175,68 @@ class Report:
 
     @cached_property
     def categories(self) -> dict[Category, Part]:
-        """Every category in its order, the empty ones too."""
+        """The sum of each category, in the order of `Category`; empty categories are included."""
         return {category: self._part((category,)) for category in Category}
 
     @property
     def opaque(self) -> Part:
-        """Myelin blobs: nobody can say what is in them."""
+        """The sum of the opaque Myelin layers, whose content is unknown."""
         return self.categories[Category.OPAQUE]
 
     @cached_property
     def unattributed(self) -> Part:
-        """What is opaque, and what no rule matches."""
+        """The sum of the layers that cannot be attributed: opaque ones, and those that no rule matches."""
         return self._part(UNATTRIBUTED)
 
     @cached_property
     def waits(self) -> Part:
-        """Layers in which streams wait for each other; they are in `copy-reformat`."""
+        """The sum of the synchronization layers, which belong to the category `copy-reformat`."""
         return _part([row for row in self.rows if row.rule in WAITS])
 
     @property
     def wall(self) -> float | None:
-        """Milliseconds of a run that was not profiled, the median; None where nobody measured it."""
+        """The median wall time of a run without a profiler, in ms; None if not measured."""
         return median(self.profile.wall_ms) if self.profile.wall_ms else None
 
     @property
     def residual(self) -> float | None:
-        """Wall time without the layers, in ms, with its sign; None where there is no wall time."""
+        """The wall time minus the sum of the layers, in ms; may be negative. None without a wall time."""
         return None if self.wall is None else self.wall - self.sum_ms
 
     @property
     def residual_share(self) -> float | None:
-        """The residual's share of the wall time."""
+        """The residual as a share of the wall time; None without a wall time."""
         return None if self.residual is None or not self.wall else self.residual / self.wall
 
     @property
     def streams(self) -> int:
-        """How many streams the layers run on, as far as the engine says."""
+        """The number of streams that the layers run on, as far as the plan names them."""
         return len({timed.facts.layer.stream for timed in self.profile.layers})
 
     def notes(self) -> Iterator[str]:
-        """What a reader of the figures has to know."""
+        """Notes on the interpretation of the figures."""
         if self.residual is not None and self.residual < 0:
             why = (
-                f"the engine has {self.streams} streams, whose layers overlap"
+                f"the layers of {self.streams} streams overlap"
                 if self.streams > 1
                 else "profiling makes each layer slower, or layers overlap"
             )
             yield f"the sum of the layers exceeds the wall time by {-self.residual:.3f} ms: {why}"
         elif self.timed and self.streams > 1:
-            yield f"the engine has {self.streams} streams, whose layers overlap: their sum is not the wall time"
+            yield f"the layers of {self.streams} streams overlap: the sum of the layers is not the wall time"
         if self.waits.layers:
             yield (
-                f"copy-reformat holds {self.waits.layers} layers in which streams wait for each other "
+                f"copy-reformat contains {self.waits.layers} layers in which streams wait for each other "
                 f"({self.waits.share:.1%})"
             )
         if self.opaque.share > MOSTLY_OPAQUE:
             yield (
-                f"{self.opaque.share:.1%} is in opaque Myelin blobs: rebuild the engine with detailed profiling "
-                "verbosity and give its list of layers, which names the nodes that they compute"
+                f"{self.opaque.share:.1%} is in opaque Myelin layers: build the plan again with detailed profiling "
+                "verbosity, and profile with the plan's list of layers, which names the ONNX nodes of each layer"
             )
 
     def document(self) -> dict[str, Any]:
-        """Everything, for a program."""
+        """The whole report as JSON values."""
         profile = self.profile
         return {
             "rules": RULES_VERSION,
@@ -258,20 +262,23 @@ class Report:
 
 
 def joined(names: Sequence[str], engine: Sequence[Layer]) -> dict[str, Layer]:
-    """The layers of a profile, by name, as the engine's own list describes them.
+    """Look up the layers of a profile in a plan's list of layers.
 
     Args:
-        names: as the profiler reported them. One that the engine does not list stays a bare name.
-        engine: its layers; empty where nothing lists them.
+        names: the names that the profiler reported. A name that is not in the list gives a layer without details.
+        engine: the plan's list of layers; empty if there is none.
+
+    Returns:
+        A layer for each name.
 
     Raises:
-        OtherEngine: the engine has layers, and none of these names.
+        OtherEngine: the list is not empty and contains none of the names.
     """
     known = {layer.name: layer for layer in engine}
     if known and names and known.keys().isdisjoint(names):
         raise OtherEngine(
-            f"none of the profile's {len(names)} layers is one of the engine's {len(known)}: "
-            f"{names[0]!r} is not, they are of different builds"
+            f"none of the profile's {len(names)} layers is one of the plan's {len(known)} layers, for example "
+            f"{names[0]!r}: the two are from different builds"
         )
     return {name: known.get(name, Layer(name)) for name in names}
 

@@ -1,11 +1,10 @@
-"""Which category a layer belongs to: a table of rules, the first that matches decides.
+"""Categories of layers, decided by a table of rules: the first rule that matches a layer gives its category.
 
-The order is the precedence, also within a kernel that fuses several things. What nothing can be said of comes first, so
-that no name inside an opaque blob is ever read. Of what is known a fused kernel counts as what costs most in it:
-attention, then a matrix product, a norm, an elementwise operator, and as a copy only where it does nothing else.
+Rules for opaque layers come first, so that names inside an opaque layer are never read. A fused kernel gets the
+category of its most expensive operator. The order is: attention, matrix product, norm, elementwise operator, copy.
 
-What is known of a layer is, best first: the ONNX nodes that the engine's metadata names, or the operator that the
-runtime reports; where there is neither, what the layer's own name says.
+Rules use the best source that exists: the ONNX nodes in the plan's metadata, or the operator that the runtime reports,
+else the name of the layer.
 """
 
 from __future__ import annotations
@@ -21,14 +20,15 @@ from harness.rails.profile import operators as ops
 from harness.rails.profile.operators import Node
 
 RULES_VERSION = 1
-"""Of the table. Whatever moves a layer from one category to another makes it one more."""
+"""The version of the table. Any change that moves a layer to another category increments the version."""
 
 
 class Category(StrEnum):
-    """What a layer does.
+    """The category of a layer.
 
-    `attention` is softmax and the products between activations, alone or fused; the projections before and after it
-    are `gemm`. `copy-reformat` computes no value: it moves, converts, reshapes, makes room, or orders streams.
+    `attention` is softmax and the matrix products between activations, alone or fused. The projections before and after
+    attention are `gemm`. `copy-reformat` layers compute no values: they move, convert, reshape or allocate data, or
+    synchronize streams.
     """
 
     ATTENTION = "attention"
@@ -41,7 +41,7 @@ class Category(StrEnum):
 
 
 UNATTRIBUTED = (Category.OPAQUE, Category.OTHER)
-"""What nobody can say what it is: opaque, or matched by no rule."""
+"""Categories that cannot be attributed: opaque layers, and layers that no rule matches."""
 
 _MODULE_OF_ATTENTION = re.compile(r"(?:self_|cross_)?(?:attn|attention)\d*")
 _MODULE_OF_NORM = re.compile(r"(?:.*_)?(?:layer|rms|group)?norm(?:_.*|\d*)|ln_?\d*", re.IGNORECASE)
@@ -58,11 +58,11 @@ _POINTWISE_PIECES = frozenset(
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a layer.
+    """The known facts about a layer.
 
     Attributes:
-        layer: as the engine lists it, or only its name.
-        op: its operator, where the runtime reports one.
+        layer: the layer as the plan lists it, or a layer with a name only.
+        op: the operator that the runtime reports; None if the runtime reports none.
     """
 
     layer: Layer
@@ -70,12 +70,12 @@ class Facts:
 
     @cached_property
     def pieces(self) -> tuple[str, ...]:
-        """What a Myelin kernel's name spells; see `operators.pieces`."""
+        """The abbreviations in a Myelin kernel's name; see `operators.pieces`."""
         return ops.pieces(self.layer.name)
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
-        """The operators in it."""
+        """The operators in the layer, from the best source."""
         if self.op is not None:
             named = ops.node(self.layer.name, self.op)
             return () if named is None else (named,)
@@ -84,14 +84,16 @@ class Facts:
         return () if self.pieces else ops.nodes_in(self.layer.name)
 
     def spells(self, pieces: frozenset[str], *, told: bool = False) -> bool:
-        """Whether the name of a generated kernel has one of `pieces`, so that a node counts; True of any other layer.
+        """Return True if the name of a generated kernel contains one of `pieces`; True for every other layer.
 
-        The metadata of a generated kernel names neighbours as well: the one that pads a product's input names the
-        product. Its name says what it computes, unless it is cut off.
+        The check excludes neighbours. The metadata of a generated kernel may name nodes of neighbouring kernels: for
+        example, the kernel that pads the input of a product names the product. The kernel's own name lists only what
+        the kernel computes, unless TensorRT truncated the name.
 
         Args:
-            pieces: the abbreviations.
-            told: a name that is cut off tells it too, as it begins with them.
+            pieces: the abbreviations to look for.
+            told: True: check a truncated name as well, because these abbreviations stand at its beginning. False: a
+                truncated name gives True.
         """
         if not self.pieces or (ops.is_cut(self.pieces) and not told):
             return True
@@ -99,44 +101,44 @@ class Facts:
 
 
 class Matcher(Protocol):
-    """What a rule matches."""
+    """The condition of a rule."""
 
     def __call__(self, facts: Facts) -> bool:
-        """Whether a layer is one of them."""
+        """Return True if the layer matches."""
         ...
 
 
 @dataclass(frozen=True)
 class Named:
-    """A layer's name, by a pattern that is searched in it."""
+    """Matches layers whose name contains a match of the regular expression `pattern`."""
 
     pattern: str
 
     def __call__(self, facts: Facts) -> bool:
-        """See `Matcher`."""
+        """Search the pattern in the name; see `Matcher`."""
         return re.search(self.pattern, facts.layer.name) is not None
 
 
 @dataclass(frozen=True)
 class OfKind:
-    """A layer's type as the builder calls it, without case."""
+    """Matches layers by the builder's layer type; `kinds` are in lower case, the case of the type is ignored."""
 
     kinds: frozenset[str]
 
     def __call__(self, facts: Facts) -> bool:
-        """See `Matcher`."""
+        """Look up the layer type; see `Matcher`."""
         return facts.layer.kind.lower() in self.kinds
 
 
 @dataclass(frozen=True)
 class Does:
-    """A node of the family in the layer, which the name of a generated kernel has to spell.
+    """Matches layers with at least one operator of a family.
 
     Attributes:
         family: the operators.
-        pieces: of which such a name has one; empty where it need not.
+        pieces: the abbreviations of which the name of a generated kernel must contain one; empty: no check.
         told: see `Facts.spells`.
-        module: a pattern that the whole last part of the node's module path matches.
+        module: a pattern for the whole last part of the operator's module path; None: any module.
     """
 
     family: frozenset[str]
@@ -145,7 +147,7 @@ class Does:
     module: re.Pattern[str] | None = None
 
     def __call__(self, facts: Facts) -> bool:
-        """See `Matcher`."""
+        """Look for an operator of the family; see `Matcher`."""
         if self.pieces and not facts.spells(self.pieces, told=self.told):
             return False
         return any(
@@ -156,24 +158,24 @@ class Does:
 
 @dataclass(frozen=True)
 class OnlyDoes:
-    """A layer with nodes, all of them of the family."""
+    """Matches layers with known operators that all belong to `family`."""
 
     family: frozenset[str]
 
     def __call__(self, facts: Facts) -> bool:
-        """See `Matcher`."""
+        """Check that all operators belong to the family; see `Matcher`."""
         return bool(facts.nodes) and all(node.op in self.family for node in facts.nodes)
 
 
 @dataclass(frozen=True)
 class Spelled:
-    """A generated kernel whose name, not cut off, has one of `some` and nothing outside `within`."""
+    """Matches generated kernels whose name is not truncated, contains one of `some`, and nothing outside `within`."""
 
     some: frozenset[str]
     within: frozenset[str] | None = None
 
     def __call__(self, facts: Facts) -> bool:
-        """See `Matcher`."""
+        """Check the abbreviations in the name; see `Matcher`."""
         spelled = frozenset(facts.pieces)
         if ops.is_cut(facts.pieces) or spelled.isdisjoint(self.some):
             return False
@@ -182,12 +184,12 @@ class Spelled:
 
 @dataclass(frozen=True)
 class Rule:
-    """A row of the table.
+    """One rule of the table.
 
     Attributes:
-        name: of the rule.
-        category: of what it matches.
-        matches: what it matches.
+        name: the name of the rule.
+        category: the category of the layers that the rule matches.
+        matches: the condition.
     """
 
     name: str
@@ -215,7 +217,7 @@ RULES: tuple[Rule, ...] = (
     Rule("product", Category.GEMM, Does(ops.PRODUCT, _PRODUCT_PIECES, told=True)),
     Rule("norm", Category.NORM, Does(ops.NORM, _NORM_PIECES)),
     Rule("part-of-norm", Category.NORM, Does(ops.POINTWISE | {"sum"}, _NORM_PIECES, module=_MODULE_OF_NORM)),
-    # Of a softmax that a runtime takes apart, as ONNX Runtime does in float16. Its elementwise parts stay elementwise.
+    # ONNX Runtime splits softmax in float16. Its reductions are attention, its elementwise parts are pointwise.
     Rule("reduction-of-softmax", Category.ATTENTION, Does(ops.REDUCTION, _SOFTMAX_PIECES)),
     Rule("copies-by-spelling", Category.COPY, Spelled(_COPY_PIECES, within=_COPY_PIECES)),
     Rule("elementwise", Category.POINTWISE, Does(ops.POINTWISE)),
@@ -232,7 +234,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def categorise(facts: Facts) -> tuple[Category, str]:
-    """A layer's category and the name of the rule that says so; `other` and an empty name where none does."""
+    """The category of a layer and the name of the rule that matched; `other` and an empty name if none did."""
     for rule in RULES:
         if rule.matches(facts):
             return rule.category, rule.name

@@ -1,4 +1,4 @@
-"""Profiles from runs: the wall time first, without any profiler, and then the layers, by the profiler of what runs."""
+"""Profiles from runs: first the wall time without a profiler, then the time of each layer with a profiler."""
 
 from __future__ import annotations
 
@@ -21,40 +21,49 @@ from harness.rails.profile.report import NoLayers, Profile, Timed, joined
 from harness.rails.profile.rules import Facts
 
 _MODULE = "module: "
-"""What the scope of a module is called in torch's profile, before its path."""
+"""The prefix of the name of a module's scope in torch's profile, before the path of the module."""
 
 
 class Subject(Protocol):
-    """Something that runs and whose layers can be profiled.
+    """The interface of a program whose layers can be profiled.
 
     Attributes:
-        source: whose profiler tells the layers.
+        source: the profiler: `tensorrt`, `onnxruntime` or `torch`.
     """
 
     source: str
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """What is run and by what, as far as only it knows."""
+        """Facts about the program and its runtime for the report, by name."""
         ...
 
     def run(self) -> None:
-        """One run, to its end: when it returns the device has nothing left to do."""
+        """Run once and wait for the device."""
         ...
 
     def layers(self, runs: int, warmup: int) -> tuple[list[Timed], bool]:
-        """Every layer of so many profiled runs, averaged, after `warmup` more; and whether an engine's list was used.
+        """Profile `runs` runs after `warmup` runs.
+
+        Returns:
+            The layers with their average times, and True if their names were joined with a plan's list of layers.
 
         Raises:
-            ProfileRefused: the profiler told nothing that can be used.
+            ProfileRefused: the profiler reported no layers, or layers that cannot be attributed.
         """
         ...
 
 
 def profiled(subject: Subject, iters: int, warmup: int, provenance: Mapping[str, Any]) -> Profile:
-    """A subject's profile: `iters` runs for the wall time, then `iters` profiled ones, each after `warmup` others.
+    """Profile a subject: `iters` runs for the wall time, then `iters` runs with the profiler.
 
-    A profiler makes runs slower, so that the wall time comes from runs that none has touched.
+    A profiler slows runs down, so the wall time is measured without a profiler.
+
+    Args:
+        subject: the program.
+        iters: the number of runs for each of the two measurements.
+        warmup: the number of runs before each of the two measurements.
+        provenance: facts for the report.
 
     Raises:
         ProfileRefused: see `Subject.layers` and `Profile`.
@@ -67,13 +76,13 @@ def profiled(subject: Subject, iters: int, warmup: int, provenance: Mapping[str,
 
 
 def batch(shape: tuple[int, int, int], channels: int, encoder_dim: int, device: torch.device | str = "cpu") -> Batch:
-    """Rows to run: drawn latents and conditions at times from 1 down, everything attended.
+    """A batch of seeded random latents and conditions, with times from 1 to 1/N and all tokens attended.
 
     Args:
         shape: rows N, frames T and tokens L.
-        channels: D.
-        encoder_dim: E.
-        device: where the tensors are.
+        channels: latent channels D.
+        encoder_dim: encoder width E.
+        device: the device of the tensors.
     """
     rows, frames, tokens = shape
 
@@ -92,26 +101,27 @@ def batch(shape: tuple[int, int, int], channels: int, encoder_dim: int, device: 
 
 
 class Profiling(Protocol):
-    """An executor whose engine reports layer times, as `TensorRTExecutor` does.
+    """The interface of an executor that reports layer times, such as `TensorRTExecutor`.
 
     Attributes:
-        sidecar: its plan's metadata.
+        sidecar: the plan's metadata.
     """
 
     sidecar: Sidecar
 
     def profiling(self, listener: Callable[[str, float], None]) -> AbstractContextManager[None]:
-        """Every run inside reports each layer's name and milliseconds."""
+        """Report name and milliseconds of each layer to `listener`, for every run inside the block."""
         ...
 
 
 @dataclass
 class EngineSubject:
-    """An engine with a profiler of its own.
+    """A plan, profiled by TensorRT's profiler.
 
     Attributes:
-        executor: an `Executor` that is `Profiling` as well.
-        batch: what it runs.
+        executor: an `Executor` that also implements `Profiling`.
+        batch: the batch of every run.
+        source: see `Subject`.
     """
 
     executor: Any
@@ -120,16 +130,16 @@ class EngineSubject:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """See `Subject`: what the plan's metadata says."""
+        """Fields of the plan's metadata; see `Subject`."""
         names = ("flavour", "version", "compute_capability", "gpu", "driver", "dtypes", "verbosity")
         return {name: getattr(self.executor.sidecar, name) for name in names}
 
     def run(self) -> None:
-        """See `Subject.run`."""
+        """Run the batch; see `Subject.run`."""
         run_to_end(self.executor, self.batch)
 
     def layers(self, runs: int, warmup: int) -> tuple[list[Timed], bool]:
-        """See `Subject.layers`."""
+        """Profile the plan's layers; see `Subject.layers`."""
         tally = Tally()
         with self.executor.profiling(_ignored):
             for _ in range(warmup):
@@ -144,12 +154,14 @@ class EngineSubject:
 
 @dataclass
 class TorchSubject:
-    """An executor that calls a decoder by torch.
+    """A decoder that runs in torch, profiled by torch's profiler.
 
     Attributes:
-        executor: eager or static.
-        decoder: that it calls; the scopes of its modules are marked while it is profiled.
-        batch: what it runs.
+        executor: an eager or static executor.
+        decoder: the decoder of the executor; its modules are marked in the profile.
+        batch: the batch of every run.
+        source: see `Subject`.
+        provenance: see `Subject`.
     """
 
     executor: Executor
@@ -160,17 +172,17 @@ class TorchSubject:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether kernels of a GPU are what takes time."""
+        """True if the batch is on a GPU, so that the time of kernels counts."""
         return self.batch.hidden_states.device.type == "cuda"
 
     def run(self) -> None:
-        """See `Subject.run`."""
+        """Run the batch; see `Subject.run`."""
         run_to_end(self.executor, self.batch)
         if self.on_gpu:
             torch.cuda.synchronize(self.batch.hidden_states.device)
 
     def layers(self, runs: int, warmup: int) -> tuple[list[Timed], bool]:
-        """See `Subject.layers`."""
+        """Profile the operators of torch; see `Subject.layers`."""
         activities = [torch.profiler.ProfilerActivity.CPU]
         if self.on_gpu:
             activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -184,23 +196,31 @@ class TorchSubject:
 
 
 class Tally:
-    """Sums of what is reported layer by layer."""
+    """Sums of times and calls by layer name.
+
+    Attributes:
+        ms: the sum of milliseconds of each layer.
+        calls: the number of calls of each layer.
+    """
 
     def __init__(self) -> None:
-        """Of nothing yet."""
         self.ms: dict[str, float] = defaultdict(float)
         self.calls: dict[str, int] = defaultdict(int)
 
     def add(self, name: str, ms: float) -> None:
-        """One call of a layer."""
+        """Count one call of a layer, which took `ms` milliseconds."""
         self.ms[name] += ms
         self.calls[name] += 1
 
     def averages(self, runs: int, facts: Callable[[str], Facts]) -> list[Timed]:
-        """Every layer in the order of its first report, averaged over `runs`.
+        """The layers with times and calls per run, in the order of their first report.
+
+        Args:
+            runs: the number of runs in the sums.
+            facts: makes the facts of a layer from its name.
 
         Raises:
-            NoLayers: none was reported.
+            NoLayers: no layer was reported.
         """
         if not self.ms:
             raise NoLayers(f"the profiler reported no layer in {runs} runs")
@@ -208,12 +228,14 @@ class Tally:
 
 
 def operators(events: Any, runs: int, *, on_gpu: bool) -> list[Timed]:
-    """The operators of torch's events, by module and name, without what they call.
+    """The average self time of each operator in torch's profile, by module and name.
+
+    Self time does not include the operators that an operator calls.
 
     Args:
-        events: of a profile.
-        runs: that are in it.
-        on_gpu: count the kernels that an operator launched, and not what the host took to launch them.
+        events: the events of the profile.
+        runs: the number of runs in the profile.
+        on_gpu: True: the time of the kernels that the operator launched. False: the time of the host.
 
     Raises:
         NoLayers: no operator took any time.
@@ -232,7 +254,7 @@ def operators(events: Any, runs: int, *, on_gpu: bool) -> list[Timed]:
 
 @contextmanager
 def scopes(decoder: Any) -> Iterator[None]:
-    """Mark in torch's profile which module of `decoder` an operator is called from; one that is no module has none."""
+    """Mark the modules of `decoder` in torch's profile, inside the block; a decoder that is no `nn.Module` has none."""
     if not isinstance(decoder, nn.Module):
         yield
         return
@@ -260,7 +282,7 @@ def scopes(decoder: Any) -> Iterator[None]:
 
 
 def _module_of(event: Any) -> str:
-    """The path of the module that an operator is called from."""
+    """The path of the module that an operator is called from; empty if there is none."""
     while event is not None:
         if event.name.startswith(_MODULE):
             return str(event.name[len(_MODULE) :])
@@ -275,4 +297,4 @@ def _milliseconds(run: Callable[[], None]) -> float:
 
 
 def _ignored(_name: str, _ms: float) -> None:
-    """Of a run that only warms up."""
+    """Ignore a layer of a warm-up run."""

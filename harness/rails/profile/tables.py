@@ -1,4 +1,4 @@
-"""What a profile of layers looks like to a person."""
+"""Tables and text of a profile for the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.rails.profile.rules import RULES_VERSION
 
 
 def tables(report: Report, top: int) -> Iterator[Table | str]:
-    """The figures, the categories, the `top` layers that take most, and what a reader has to know."""
+    """Tables of the figures, of the categories and of the `top` slowest layers, then notes."""
     yield _facts(report)
     yield _categories(report)
     yield _layers(report, top)
@@ -33,10 +33,10 @@ def _facts(report: Report) -> Table:
     table.add_row("source", report.profile.source)
     if report.timed:
         table.add_row("profiled runs", str(report.profile.runs))
-        table.add_row("wall, ms a run", _wall(report))
-        table.add_row("sum of layers, ms", f"{report.sum_ms:.3f}")
+        table.add_row("wall time, ms per run", _wall(report))
+        table.add_row("sum of layers, ms per run", f"{report.sum_ms:.3f}")
     if report.residual is not None and report.residual_share is not None:
-        table.add_row("residual, ms", f"{report.residual:+.3f} ({report.residual_share:+.1%} of the wall time)")
+        table.add_row("residual, ms per run", f"{report.residual:+.3f} ({report.residual_share:+.1%} of the wall time)")
     return table
 
 
@@ -56,7 +56,7 @@ def _categories(report: Report) -> Table:
 
 
 def _layers(report: Report, top: int) -> Table:
-    """Times where there are some, else which rule says so."""
+    """A table of layers with their times; in a list without times, with the rules that matched."""
     figures = _right("ms", "share", "calls") if report.timed else [Column("rule", no_wrap=True)]
     table = Table(Column("layer", overflow="fold"), Column("category", no_wrap=True), *figures)
     for row in report.rows[:top]:

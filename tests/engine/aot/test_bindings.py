@@ -71,7 +71,7 @@ def test_polygraphy_that_is_not_installed_is_an_error_with_the_command(monkeypat
 
 def test_polygraphy_uses_the_flavour_of_the_process_and_no_other() -> None:
     bindings.use_polygraphy(bindings.binding(Flavour.RTX))
-    with pytest.raises(EngineError, match="one process, one flavour"):
+    with pytest.raises(EngineError, match="one process can use one flavour only"):
         bindings.use_polygraphy(bindings.Binding(Flavour.TENSORRT, "11.4", SimpleNamespace()))
     bindings.use_polygraphy(bindings.binding(Flavour.RTX))
 

@@ -175,7 +175,7 @@ def test_a_place_that_the_exporter_left_in_the_file_is_refused(monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(graph, "tidy", lambda model, _prefix: model.graph.metadata_props.update({"at": str(tmp_path)}))
     monkeypatch.setattr(graph, "check_names", lambda _names: None)
-    with pytest.raises(ExportRefused, match="a place on this machine"):
+    with pytest.raises(ExportRefused, match="a path of this machine"):
         export(AffineDecoder(4), tmp_path / "a.onnx", tokens=2)
     assert not list(tmp_path.iterdir())
 

@@ -38,7 +38,7 @@ def test_dimensions_that_are_as_they_must_be_are_let_through() -> None:
         ("encoder_mask", ("batch", "s0"), "tokens is s0, expected tokens"),
         ("context_latents", ("batch", "2*half", "wide"), "context_channels is wide, expected a number"),
         ("timestep", ("batch", 1), "expected the dimensions rows"),
-        ("other", ("batch",), "other: no input or output"),
+        ("other", ("batch",), "other: expected the name of a decoder's input or output"),
     ],
 )
 def test_a_frozen_or_renamed_dimension_is_refused(name: str, shape: tuple[object, ...], words: str) -> None:
@@ -49,7 +49,7 @@ def test_a_frozen_or_renamed_dimension_is_refused(name: str, shape: tuple[object
 @pytest.mark.parametrize("names", [["a/MatMul_0", ""], ["a/MatMul_0", "a/MatMul_0"]], ids=["none", "twice"])
 def test_a_node_without_a_name_of_its_own_is_refused(names: list[str]) -> None:
     graph.check_names(["a/MatMul_0", "a/MatMul_1"])
-    with pytest.raises(ExportRefused, match="no name of its own"):
+    with pytest.raises(ExportRefused, match="has an empty name, or the name of another node"):
         graph.check_names(names)
 
 

@@ -48,18 +48,21 @@ def test_fixed_frames_and_tokens_are_what_they_are() -> None:
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
-        (with_dim(0, 1, *TENSORS), "its batch is frozen to 1"),
-        (with_dim(0, "2*pairs", *TENSORS), r"its batch is frozen to 2\*pairs"),
+        (with_dim(0, 1, *TENSORS), "the batch is frozen to 1"),
+        (with_dim(0, "2*pairs", *TENSORS), r"the batch is frozen to 2\*pairs"),
         (with_dim(0, None, *TENSORS), "the dynamic dimension of rows is None"),
         (with_dim(1, "half + half", "hidden_states", "context_latents", "velocity"), "of frames is 'half \\+ half'"),
-        (with_dim(0, "other", "velocity"), "rows of velocity is other, elsewhere it is batch"),
-        (with_dim(1, "2*t", "encoder_hidden_states", "encoder_mask"), r"its tokens are 2\*t"),
+        (with_dim(0, "other", "velocity"), "rows is other in velocity and batch in another tensor"),
+        (with_dim(1, "2*t", "encoder_hidden_states", "encoder_mask"), r"the dimension of tokens is 2\*t"),
         (with_dim(2, "wide", "context_latents"), "context_channels is dynamic"),
-        ({**TENSORS, "encoder_mask": (FLOAT, ["batch", "tokens"])}, "encoder_mask is of torch.float32"),
-        ({**TENSORS, "timestep": ("INT64", ["batch"])}, "timestep is of INT64"),
-        ({**TENSORS, "timestep": (FLOAT, ["batch", 1])}, r"timestep has the dimensions \['batch', 1\]"),
-        ({**TENSORS, "other": (FLOAT, ["batch"])}, r"it lacks \[\] and has \['other'\]"),
-        ({name: TENSORS[name] for name in TENSORS if name != "timestep"}, r"it lacks \['timestep'\]"),
+        (
+            {**TENSORS, "encoder_mask": (FLOAT, ["batch", "tokens"])},
+            "encoder_mask has the unsupported dtype torch.float32",
+        ),
+        ({**TENSORS, "timestep": ("INT64", ["batch"])}, "timestep has the unsupported dtype INT64"),
+        ({**TENSORS, "timestep": (FLOAT, ["batch", 1])}, r"timestep has dimensions \['batch', 1\]"),
+        ({**TENSORS, "other": (FLOAT, ["batch"])}, r"missing tensors \[\], unknown tensors \['other'\]"),
+        ({name: TENSORS[name] for name in TENSORS if name != "timestep"}, r"missing tensors \['timestep'\]"),
     ],
 )
 def test_what_is_no_exported_decoder_is_refused_by_name(
@@ -87,7 +90,7 @@ def written(path: Path, batch: int | str) -> Path:
 
 def test_a_file_is_read_and_a_frozen_batch_in_it_refused(tmp_path: Path) -> None:
     assert read(written(tmp_path / "a.onnx", "batch")) == signature(HERE, TENSORS)
-    with pytest.raises(ExportRefused, match="its batch is frozen to 1"):
+    with pytest.raises(ExportRefused, match="the batch is frozen to 1"):
         read(written(tmp_path / "b.onnx", 1))
 
 
@@ -106,7 +109,7 @@ def test_weights_in_a_file_of_another_name_are_refused_since_no_digest_has_them(
     weight.external_data.add(key="location", value="b.bin")
     model.graph.initializer.append(weight)
     (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(ExportRefused, match=r"its weights are in b.bin, expected a.onnx.data"):
+    with pytest.raises(ExportRefused, match=r"the weights are in b.bin, expected a.onnx.data"):
         read(tmp_path / "a.onnx")
 
 

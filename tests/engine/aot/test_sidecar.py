@@ -58,7 +58,7 @@ def test_every_field_but_the_plans_own_decides_whether_it_fits(name: str) -> Non
 
 def test_a_plan_without_metadata_is_refused(plan: Path) -> None:
     sidecar.path(plan).unlink()
-    with pytest.raises(SidecarMissing, match="is missing.*build it again"):
+    with pytest.raises(SidecarMissing, match="is missing.*build the plan again"):
         sidecar.read_plan(plan)
 
 

@@ -76,18 +76,18 @@ def test_a_batch_that_fits_is_let_through_up_to_the_very_ends() -> None:
 
 
 def test_more_rows_than_the_executors_ceiling_are_refused() -> None:
-    with pytest.raises(BatchTooLarge, match="3 rows .* takes 2"):
+    with pytest.raises(BatchTooLarge, match="3 rows: .* takes at most 2"):
         ENGINE.check(batch(rows=3), 2)
 
 
 @pytest.mark.parametrize(
     ("sizes", "words"),
     [
-        ({"frames": 101}, "frames T: got 102, the engine takes 2 to 100"),
-        ({"tokens": 65}, "tokens L: got 65, the engine takes 1 to 64"),
-        ({"channels": 4}, "channels D: got 4, the engine takes 8"),
-        ({"context": 8}, "context channels: got 8, the engine takes 16"),
-        ({"width": 16}, "encoder width E: got 16, the engine takes 32"),
+        ({"frames": 101}, "frames T: got 102, the compiled decoder takes 2 to 100"),
+        ({"tokens": 65}, "tokens L: got 65, the compiled decoder takes 1 to 64"),
+        ({"channels": 4}, "channels D: got 4, the compiled decoder takes 8"),
+        ({"context": 8}, "context channels: got 8, the compiled decoder takes 16"),
+        ({"width": 16}, "encoder width E: got 16, the compiled decoder takes 32"),
     ],
 )
 def test_other_sizes_than_the_engines_are_refused_by_name(sizes: dict[str, int], words: str) -> None:

@@ -224,18 +224,19 @@ def latents(executor: Executor) -> dict[str, Tensor]:
 
 
 FROZEN = {
-    "its batch is frozen to 2": {name: (2, *rest) for name, (_, *rest) in
+    "the batch is frozen to 2": {name: (2, *rest) for name, (_, *rest) in
                                  {"hidden_states": (0, "2*half", D), "timestep": (0,),
                                   "encoder_hidden_states": (0, "tokens", E), "context_latents": (0, "2*half", 2 * D),
                                   "encoder_mask": (0, "tokens"), "velocity": (0, "2*half", D)}.items()},
-    "rows of timestep is 2": {"timestep": (2,)},
-    "frames of velocity is 2\\*half": {"hidden_states": ("batch", "half", D), "context_latents": ("batch", "half", 16)},
+    "rows is 2 in timestep": {"timestep": (2,)},
+    "frames is 2\\*half in velocity": {"hidden_states": ("batch", "half", D), "context_latents": ("batch", "half", 16)},
     "the dynamic dimension of frames is '2\\*half \\+ 1'": {
         name: ("batch", "2*half + 1", width) for name, width in
         (("hidden_states", D), ("context_latents", 2 * D), ("velocity", D))},
-    "its tokens are 2\\*some": {"encoder_hidden_states": ("batch", "2*some", E), "encoder_mask": ("batch", "2*some")},
+    "the dimension of tokens is 2\\*some": {
+        "encoder_hidden_states": ("batch", "2*some", E), "encoder_mask": ("batch", "2*some")},
     "context_channels is dynamic": {"context_latents": ("batch", "2*half", "width")},
-    "timestep has the dimensions": {"timestep": ("batch", 1)},
+    "timestep has dimensions": {"timestep": ("batch", 1)},
 }  # fmt: skip
 
 
@@ -252,7 +253,7 @@ def test_a_file_whose_dimensions_are_not_a_decoder_s_is_refused(
     ("hidden_states", TensorProto.BOOL), ("hidden_states", TensorProto.INT64), ("encoder_mask", TensorProto.FLOAT),
 ])  # fmt: skip
 def test_a_dtype_that_it_does_not_run_in_is_refused(tmp_path: Path, name: str, dtype: int) -> None:
-    with pytest.raises(ExportRefused, match="ONNX Runtime cannot run it|which no decoder's is"):
+    with pytest.raises(ExportRefused, match="ONNX Runtime cannot run it|the unsupported dtype"):
         OnnxExecutor(written(tmp_path / "a.onnx", dtypes={name: dtype}))
 
 
@@ -291,8 +292,8 @@ def frozen(path: Path, *, frames: Any = "2*half", tokens: Any = "tokens") -> Onn
 
 
 OUTSIDE = [
-    ({"frames": 10}, whole(2, 12), "frames T: got 12, the engine takes 10"),
-    ({"tokens": 6}, whole(2, 10, 7), "tokens L: got 7, the engine takes 6"),
+    ({"frames": 10}, whole(2, 12), "frames T: got 12, the compiled decoder takes 10"),
+    ({"tokens": 6}, whole(2, 10, 7), "tokens L: got 7, the compiled decoder takes 6"),
     ({}, Batch(**{**whole(2).tensors(), "hidden_states": torch.zeros(2, 10, 4)}), "channels D: got 4"),
     ({}, Batch(**{**whole(2).tensors(), "encoder_hidden_states": torch.zeros(2, 6, 16)}), "encoder width E: got 16"),
     ({}, Batch(**{**whole(2).tensors(), "context_latents": torch.zeros(2, 10, 8)}), "context channels: got 8"),

@@ -198,7 +198,7 @@ def test_without_captures_nothing_is_compared_unless_the_decoder_is_named(tmp_pa
 def test_scenarios_of_other_widths_than_the_file_s_are_said_to_be_outside_it() -> None:
     report = check(Engine(ExecutorKind.ONNX, registry.onnx_file("tiny")), only=["ode_plain", "ace_tiny_plain"])
     assert verdicts(report) == {"ode_plain": Verdict.OUTSIDE_PROFILE, "ace_tiny_plain": Verdict.TOLERANCE}
-    assert report.passes and "channels D: got 4, the engine takes 8" in report.results[0].detail
+    assert report.passes and "channels D: got 4, the compiled decoder takes 8" in report.results[0].detail
     nothing = check(Engine(ExecutorKind.ONNX, registry.onnx_file("tiny")), only=["ode_plain"])
     assert not nothing.compared and not nothing.passes
 

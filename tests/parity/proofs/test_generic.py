@@ -109,7 +109,7 @@ def test_an_event_may_return_nothing_where_another_returns_something() -> None:
 
 
 def test_what_is_no_tree_of_tensors_is_refused() -> None:
-    with pytest.raises(NotComparable, match="x cannot be compared: it is no tensor but int"):
+    with pytest.raises(NotComparable, match="x cannot be compared: expected a tensor, got int"):
         run(lambda event: {"x": 1}, Sum(), [1.0])
 
 

@@ -135,10 +135,10 @@ def test_a_busy_wait_in_the_tick_is_what_slows_it(tmp_path: Path, log: Path) -> 
 @pytest.mark.parametrize(("says", "words", "passes"), [
     ({"digests": {**DIGESTS, "two": {"content": "zz", "ticks": ["1"]}}}, "outputs MOVED: two", False),
     ({"digests": {**DIGESTS, "one": {"content": "aa", "ticks": ["1", "3"]}}}, "outputs MOVED: one", False),
-    ({"digests": {"one": DIGESTS["one"]}}, "outputs not compared, B lacks them: two", False),
-    ({"digests": {**DIGESTS, "new": DIGESTS["one"]}}, "outputs not compared, A lacks them: new", True),
+    ({"digests": {"one": DIGESTS["one"]}}, "outputs not compared, missing in B: two", False),
+    ({"digests": {**DIGESTS, "new": DIGESTS["one"]}}, "outputs not compared, missing in A: new", True),
     ({"latents": "zz"}, f"outputs MOVED: {BENCH}", False),
-    ({"digests": {}}, "outputs not compared, B lacks them: one, two", False),
+    ({"digests": {}}, "outputs not compared, missing in B: one, two", False),
 ])  # fmt: skip
 def test_what_moved_is_named_first_and_is_never_a_silent_0(
     run: Compare, says: dict[str, Any], words: str, passes: bool
@@ -213,7 +213,7 @@ def test_a_tree_that_fails_exits_with_125_and_says_what_it_said(
     (["no-such-revision"], "'no-such-revision' is neither"),
     (["base", "--ticks=7"], "--ticks: expected at least 8"),
     (["base", "--ticks=many"], "expected whole numbers"),
-    (["--calibrate", "base", "--device", "cuda"], "calibrate on the cpu"),
+    (["--calibrate", "base", "--device", "cuda"], "calibrate with --device cpu"),
 ])  # fmt: skip
 def test_what_cannot_be_timed_exits_with_125(
     tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], words: str
@@ -237,14 +237,14 @@ def test_a_package_from_elsewhere_is_not_timed(tmp_path: Path, log: Path) -> Non
     folder = write(tmp_path / "one", log)
     (folder / "harness" / "__init__.py").write_text("__file__ = '/elsewhere/harness/__init__.py'")
     tree = Tree(Revision("one"), folder)
-    with pytest.raises(CannotCompare, match="/elsewhere/harness/__init__.py was imported, which is not of this"):
+    with pytest.raises(CannotCompare, match="/elsewhere/harness/__init__.py was imported, which is not a file of"):
         draw(tree, tree, Asked(("--ticks", "32"), rounds=2))
 
 
 def test_the_wait_is_taken_from_the_first_tick_of_a_turn() -> None:
     samples = [105.0, 6.0, 209.0, 10.0, 99.0]
     assert by_turns(samples, [100.0, 200.0, 1.0], 2).tolist() == [[5, 6], [9, 10]]
-    with pytest.raises(ValueError, match="waited for its turn longer"):
+    with pytest.raises(ValueError, match="the wait for a turn exceeded its tick"):
         by_turns(samples, [100.0, 209.0, 1.0], 2)
     with pytest.raises(ValueError, match="reshape"):
         by_turns(samples[: 2 * TURN - 1], [100.0, 200.0, 1.0], 2)
@@ -337,7 +337,7 @@ def test_calibration_names_the_smallest_slowdown_that_is_caught(
     monkeypatch.setattr(revisions, "_timed", timed)
     write(tmp_path / "base", log)
     result, report = invoke("--calibrate", "base")
-    assert result.exit_code == 0 and result.stdout.splitlines()[-1].endswith("caught here today: 3%")
+    assert result.exit_code == 0 and result.stdout.splitlines()[-1].endswith("was detected on this machine today: 3%")
     assert report["smallest_caught"] == 0.03
     assert tried == [0.05, 0.02, 0.03]
     assert [one["slowdown"] for one in report["tried"]] == [0.02, 0.03, 0.05]
@@ -349,4 +349,4 @@ def test_a_calibration_that_catches_nothing_says_so(tmp_path: Path, log: Path, m
     write(tmp_path / "base", log)
     result, report = invoke("--calibrate", "base")
     assert (result.exit_code, report["smallest_caught"]) == (2, None)
-    assert "no slowdown up to 12% is caught" in result.stdout
+    assert "no slowdown up to 12% was detected" in result.stdout

@@ -106,13 +106,13 @@ def test_a_phase_that_returns_every_second_turn_is_no_difference_of_a_side_to_it
 def test_a_control_that_took_longer_for_one_side_leaves_nothing_to_say(seed: int, share: float) -> None:
     found = judge(rounds(seed, share, control=share))
     assert found.verdict is Verdict.INCONCLUSIVE
-    assert "the machine was not the same for both" in found.why or "quads alone" in found.why
+    assert "the machine's speed was different for the two sides" in found.why or "in only" in found.why
 
 
 def test_a_control_that_scatters_leaves_nothing_to_say() -> None:
     found = judge(rounds(1, 0.1, control_noise=1.0, shape=(4, 24)))
     assert found.verdict is Verdict.INCONCLUSIVE
-    assert found.why == f"the control workload took the same, within 10%, in {found.matched} of 48 quads alone"
+    assert found.why == f"the control workload took the same time, within 10%, in only {found.matched} of 48 quads"
 
 
 @SOME
@@ -145,7 +145,7 @@ def test_a_side_that_differs_from_itself_too_much_leaves_nothing_to_say() -> Non
         return replace(side, turns=tuple(turn * jumps[i % 4] for i, turn in enumerate(side.turns)))
 
     found = judge([replace(one, head=jumping(one.head)) for one in rounds(1, 0.5)])
-    assert (found.verdict, found.why[:28]) == (Verdict.INCONCLUSIVE, "a side differs from itself b")
+    assert (found.verdict, found.why[:9]) == (Verdict.INCONCLUSIVE, "too noisy")
 
 
 @SOME

@@ -99,7 +99,7 @@ def test_a_plain_folder_needs_no_repository(repository: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("base", "words"), [
-    ("no-such-name", "'no-such-name' is neither a revision"),
+    ("no-such-name", "'no-such-name' is neither a git revision"),
     ("HEAD~9", "'HEAD~9' is neither"),
     ("first:", "is neither"),
     (".git", "no package"),
@@ -153,5 +153,5 @@ def test_without_git_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         raise FileNotFoundError("git")
 
     monkeypatch.setattr(subprocess, "run", missing)
-    with pytest.raises(CannotCompare, match="cannot ask git"), trees("main", None, tmp_path):
+    with pytest.raises(CannotCompare, match="cannot run git"), trees("main", None, tmp_path):
         pass

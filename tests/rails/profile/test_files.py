@@ -108,7 +108,7 @@ def test_what_is_no_profile_is_refused_by_name(written, content, error):
 
 
 def test_a_missing_profile_is_refused_by_name(tmp_path):
-    with pytest.raises(NotAProfile, match=r"profile\.json: no JSON file"):
+    with pytest.raises(NotAProfile, match=r"profile\.json: not a JSON file"):
         trtexec(tmp_path / "profile.json")
 
 

@@ -81,26 +81,26 @@ def test_a_sum_beyond_the_wall_time_is_said_and_so_is_the_reason():
     ]
     several = report(timed("a/MatMul_1", 6.5), timed("b/MatMul_1", 6.0, stream=1))
     assert list(several.notes()) == [
-        "the sum of the layers exceeds the wall time by 2.500 ms: the engine has 2 streams, whose layers overlap"
+        "the sum of the layers exceeds the wall time by 2.500 ms: the layers of 2 streams overlap"
     ]
 
 
 def test_layers_of_several_streams_are_said_to_overlap_also_where_their_sum_is_less_than_the_wall_time():
     (note,) = report(timed("a/MatMul_1", 1.0), timed("b/MatMul_1", 1.0, stream=1)).notes()
-    assert note.startswith("the engine has 2 streams")
+    assert note.startswith("the layers of 2 streams overlap: the sum")
 
 
 def test_waits_between_streams_are_told_apart_from_copies():
     found = report(timed("a/MatMul_1", 3.0), timed("entry^bb^wait^1_myl0_2", 1.0))
     assert (found.waits.layers, found.waits.share) == (1, 0.25)
-    assert list(found.notes()) == ["copy-reformat holds 1 layers in which streams wait for each other (25.0%)"]
+    assert list(found.notes()) == ["copy-reformat contains 1 layers in which streams wait for each other (25.0%)"]
 
 
 @pytest.mark.parametrize(("blob", "hints"), [(3.0, 0), (3.01, 1)])
 def test_more_than_half_opaque_brings_the_hint_to_rebuild(blob, hints):
     notes = list(report(timed(BLOB, blob), timed("a/MatMul_1", 3.0)).notes())
     assert len(notes) == hints
-    assert all("rebuild the engine with detailed profiling verbosity" in note for note in notes)
+    assert all("build the plan again with detailed profiling verbosity" in note for note in notes)
 
 
 def test_a_list_without_times_is_counted_by_layers_in_its_order():
@@ -162,7 +162,9 @@ def test_a_profiles_layers_are_described_by_the_engines_list():
 
 
 def test_a_list_of_another_engine_is_refused():
-    with pytest.raises(OtherEngine, match="none of the profile's 1 layers is one of the engine's 2: 'c' is not"):
+    with pytest.raises(
+        OtherEngine, match="none of the profile's 1 layers is one of the plan's 2 layers, for example 'c'"
+    ):
         joined(["c"], [Layer("a"), Layer("b")])
 
 

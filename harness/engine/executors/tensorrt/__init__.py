@@ -1,4 +1,4 @@
-"""Runs a built TensorRT plan on a GPU."""
+"""The executor of TensorRT plans on a GPU."""
 
 from harness.engine.executors.tensorrt.executor import TensorRTExecutor
 

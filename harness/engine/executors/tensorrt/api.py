@@ -1,4 +1,4 @@
-"""Every name of TensorRT's Python API that the executor uses: what a test holds against an installed binding."""
+"""The names of TensorRT's Python API that the executor uses. A test checks them against the installed binding."""
 
 from __future__ import annotations
 
@@ -38,4 +38,4 @@ RTX_API: Mapping[str, tuple[str, ...]] = {
     "IRuntimeConfig": ("dynamic_shapes_kernel_specialization_strategy",),
     "DynamicShapesKernelSpecializationStrategy": ("EAGER",),
 }
-"""What TensorRT-RTX alone is asked for."""
+"""Attributes, by class, that the executor uses with TensorRT-RTX only."""

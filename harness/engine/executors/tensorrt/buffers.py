@@ -1,4 +1,4 @@
-"""The static buffers that an engine reads and writes: aligned, of the engine's dtypes, kept for the last shapes."""
+"""The static buffers of a plan: aligned, in the plan's dtypes, kept for the most recently used shapes."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from harness.engine.aot.signature import AXES
 from harness.engine.executors.base import Batch
 
 ALIGNMENT = 256
-"""Bytes: what TensorRT wants the address of every tensor to be a multiple of."""
+"""Alignment, in bytes, that TensorRT requires of the address of every tensor."""
 
 Key: TypeAlias = tuple[int, int, int]
-"""Rows, frames as the engine takes them, and tokens."""
+"""Rows, frames (padding included) and tokens."""
 
 
 @dataclass(frozen=True, eq=False)
 class Buffers:
-    """One shape's buffers. They never move.
+    """The buffers of one shape. Their addresses never change.
 
     Attributes:
-        inputs: by name.
-        output: the velocity `[rows, frames, D]`.
+        inputs: the input buffers by name.
+        output: the buffer of the velocity `[rows, frames, D]`.
     """
 
     inputs: Mapping[str, Tensor]
     output: Tensor
 
     def fill(self, batch: Batch) -> None:
-        """Write a batch into the inputs, cast to their dtypes.
+        """Copy a batch into the input buffers, cast to their dtypes.
 
-        Rows that are missing repeat the first one; frames that are missing are zero.
+        Missing rows repeat the batch's first row, missing frames are zero.
 
         Args:
-            batch: of at most as many rows and frames, and of as many tokens.
+            batch: a batch with at most the rows and frames of the buffers, and exactly their tokens.
         """
         given = batch.tensors()
         with torch.no_grad():
@@ -48,48 +48,47 @@ class Buffers:
 
 
 class KeptBuffers:
-    """The buffers of the shapes used last.
+    """The buffers of the most recently used shapes.
 
     Args:
-        most: how many shapes are kept.
+        most: the largest number of shapes.
     """
 
     def __init__(self, most: int) -> None:
-        """See the class."""
         self._most = most
         self._kept: OrderedDict[Key, Buffers] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many shapes have buffers."""
+        """The number of shapes that have buffers."""
         return len(self._kept)
 
     def get(self, key: Key) -> Buffers | None:
-        """A shape's buffers, which are now the ones used last; None where it has none."""
+        """The buffers of a shape, or None. The shape becomes the most recently used one."""
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
     def make_room(self) -> None:
-        """Free the buffers used longest ago, so that one more shape fits."""
+        """Free the least recently used buffers, so that there is room for one more shape."""
         while len(self._kept) >= self._most:
             self._kept.popitem(last=False)
 
     def add(self, key: Key, buffers: Buffers) -> None:
-        """Keep a shape's buffers."""
+        """Keep the buffers of a shape, which becomes the most recently used one."""
         self._kept[key] = buffers
 
     def clear(self) -> None:
-        """Free all."""
+        """Free all buffers."""
         self._kept.clear()
 
 
 def aligned(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A new contiguous tensor, not initialised, at an address that is a multiple of `ALIGNMENT`.
+    """A new, uninitialised, contiguous tensor at an address that is a multiple of `ALIGNMENT`.
 
-    torch's CUDA allocator aligns to more than that, and its CPU allocator to less: neither is relied on.
+    The function does not rely on torch's allocators: the CUDA allocator aligns more strictly, the CPU allocator less.
     """
     size = math.prod(shape) * dtype.itemsize
-    # Outside inference mode: buffers that were made in it could be written to in it alone.
+    # Outside inference mode, because tensors made inside it cannot be written to outside of it.
     with torch.inference_mode(False):
         raw = torch.empty(size + ALIGNMENT, dtype=torch.uint8, device=device)
         start = -raw.data_ptr() % ALIGNMENT
@@ -100,7 +99,7 @@ def _fill(target: Tensor, source: Tensor, *, framed: bool) -> None:
     rows = source.shape[0]
     if framed:
         frames = source.shape[1]
-        # At every run: the run before may have had a frame there.
+        # At every run, because an earlier run may have had more frames.
         target[:, frames:].zero_()
         target = target[:, :frames]
     target[:rows].copy_(source)

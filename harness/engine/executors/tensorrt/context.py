@@ -1,4 +1,4 @@
-"""An engine's execution context, every call of which is checked: what it refuses is an error that names the call."""
+"""TensorRT's execution context with checked calls: a refused call raises an error that names the call."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ T = TypeVar("T")
 
 
 class Profiled(NamedTuple):
-    """How a context is profiled.
+    """The profiling state of a context.
 
     Attributes:
-        profiler: TensorRT's, or None.
-        emits: whether every launch reports to it by itself, and waits for the GPU to do so.
+        profiler: a TensorRT `IProfiler`, or None.
+        emits: the context's `enqueue_emits_profile`: True if every launch waits for the GPU and reports to the
+            profiler.
     """
 
     profiler: Any
@@ -26,22 +27,22 @@ class Profiled(NamedTuple):
 
 
 class Context:
-    """Binds buffers to a context and launches it. After any failure, the next run binds everything anew.
+    """Binds buffers to an execution context and launches the context. After a failure the next run binds all buffers.
 
     Args:
         context: an `IExecutionContext`.
     """
 
     def __init__(self, context: Any) -> None:
-        """See the class."""
         self._context = context
         self._bound: Buffers | None = None
 
     def bind(self, buffers: Buffers) -> None:
-        """Tell the context the shape of every input and the address of every tensor, unless it has them.
+        """Set the shape of every input and the address of every tensor. Does nothing if `buffers` are bound already.
 
         Raises:
-            ExecutorError: it refuses one, lacks one, or infers another output than the buffer is for.
+            ExecutorError: the context refuses a call, lacks an input, or infers an output shape other than the
+                buffer's.
         """
         if self._bound is buffers:
             return
@@ -55,33 +56,33 @@ class Context:
             _agreed(f"set_tensor_address({name!r}, {address:#x})", partial(context.set_tensor_address, name, address))
         missing = _made("infer_shapes()", lambda: list(context.infer_shapes()))
         if missing:
-            raise ExecutorError(f"TensorRT's infer_shapes() lacks {', '.join(missing)}")
+            raise ExecutorError(f"TensorRT's infer_shapes() needs more inputs: {', '.join(missing)}")
         self._check_output(tuple(buffers.output.shape))
         self._bound = buffers
 
     def execute(self, handle: int) -> None:
-        """Launch a run on what is bound.
+        """Launch a run on the bound buffers.
 
         Args:
-            handle: the raw CUDA stream.
+            handle: the CUDA stream as an integer.
 
         Raises:
-            ExecutorError: the context refuses.
+            ExecutorError: the context refuses the launch.
         """
-        # What a failed launch leaves behind nobody says: until one has succeeded, nothing counts as bound.
+        # TensorRT does not document the state after a failed launch, so nothing counts as bound then.
         bound, self._bound = self._bound, None
         _agreed(f"execute_async_v3({handle:#x})", partial(self._context.execute_async_v3, handle))
         self._bound = bound
 
     def forget(self) -> None:
-        """Take nothing as bound, so that the next run binds everything."""
+        """Forget the bound buffers, so that the next run binds all buffers."""
         self._bound = None
 
     def profiled(self, how: Profiled) -> Profiled:
-        """Profile it so from the next launch on, and return how it was before.
+        """Set the profiling state for the next launches, and return the state before.
 
         Raises:
-            ExecutorError: the context refuses.
+            ExecutorError: the context refuses the state.
         """
         context = self._context
 
@@ -98,10 +99,10 @@ class Context:
         return _made("profiler", change)
 
     def report(self) -> None:
-        """Make the context tell its profiler the times of the last launch, which is done.
+        """Make the context report the layer times of the last launch, which must be complete, to its profiler.
 
         Raises:
-            ExecutorError: it refuses.
+            ExecutorError: the context refuses.
         """
         _agreed("report_to_profiler()", self._context.report_to_profiler)
 
@@ -115,7 +116,7 @@ class Context:
 def _agreed(call: str, ask: Callable[[], object]) -> None:
     answer = _made(call, ask)
     if answer is not True:
-        raise ExecutorError(f"TensorRT refused {call}: it returned {answer}; its log may say why")
+        raise ExecutorError(f"TensorRT refused {call}: the call returned {answer}; the reason may be in TensorRT's log")
 
 
 def _made(call: str, make: Callable[[], T]) -> T:

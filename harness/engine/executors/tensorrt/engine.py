@@ -1,4 +1,4 @@
-"""What a deserialized engine takes and gives, read from the engine and compared with what its sidecar says."""
+"""The signature of a loaded plan (TensorRT's `ICudaEngine`), read from TensorRT and compared with the sidecar."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ DTYPES: Mapping[str, torch.dtype] = {
     "INT32": torch.int32,
     "INT64": torch.int64,
 }
-"""By the name of TensorRT's `DataType`. Its own map goes through numpy, which has no bfloat16."""
+"""torch dtypes by the name of TensorRT's `DataType`. TensorRT's own conversion uses NumPy, which lacks bfloat16."""
 
 Shape: TypeAlias = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Port:
-    """One of an engine's inputs or outputs.
+    """One input or output of a plan.
 
     Attributes:
-        dtype: torch's.
-        is_input: or an output.
-        shape: with -1 for dynamic sizes.
-        profile: minimal, optimal and maximal shape of an input; empty for an output.
+        dtype: the torch dtype.
+        is_input: True for an input, False for an output.
+        shape: the shape, with -1 for dynamic sizes.
+        profile: minimum, optimum and maximum shape of an input; empty for an output.
     """
 
     dtype: torch.dtype
@@ -47,11 +47,11 @@ class Port:
 
 @dataclass(frozen=True)
 class RowLimits:
-    """How many rows a run has.
+    """The number of rows of batches and runs.
 
     Attributes:
-        most: rows that a batch may have.
-        pinned: rows that every run has; None where it has the batch's.
+        most: the largest number of rows of a batch.
+        pinned: the number of rows of every run; None if a run has the rows of its batch.
     """
 
     most: int
@@ -59,15 +59,15 @@ class RowLimits:
 
 
 def signature(engine: Any, recorded: Sidecar) -> Signature:
-    """An engine's signature.
+    """Read the signature of a loaded plan.
 
     Args:
         engine: an `ICudaEngine`.
-        recorded: the plan's metadata, which also gives the multiple of T.
+        recorded: the plan's metadata. `frames_multiple` comes from here, because TensorRT does not know this number.
 
     Raises:
-        PlanCorrupt: the engine has other tensors, dtypes or ranges than its metadata says.
-        EngineError: it is no decoder, or has a dtype that no buffer can have.
+        PlanCorrupt: tensors, dtypes or ranges of the plan differ from its metadata.
+        EngineError: the plan is no decoder, or has a dtype without a torch dtype in `DTYPES`.
     """
     ports = dict(_ports(engine))
     _check_recorded(ports, recorded)
@@ -86,15 +86,15 @@ def signature(engine: Any, recorded: Sidecar) -> Signature:
 
 
 def row_limits(takes: Span, max_rows: int | None, pin_rows: int | None) -> RowLimits:
-    """How many rows runs of an engine have.
+    """The number of rows of batches and runs of a plan.
 
     Args:
-        takes: the rows that the engine takes. One that takes one number alone always runs that many.
-        max_rows: the caller's ceiling, None where the engine's is enough.
-        pin_rows: rows that every run shall have, or None.
+        takes: the range of rows of the plan. If the range is one number, every run has this number of rows.
+        max_rows: the caller's limit for batches; None is the plan's limit.
+        pin_rows: the number of rows of every run; None is the number of rows of the batch.
 
     Raises:
-        InvalidInput: the engine does not take so many or so few.
+        InvalidInput: `max_rows` or `pin_rows` is outside the plan's range.
     """
     high = takes.low if takes.high is None else takes.high
     if pin_rows is None and takes.low == high:
@@ -103,7 +103,7 @@ def row_limits(takes: Span, max_rows: int | None, pin_rows: int | None) -> RowLi
     if pin_rows is not None:
         return RowLimits(min(most, checks.integer("pin_rows", pin_rows, takes.low, high)), pin_rows)
     if most < takes.low:
-        raise InvalidInput("max_rows", most, f"at least {takes.low}, the fewest rows that the engine takes")
+        raise InvalidInput("max_rows", most, f"at least {takes.low}, the plan's smallest number of rows")
     return RowLimits(most)
 
 
@@ -112,7 +112,7 @@ def _ports(engine: Any) -> Iterable[tuple[str, Port]]:
         name = engine.get_tensor_name(index)
         kind = engine.get_tensor_dtype(name).name
         if kind not in DTYPES:
-            raise EngineError(f"the engine's {name} is of TensorRT's dtype {kind}, expected one of {', '.join(DTYPES)}")
+            raise EngineError(f"the plan's {name} has TensorRT's dtype {kind}, expected one of {', '.join(DTYPES)}")
         is_input = engine.get_tensor_mode(name).name == "INPUT"
         shape = tuple(engine.get_tensor_shape(name))
         profile = _profile(engine, name, shape) if is_input else ()
@@ -135,7 +135,7 @@ def _check_recorded(ports: Mapping[str, Port], recorded: Sidecar) -> None:
         for name in (*has, *says):
             if has.get(name) != says.get(name):
                 raise PlanCorrupt(
-                    f"{field} of {name}: the metadata says {says.get(name)}, the engine {has.get(name)}; "
+                    f"{field} of {name}: {says.get(name)} in the metadata, {has.get(name)} in the plan; "
                     "build the plan again"
                 )
 
@@ -145,23 +145,23 @@ def _check_decoder(ports: Mapping[str, Port]) -> None:
     outputs = set(ports) - inputs
     if inputs | {MASK} != set(INPUTS) or outputs != {VELOCITY}:
         raise EngineError(
-            f"the engine takes {', '.join(sorted(inputs))} and gives {', '.join(sorted(outputs))}; "
-            f"a decoder takes {', '.join(INPUTS)}, the last one or not, and gives {VELOCITY}"
+            f"the plan has the inputs {', '.join(sorted(inputs))} and the outputs {', '.join(sorted(outputs))}; "
+            f"a decoder has the inputs {', '.join(INPUTS)} (the last one is optional) and the output {VELOCITY}"
         )
     for name, port in ports.items():
         if len(port.shape) != len(AXES[name]):
-            raise EngineError(f"the engine's {name} has shape {port.shape}, expected [{', '.join(AXES[name])}]")
+            raise EngineError(f"the plan's {name} has shape {port.shape}, expected [{', '.join(AXES[name])}]")
 
 
 def _spans(ports: Mapping[str, Port]) -> dict[str, Span]:
-    """What every input allows: TensorRT accepts a profile whose inputs have different ranges for one dimension."""
+    """The range of each dimension that all tensors allow; a TensorRT profile may give inputs different ranges."""
     spans: dict[str, Span] = {}
     for name, port in ports.items():
         for place, axis in enumerate(AXES[name]):
             span = _span(port, place)
             spans[axis] = span = span if axis not in spans else spans[axis].met(span)
             if span.high is not None and span.low > span.high:
-                raise EngineError(f"no number of {axis} is one that all of the engine's tensors have")
+                raise EngineError(f"the plan's tensors have no common size of {axis}")
     return spans
 
 
@@ -176,5 +176,5 @@ def _span(port: Port, place: int) -> Span:
 def _width(spans: Mapping[str, Span], axis: str) -> int:
     span = spans[axis]
     if span.low != span.high:
-        raise EngineError(f"the engine's {axis} is {span}, expected one fixed number")
+        raise EngineError(f"the plan's {axis} is {span}, expected one fixed number")
     return span.low

@@ -1,4 +1,4 @@
-"""Runs a TensorRT engine, of the full TensorRT or of TensorRT-RTX, on static buffers and a stream of its own."""
+"""The executor of TensorRT plans, of both flavours, with static buffers and an own CUDA stream."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from harness.engine.executors.tensorrt.runtime import CudaRuntime, RawStream, Ru
 
 @dataclass(eq=False)
 class _Loaded:
-    """A plan that is ready to run.
+    """A loaded plan.
 
     Attributes:
-        engine: an `ICudaEngine`, None once it is released.
-        context: of it, None likewise.
-        found: the TensorRT that it is of.
+        engine: an `ICudaEngine`; None after `release`.
+        context: the execution context of `engine`; None after `release`.
+        found: the TensorRT that loaded the plan.
         sidecar: the plan's metadata.
-        signature: as the engine says it.
-        rows: how many a run has.
+        signature: the plan's inputs and output.
+        rows: the number of rows of batches and runs.
     """
 
     engine: Any
@@ -46,43 +46,45 @@ class _Loaded:
     rows: RowLimits
 
     def release(self) -> None:
-        """Let go of the context, and then of the engine that it belongs to."""
+        """Free the context, and then the engine, which must outlive its context."""
         self.context = None
         self.engine = None
 
 
 class TensorRTExecutor:
-    """Runs an engine on buffers that never move, and returns views of its output buffer.
+    """Runs a plan on static buffers, and returns views of its output buffer.
 
-    For each number of rows, frames and tokens there is one buffer per tensor, of the engine's own dtype for it. A run
-    copies its inputs into them, adds a zero frame where T is odd, and launches the engine on a stream of its own. Rows
-    that every run shall have and a batch lacks repeat its first row.
+    Each shape (rows, frames, tokens) has one buffer per tensor, in the plan's dtype. A run copies the inputs into the
+    buffers, adds zero frames where T is no multiple of the patch size, and launches the plan on the executor's own
+    stream. With pinned rows, missing rows repeat the batch's first row.
 
-    A run that fails changes nothing: the next one tells the engine every shape and address anew.
+    After a failed run the next run sets all shapes and addresses again.
 
     Args:
-        plan: the engine's file, with its metadata beside it. It is code: load plans that you trust.
-        max_rows: the most rows of one run, None for the engine's own ceiling, which is an upper bound in any case: the
-            smallest maximum that its profile has for any input.
-        pin_rows: always run this many rows; see `EagerExecutor`. An engine made for one number of rows always runs it.
-        max_shapes: how many shapes keep their buffers; the one used longest ago goes first.
+        plan: the path of the plan, with its metadata beside it. A plan is code: load only plans that you trust.
+        max_rows: the largest number of rows of one run; None is the plan's limit, the smallest maximum of all inputs. A
+            larger number has no effect.
+        pin_rows: run exactly this number of rows every time; see `EagerExecutor`. A plan with one fixed number of rows
+            always runs this number.
+        max_shapes: the number of shapes that keep their buffers; the least recently used shape is freed first.
         device: a CUDA device.
-        runtime: what loads and runs plans; None is `CudaRuntime(device)`.
+        runtime: the machine that loads and runs plans; None is `CudaRuntime(device)`.
 
     Attributes:
         max_rows: see `Executor`.
-        takes_mask: see `Executor`; whether the engine has an input for the mask.
-        stream: its own.
+        takes_mask: see `Executor`; True if the plan has an input for the encoder mask.
+        stream: the executor's own stream.
         sidecar: the plan's metadata.
-        signature: what the engine takes.
+        signature: the plan's inputs and output.
 
     Raises:
         SidecarMissing: the plan has no metadata.
-        PlanCorrupt: it is truncated or altered, or its engine is not what its metadata says.
+        PlanCorrupt: the plan is truncated or altered, or differs from its metadata.
         PackageMissing: TensorRT or Polygraphy is not installed.
-        PlanMismatch: it was built for another flavour, version, compute capability, GPU or driver.
-        EngineError: TensorRT cannot load it here, or it is no decoder.
-        InvalidInput: a number of rows that the engine does not take.
+        PlanMismatch: the plan was built for another flavour, version, compute capability, GPU or driver.
+        EngineError: TensorRT cannot load the plan here, or the plan is no decoder.
+        InvalidInput: a number of rows is outside the plan's range, or `max_shapes` is below 1.
+        ExecutorError: the runtime gave CUDA's default stream.
     """
 
     stream: RawStream
@@ -98,7 +100,6 @@ class TensorRTExecutor:
         device: torch.device | str = "cuda",
         runtime: Runtime | None = None,
     ) -> None:
-        """See the class."""
         self._kept = KeptBuffers(checks.integer("max_shapes", max_shapes, 1))
         self._runtime = CudaRuntime(device) if runtime is None else runtime
         self._asked = (max_rows, pin_rows)
@@ -107,23 +108,23 @@ class TensorRTExecutor:
         loaded = self._load(plan)
         self.stream = self._runtime.stream()
         if self.stream.handle == 0:
-            raise ExecutorError("stream 0 is CUDA's default stream: on it TensorRT makes the host wait at every run")
+            raise ExecutorError("stream 0 is CUDA's default stream, on which TensorRT makes the host wait at every run")
         self._adopt(loaded)
 
     @property
     def shapes(self) -> int:
-        """How many shapes have buffers."""
+        """The number of shapes that have buffers."""
         return len(self._kept)
 
     def run(self, batch: Batch) -> Tensor:
-        """The velocity `[N, T, D]` in the engine's dtype, a view of a buffer that the next run overwrites.
+        """The velocity `[N, T, D]` in the plan's dtype, a view of a buffer that the next run overwrites.
 
-        It is computed once `stream` is joined or waited for; see `Executor.run`.
+        Call `stream.join()` or `stream.wait()` before reading the velocity; see `Executor.run`.
 
         Raises:
-            PipelineClosed: after `close`.
-            BatchTooLarge: more than `max_rows` rows.
-            OutsideProfile: frames, tokens or widths that the engine was not made for.
+            PipelineClosed: the executor is closed.
+            BatchTooLarge: the batch has more than `max_rows` rows.
+            OutsideProfile: rows, frames, tokens or a width is outside the plan's range.
             ExecutorError: TensorRT refuses a call, or the batch is on another device.
         """
         loaded = self._open()
@@ -131,7 +132,7 @@ class TensorRTExecutor:
         rows = loaded.rows.pinned or batch.rows
         frames, tokens = batch.hidden_states.shape[1], batch.encoder_hidden_states.shape[1]
         buffers = self._buffers_for(rows, frames, tokens, loaded)
-        # Kept until the next run: this one reads it on a stream of its own, after the caller may have let go.
+        # Keep the batch until the next run: the own stream may read it after the caller has dropped it.
         self._running = batch
 
         def work() -> None:
@@ -146,21 +147,24 @@ class TensorRTExecutor:
         return buffers.output[: batch.rows, :frames]
 
     def swap(self, plan: Path | str) -> None:
-        """Run another plan from the next run on. Both are in memory for a moment.
+        """Replace the plan, from the next run on. For a moment both plans are in memory.
 
-        Pipelines keep to what the executor was when they were made. So the new engine has to take as many rows as the
-        old one and as few, the same widths, and a mask where the old one does. Its frames and tokens may be others:
-        what is outside them is refused at the run.
+        Pipelines read the executor's limits once, when they are made. So the new plan must take all numbers of rows of
+        the old plan, the same widths, and a mask exactly if the old plan does. Frames and tokens may have other ranges:
+        `run` refuses a batch outside them.
+
+        Args:
+            plan: the path of the new plan.
 
         Raises:
-            PipelineClosed: after `close`.
-            ExecutorError: while it is profiled.
-            InvalidInput: it takes fewer rows or not as few, other widths, or differs in the mask.
-            Exception: whatever the constructor raises for a plan. In all these cases the old engine stays.
+            PipelineClosed: the executor is closed.
+            ExecutorError: the executor is being profiled.
+            InvalidInput: the new plan does not take all rows of the old plan, or differs in widths or mask.
+            Exception: any error of the constructor for a plan. After every error the old plan stays in use.
         """
         old = self._open()
         if self._listening is not None:
-            raise ExecutorError("the engine is being profiled: swap it afterwards")
+            raise ExecutorError("the executor is being profiled: swap the plan afterwards")
         new = self._load(plan)
         _check_swap(old, new)
         self._settle()
@@ -171,21 +175,21 @@ class TensorRTExecutor:
 
     @contextmanager
     def profiling(self, listener: Listener) -> Iterator[None]:
-        """Tell `listener` every layer's time, at every run inside; a run then waits until it is done.
+        """Report the time of every layer to `listener`, for every run inside the block. Each run waits for its end.
 
         Args:
-            listener: what it raises, the run raises.
+            listener: called with name and milliseconds of each layer. `run` raises the first error of the listener.
 
         Raises:
-            PipelineClosed: after `close`.
+            PipelineClosed: the executor is closed.
             EngineError: the plan was built without layer names.
-            ExecutorError: it is profiled already, or TensorRT refuses.
+            ExecutorError: the executor is being profiled already, or TensorRT refuses a call.
         """
         loaded = self._open()
         if self._listening is not None:
-            raise ExecutorError("the engine is being profiled already")
+            raise ExecutorError("the executor is being profiled already")
         if loaded.sidecar.verbosity == "none":
-            raise EngineError("the plan was built with verbosity none and has no layer names: build it with detailed")
+            raise EngineError("the plan has no layer names: it was built with verbosity none, build it with detailed")
         listening = Listening(loaded.found.module, listener)
         self.stream.wait()
         before = _context(loaded).profiled(Profiled(listening.profiler, emits=False))
@@ -201,7 +205,10 @@ class TensorRTExecutor:
                     loaded.context.profiled(before)
 
     def close(self) -> None:
-        """Refuse further runs; free buffers, context and engine, in this order, once no run uses them."""
+        """Wait for the last run, refuse further runs, and free buffers, context and plan, in this order.
+
+        A second call does nothing.
+        """
         loaded, self._loaded = self._loaded, None
         if loaded is None:
             return
@@ -237,7 +244,7 @@ class TensorRTExecutor:
         _accepted(loaded).check(batch, self.max_rows)
         for name, tensor in batch.tensors().items():
             if tensor.device != self._runtime.device:
-                raise ExecutorError(f"{name} is on {tensor.device}, the engine on {self._runtime.device}")
+                raise ExecutorError(f"{name} is on {tensor.device}, the plan on {self._runtime.device}")
 
     def _buffers_for(self, rows: int, frames: int, tokens: int, loaded: _Loaded) -> Buffers:
         key = (rows, loaded.signature.padded_frames(frames), tokens)
@@ -246,7 +253,7 @@ class TensorRTExecutor:
 
     def _allocated(self, loaded: _Loaded, key: tuple[int, int, int]) -> Buffers:
         def work() -> None:
-            # What it has bound may go now, and must not be taken as bound, nor kept in memory, any more.
+            # `make_room` may free the bound buffers: the context must neither use nor keep them.
             _context(loaded).forget()
             self._kept.make_room()
             shapes = loaded.signature.shapes(*key)
@@ -255,13 +262,13 @@ class TensorRTExecutor:
             }
             self._kept.add(key, Buffers({n: t for n, t in made.items() if n != VELOCITY}, made[VELOCITY]))
 
-        # On the own stream, so that its memory is freed for runs of the own stream alone, and in their order.
+        # On the own stream, so that torch's allocator reuses the freed memory only for later work on this stream.
         self.stream.wait()
         self.stream.launch(work)
         self.stream.wait()
         found = self._kept.get(key)
         if found is None:
-            raise ExecutorError("the stream did not do what was launched on it before it was waited for")
+            raise ExecutorError("stream.wait() returned before the launched work was done")
         return found
 
     def _report(self, listening: Listening, loaded: _Loaded) -> None:
@@ -270,34 +277,34 @@ class TensorRTExecutor:
         listening.raise_first()
 
     def _settle(self) -> None:
-        """Wait for the runs, and for whoever reads the last one's output on another stream."""
+        """Wait for all runs, and for the work on other streams that reads the last output."""
         self.stream.launch(_nothing)
         self.stream.wait()
 
 
 def _context(loaded: _Loaded) -> Context:
     if loaded.context is None:
-        raise PipelineClosed("the executor was closed before a run that was launched on it began")
+        raise PipelineClosed("the executor was closed before a launched run began")
     return loaded.context
 
 
 def _accepted(loaded: _Loaded) -> Signature:
-    """What a batch may be: where every run has the same rows, a batch may have fewer."""
+    """The signature that batches are checked against: with pinned rows a batch may have fewer rows than the run."""
     pinned = loaded.rows.pinned is not None
     return replace(loaded.signature, rows=Span(1, loaded.rows.most)) if pinned else loaded.signature
 
 
 def _check_swap(old: _Loaded, new: _Loaded) -> None:
     if new.rows.most < old.rows.most:
-        raise InvalidInput("plan", f"an engine of {new.rows.most} rows", f"at least {old.rows.most}, as before")
+        raise InvalidInput("plan", f"a plan of at most {new.rows.most} rows", f"at least {old.rows.most}, as before")
     least, was_least = _accepted(new).rows.low, _accepted(old).rows.low
     if least > was_least:
-        raise InvalidInput("plan", f"an engine that takes {least} rows at least", f"{was_least}, as before")
+        raise InvalidInput("plan", f"a plan of at least {least} rows", f"at most {was_least}, as before")
     for fact in ("takes_mask", "channels", "context_channels", "encoder_dim"):
         is_now, was = getattr(new.signature, fact), getattr(old.signature, fact)
         if is_now != was:
-            raise InvalidInput("plan", f"an engine whose {fact} is {is_now}", f"{was}, as before")
+            raise InvalidInput("plan", f"a plan whose {fact} is {is_now}", f"{was}, as before")
 
 
 def _nothing() -> None:
-    """There is nothing to do but to wait for what comes before."""
+    """Do nothing: the launch itself makes the stream wait for other streams."""

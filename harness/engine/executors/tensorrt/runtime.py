@@ -1,6 +1,6 @@
-"""What the TensorRT executor needs of the machine: a TensorRT that loads plans, a GPU's memory and a stream.
+"""The machine behind the TensorRT executor: a TensorRT that loads plans, GPU memory and a CUDA stream.
 
-A plan is code: TensorRT runs what it finds in one. Load plans that you trust.
+A plan is code that TensorRT executes. Load only plans that you trust.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from harness.engine.executors.tensorrt.buffers import aligned
 
 
 class RawStream(ExecutorStream, Protocol):
-    """An executor's own stream that CUDA's own interfaces can be given."""
+    """An `ExecutorStream` with a handle for CUDA's own interfaces."""
 
     @property
     def handle(self) -> int:
-        """The raw stream; 0 is the legacy default stream."""
+        """The `cudaStream_t` as an integer; 0 is the legacy default stream."""
         ...
 
 
 class Runtime(Protocol):
-    """A machine that runs plans; `CudaRuntime` is the real one.
+    """The interface of a machine that runs plans. `CudaRuntime` implements it; tests use a fake.
 
     Attributes:
-        device: where the buffers are.
+        device: the device of the buffers.
     """
 
     device: torch.device
@@ -45,23 +45,23 @@ class Runtime(Protocol):
         ...
 
     def here(self, found: Binding) -> Here:
-        """What is here, to compare with what a plan was built for."""
+        """The environment of this machine, to compare with a plan's metadata."""
         ...
 
     def engine(self, data: bytes, found: Binding) -> Any:
-        """An `ICudaEngine`; see `engine_from`."""
+        """The `ICudaEngine` of a plan's bytes; see `engine_from`."""
         ...
 
     def context(self, engine: Any, found: Binding) -> Any:
-        """An `IExecutionContext` of it; see `context_of`."""
+        """A new `IExecutionContext` of an `ICudaEngine`; see `context_of`."""
         ...
 
     def stream(self) -> RawStream:
-        """A new stream."""
+        """A new CUDA stream."""
         ...
 
     def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A new buffer; see `aligned`."""
+        """A new uninitialised buffer on `device`; see `aligned`."""
         ...
 
 
@@ -69,14 +69,16 @@ class CudaRuntime:
     """The installed TensorRT on a GPU.
 
     Args:
-        device: a CUDA device; one without a number is torch's current one.
+        device: a CUDA device; `cuda` without an index is torch's current GPU.
+
+    Attributes:
+        device: the device with its index.
 
     Raises:
-        InvalidInput: another device.
+        InvalidInput: `device` is no CUDA device.
     """
 
     def __init__(self, device: torch.device | str = "cuda") -> None:
-        """See the class."""
         self.device = torch.device(device)
         if self.device.type != "cuda":
             raise InvalidInput("device", str(device), "a CUDA device")
@@ -84,29 +86,29 @@ class CudaRuntime:
             self.device = torch.device("cuda", torch.cuda.current_device())
 
     def binding(self, flavour: str) -> Binding:
-        """See `Runtime.binding`."""
+        """Import the TensorRT of a flavour; see `here.binding_for`."""
         return machine.binding_for(flavour)
 
     def here(self, found: Binding) -> Here:
-        """See `Runtime.here`."""
+        """The installed TensorRT, the GPU and its driver; see `here.here`."""
         return machine.here(found, self.device)
 
     def engine(self, data: bytes, found: Binding) -> Any:
-        """See `Runtime.engine`."""
+        """Load a plan onto the device; see `engine_from`."""
         with self._current():
             return engine_from(data, found)
 
     def context(self, engine: Any, found: Binding) -> Any:
-        """See `Runtime.context`."""
+        """Make an execution context on the device; see `context_of`."""
         with self._current():
             return context_of(engine, found)
 
     def stream(self) -> CudaStream:
-        """See `Runtime.stream`."""
+        """A new stream of the device."""
         return CudaStream(self.device)
 
     def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """See `Runtime.allocate`."""
+        """A new aligned buffer on the device; see `aligned`."""
         return aligned(shape, dtype, self.device)
 
     @contextmanager
@@ -117,15 +119,17 @@ class CudaRuntime:
 
 
 def engine_from(data: bytes, found: Binding) -> Any:
-    """The engine of a plan, through Polygraphy, whose logger is the process's only one.
+    """Load a plan and return its `ICudaEngine`.
+
+    Polygraphy loads the plan, because TensorRT allows one logger per process and Polygraphy has it.
 
     Args:
-        data: the plan.
-        found: the TensorRT that loads it.
+        data: the bytes of the plan.
+        found: the TensorRT that loads the plan.
 
     Raises:
         PackageMissing: Polygraphy is not installed.
-        EngineError: TensorRT cannot load it here: no driver, no memory, no plan of its own.
+        EngineError: TensorRT cannot load the plan here: no driver, too little memory, or a plan of another TensorRT.
     """
     use_polygraphy(found)
     loader = import_module("polygraphy.backend.trt")
@@ -133,18 +137,18 @@ def engine_from(data: bytes, found: Binding) -> Any:
     try:
         engine = loader.engine_from_bytes(data)
     except (refused, RuntimeError, TypeError, ValueError) as error:
-        raise EngineError(f"TensorRT cannot load the plan here ({error}): its log says why") from error
+        raise EngineError(f"TensorRT cannot load the plan here ({error}): the reason is in TensorRT's log") from error
     if engine is None:
-        raise EngineError("TensorRT cannot load the plan here: its log says why")
+        raise EngineError("TensorRT cannot load the plan here: the reason is in TensorRT's log")
     return engine
 
 
 def information_of(engine: Any, found: Binding) -> str:
-    """What an engine's inspector says of its layers, as JSON.
+    """The layers of a loaded plan as JSON, from TensorRT's engine inspector.
 
     Args:
         engine: an `ICudaEngine`.
-        found: the TensorRT that it is of.
+        found: the TensorRT that loaded `engine`.
     """
     inspector = engine.create_engine_inspector()
     formats = found.module.LayerInformationFormat
@@ -152,17 +156,18 @@ def information_of(engine: Any, found: Binding) -> str:
 
 
 def context_of(engine: Any, found: Binding) -> Any:
-    """A new execution context of an engine.
+    """A new execution context of a loaded plan.
 
-    TensorRT-RTX compiles kernels for each shape that it meets. By default it does so behind the runs, which use general
-    kernels until then: the same input would have other bits some runs later. Here a shape's first run waits for them.
+    TensorRT-RTX compiles special kernels for each new shape. By default the kernels are compiled in the background,
+    while the first runs use general kernels, so the bits of the output would change some runs later. The strategy
+    `EAGER` makes the first run of a shape wait for the kernels.
 
     Args:
         engine: an `ICudaEngine`.
-        found: the TensorRT that it is of.
+        found: the TensorRT that loaded `engine`.
 
     Raises:
-        EngineError: there is none, mostly for want of memory.
+        EngineError: TensorRT made no context, often because of too little GPU memory.
     """
     if found.flavour is Flavour.RTX:
         config = engine.create_runtime_config()
@@ -172,5 +177,5 @@ def context_of(engine: Any, found: Binding) -> Any:
     else:
         context = engine.create_execution_context()
     if context is None:
-        raise EngineError("TensorRT gave no execution context: its log says why, and mostly it is GPU memory")
+        raise EngineError("TensorRT made no execution context (often: too little GPU memory); see TensorRT's log")
     return context

@@ -52,17 +52,17 @@ def test_every_tensor_has_the_dtype_that_the_engine_says(tmp_path: Path, kind: s
 
 
 def test_a_dtype_that_no_buffer_can_have_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="timestep is of TensorRT's dtype FP4"):
+    with pytest.raises(EngineError, match="timestep has TensorRT's dtype FP4"):
         read_from(tmp_path, Made(dtypes={"timestep": "FP4"}))
 
 
 @pytest.mark.parametrize(
     ("recorded", "says"),
     [
-        (Made(dtypes={"timestep": "HALF"}), "dtypes of timestep: the metadata says float16, the engine float32"),
-        (Made(rows=(1, 4, 16)), r"profile of hidden_states: the metadata says .*16.*, the engine .*8"),
+        (Made(dtypes={"timestep": "HALF"}), "dtypes of timestep: float16 in the metadata, float32 in the plan"),
+        (Made(rows=(1, 4, 16)), r"profile of hidden_states: .*16.* in the metadata, .*8.* in the plan"),
         (Made(rows=(1, 5, 8)), "profile of hidden_states"),
-        (Made(masked=False), "dtypes of encoder_mask: the metadata says None, the engine bool"),
+        (Made(masked=False), "dtypes of encoder_mask: None in the metadata, bool in the plan"),
     ],
     ids=["dtype", "maximum", "optimum", "mask"],
 )
@@ -72,7 +72,7 @@ def test_an_engine_that_its_metadata_does_not_describe_is_refused(tmp_path: Path
 
 
 def test_an_engine_that_lacks_what_its_metadata_lists_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PlanCorrupt, match="dtypes of encoder_mask: the metadata says bool, the engine None"):
+    with pytest.raises(PlanCorrupt, match="dtypes of encoder_mask: bool in the metadata, None in the plan"):
         read_from(tmp_path, Made(masked=False), Made())
 
 
@@ -99,7 +99,7 @@ def test_an_engine_that_is_no_decoder_is_refused(tmp_path: Path, drop: str) -> N
     recorded = read(plan(tmp_path))
     dtypes = {name: kind for name, kind in recorded.dtypes.items() if name != drop}
     profile = {name: shapes for name, shapes in recorded.profile.items() if name != drop}
-    with pytest.raises(EngineError, match="a decoder takes hidden_states, timestep"):
+    with pytest.raises(EngineError, match="a decoder has the inputs hidden_states, timestep"):
         signature(Lacking(drop), replace(recorded, dtypes=dtypes, profile=profile))
 
 
@@ -109,12 +109,12 @@ def test_an_engine_whose_tensors_have_other_dimensions_is_refused(tmp_path: Path
 
 
 def test_an_engine_whose_inputs_have_no_number_of_rows_in_common_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="no number of rows"):
+    with pytest.raises(EngineError, match="no common size of rows"):
         read_from(tmp_path, Made(rows=(4, 4, 8), most_rows={"timestep": 3}))
 
 
 def test_an_engine_whose_output_is_as_wide_as_no_input_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="no number of channels"):
+    with pytest.raises(EngineError, match="no common size of channels"):
         read_from(tmp_path, Made(velocity=(-1, -1, 9)))
 
 

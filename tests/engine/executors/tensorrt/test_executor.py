@@ -221,7 +221,7 @@ def test_an_engine_of_a_fixed_batch_always_runs_it(make: Make, runtime: FakeRunt
 
 def test_fewer_rows_than_the_engine_takes_are_refused_where_none_are_pinned(make: Make) -> None:
     made = Made(rows=(2, 4, 8))
-    with pytest.raises(OutsideProfile, match="rows: got 1, the engine takes 2 to 8"):
+    with pytest.raises(OutsideProfile, match="rows: got 1, the compiled decoder takes 2 to 8"):
         make(made).run(batch(1))
     assert run_to_end(make(made, pin_rows=2), batch(1)).shape[0] == 1
 
@@ -250,12 +250,12 @@ def wider(name: str) -> Batch:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (cut(batch(2), 3), "frames T: got 4, the engine takes 6 to 12"),
-        (longer(2), "frames T: got 20, the engine takes 6 to 12"),
-        (with_tokens(batch(2), 65), "tokens L: got 65, the engine takes 1 to 64"),
-        (wider("hidden_states"), "channels D: got 16, the engine takes 8"),
-        (wider("context_latents"), "context channels: got 32, the engine takes 16"),
-        (wider("encoder_hidden_states"), "encoder width E: got 64, the engine takes 32"),
+        (cut(batch(2), 3), "frames T: got 4, the compiled decoder takes 6 to 12"),
+        (longer(2), "frames T: got 20, the compiled decoder takes 6 to 12"),
+        (with_tokens(batch(2), 65), "tokens L: got 65, the compiled decoder takes 1 to 64"),
+        (wider("hidden_states"), "channels D: got 16, the compiled decoder takes 8"),
+        (wider("context_latents"), "context channels: got 32, the compiled decoder takes 16"),
+        (wider("encoder_hidden_states"), "encoder width E: got 64, the compiled decoder takes 32"),
     ],
     ids=["few-frames", "many-frames", "tokens", "channels", "context", "encoder-width"],
 )
@@ -271,14 +271,14 @@ def test_what_the_engine_was_not_made_for_is_refused_before_anything_is_allocate
 
 def test_more_rows_than_the_ceiling_are_refused_before_anything_is_allocated(make: Make, runtime: FakeRuntime) -> None:
     executor = make(Made(rows=(1, 2, 4)))
-    with pytest.raises(BatchTooLarge, match="5 rows was asked of an engine that takes 4"):
+    with pytest.raises(BatchTooLarge, match="5 rows: the compiled decoder takes at most 4"):
         executor.run(batch(5))
     assert (runtime.tape, executor.shapes) == ([], 0)
 
 
 def test_a_batch_on_another_device_is_refused(make: Make, runtime: FakeRuntime) -> None:
     elsewhere = Batch(**{name: tensor.to("meta") for name, tensor in batch(2).tensors().items()})
-    with pytest.raises(ExecutorError, match="hidden_states is on meta, the engine on cpu"):
+    with pytest.raises(ExecutorError, match="hidden_states is on meta, the plan on cpu"):
         make().run(elsewhere)
     assert runtime.tape == []
 
@@ -444,12 +444,12 @@ def test_the_new_engine_keeps_the_rows_that_the_executor_was_asked_for(make: Mak
 @pytest.mark.parametrize(
     ("made", "says"),
     [
-        (Made(rows=(1, 4, 7)), "plan: got an engine of 7 rows, expected at least 8"),
-        (Made(most_rows={"timestep": 2}), "an engine of 2 rows"),
-        (Made(rows=(2, 4, 8)), "plan: got an engine that takes 2 rows at least, expected 1, as before"),
-        (Made(masked=False), "an engine whose takes_mask is False"),
-        (Made(channels=4), "an engine whose channels is 4"),
-        (Made(encoder_dim=64), "an engine whose encoder_dim is 64"),
+        (Made(rows=(1, 4, 7)), "plan: got a plan of at most 7 rows, expected at least 8"),
+        (Made(most_rows={"timestep": 2}), "a plan of at most 2 rows"),
+        (Made(rows=(2, 4, 8)), "plan: got a plan of at least 2 rows, expected at most 1, as before"),
+        (Made(masked=False), "a plan whose takes_mask is False"),
+        (Made(channels=4), "a plan whose channels is 4"),
+        (Made(encoder_dim=64), "a plan whose encoder_dim is 64"),
     ],
     ids=["rows", "rows-of-one-input", "least-rows", "mask", "channels", "encoder-width"],
 )

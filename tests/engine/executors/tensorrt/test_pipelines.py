@@ -185,7 +185,10 @@ def test_a_tick_whose_engine_refuses_changes_nothing_and_can_be_run_again(
 
 @pytest.mark.parametrize(
     ("frames", "tokens", "says"),
-    [(2, 5, "frames T: got 2, the engine takes 4 to 8"), (6, 65, "tokens L: got 128, the engine takes 1 to 64")],
+    [
+        (2, 5, "frames T: got 2, the compiled decoder takes 4 to 8"),
+        (6, 65, "tokens L: got 128, the compiled decoder takes 1 to 64"),
+    ],
 )
 def test_a_request_outside_the_profile_leaves_the_ring_as_it_was(
     tmp_path: Path, frames: int, tokens: int, says: str
@@ -206,7 +209,7 @@ def test_more_rows_than_the_ceiling_in_one_run_are_refused(tmp_path: Path, monke
             pipeline.submit(request(seed, guidance=Guidance(2.0, [condition(9)])))
         before = pipeline.stats(), pipeline.slots
         monkeypatch.setattr("harness.engine.plan.split_runs", together)
-        with pytest.raises(BatchTooLarge, match="4 rows was asked of an engine that takes 2"):
+        with pytest.raises(BatchTooLarge, match="4 rows: the compiled decoder takes at most 2"):
             pipeline.tick()
         assert (pipeline.stats(), pipeline.slots, executor.shapes) == (*before, 0)
 

@@ -65,7 +65,7 @@ def test_a_plan_that_was_truncated_or_altered_is_refused(
 ) -> None:
     file = plan(tmp_path)
     file.write_bytes(change(file.read_bytes()))
-    refuses(file, PlanCorrupt, "not the ones which tiny.plan.json describes")
+    refuses(file, PlanCorrupt, "is not the one in tiny.plan.json")
 
 
 def test_a_plan_that_is_not_there_is_refused(tmp_path: Path, refuses: Refuses) -> None:

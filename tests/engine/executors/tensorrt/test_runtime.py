@@ -100,7 +100,7 @@ def test_bytes_that_are_no_whole_plan_are_a_named_error_of_tensorrt_s(kept: int)
 def test_a_real_plan_that_was_truncated_never_reaches_tensorrt(tmp_path: Path) -> None:
     file = written(tmp_path, real_plan())
     file.write_bytes(real_plan()[:-100])
-    with pytest.raises(PlanCorrupt, match="bytes that are not the ones which tiny.plan.json describes"):
+    with pytest.raises(PlanCorrupt, match="bytes is not the one in tiny.plan.json"):
         TensorRTExecutor(file, runtime=Claims())
 
 
