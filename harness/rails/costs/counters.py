@@ -35,6 +35,7 @@ _READING_OPERATORS = {
 }  # fmt: skip
 
 
+_ASSIGNING = ("aten::index_put", "aten::index_put_")
 _COPYING = ("aten::copy_", "aten::_to_copy", "aten::clone")
 
 
@@ -202,8 +203,12 @@ _READING_CALLS = (_moves_to_host, _made_of_tensors)
 
 
 def _picked_by_mask(name: str, args: Sequence[Any]) -> bool:
-    """Whether an index is a bool tensor: how many elements come out is in its values."""
-    indices = args[1] if name == "aten::index" else ()
+    """Whether an index is a bool tensor: how many elements it picks is in its values.
+
+    One element assigned to all of them is filled in instead, wherever the mask says so, and nothing is read.
+    """
+    filled = name in _ASSIGNING and args[2].numel() == 1
+    indices = args[1] if name in ("aten::index", *_ASSIGNING) and not filled else ()
     return any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in indices)
 
 
