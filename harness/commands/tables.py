@@ -10,7 +10,7 @@ from rich.text import Text
 
 from harness.commands.check_report import CheckReport
 from harness.parity.baselines import contract
-from harness.parity.baselines.captures import Report, Verdict
+from harness.parity.baselines.captures import Report, Result, Verdict
 from harness.parity.proofs.float64 import EngineReport
 from harness.parity.proofs.switches import EVERY, SwitchResult
 from harness.rails.bench import ablation, throughput
@@ -110,9 +110,12 @@ def probed(found: contract.Findings) -> Table:
 
 
 def _scenario_table(report: Report | EngineReport) -> Table:
-    table = Table("scenario", "verdict", "detail")
+    """A row for each scenario, with the platform of its capture where that is not the same for all."""
+    several = isinstance(report, Report) and len(report.compared_with) > 1
+    table = Table("scenario", "verdict", *(["compared with"] if several else []), "detail")
     for result in report.results:
         # Text, because a detail may hold brackets that rich would read as markup.
         verdict = Text(str(result.verdict), style=_COLORS.get(result.verdict, "red"))
-        table.add_row(Text(result.name), verdict, Text(result.detail, overflow="fold"))
+        whose = [Text(result.compared_with or "")] if several and isinstance(result, Result) else []
+        table.add_row(Text(result.name), verdict, *whose, Text(result.detail, overflow="fold"))
     return table

@@ -145,7 +145,7 @@ def bless(
 
     Raises:
         BlessRefused: under continuous integration, without a reason, with uncommitted captures or no checkout, where a
-            scenario does not reproduce, or where `only` would mix captures of two machines.
+            scenario does not reproduce, or where `only` would mix captures of two machines or forget the others.
         ReplayFailed: a fresh process failed.
         InvalidInput: `only` names no scenario of the battery.
     """
@@ -156,8 +156,8 @@ def bless(
         here = platform.fingerprint()
         old = _known(folder)
         same_machine = old is not None and dict(old.fingerprint) == here
-        if only and old is not None and not same_machine:
-            raise BlessRefused(f"--only would mix captures of two machines in {folder}: bless all of them")
+        if only and not same_machine:
+            _refuse_beside_others(folder, old)
         played = {name: replayed(battery, name, scenario) for name, scenario in chosen.items()}
     _compare_fresh(battery, played)
     entries = dict(old.scenarios) if old is not None else {}
@@ -266,6 +266,16 @@ def _known(folder: Path) -> store.Manifest | None:
         return store.read_manifest(folder)
     except store.CapturesError:
         return None
+
+
+def _refuse_beside_others(folder: Path, old: store.Manifest | None) -> None:
+    """Refuse to bless some scenarios into a folder with captures that this machine cannot answer for."""
+    if old is not None:
+        raise BlessRefused(f"--only would mix captures of two machines in {folder}: bless all of them")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise BlessRefused(
+            f"--only would forget the others in {folder}, whose manifest cannot be used: bless all of them"
+        )
 
 
 def _gone(folder: Path, entries: Mapping[str, store.Entry], scenarios: Mapping[str, Scenario]) -> set[str]:

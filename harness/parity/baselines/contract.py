@@ -16,7 +16,7 @@ import torch
 
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import BlessRefused, refuse_unless_explicit
-from harness.parity.baselines.captures import CAPTURES, differing
+from harness.parity.baselines.captures import CAPTURES
 from harness.parity.proofs.invariance import Held, Property, Subject, measure
 from harness.registry import AFFINE, Kind
 
@@ -157,7 +157,7 @@ def probe(
     with platform.one_thread():
         here = fingerprint(device)
         known = read(captures, device)
-        differs = () if known is None else differing(here, known.fingerprint)
+        differs = () if known is None else platform.differing(here, known.fingerprint)
         findings = []
         for subject in subjects:
             advance(subject.name)

@@ -6,7 +6,7 @@ import os
 import platform as host
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -92,6 +92,11 @@ def gpu_fingerprint(device: torch.device | str) -> dict[str, str]:
         "autocast": str(torch.is_autocast_enabled("cuda")).lower(),
         "environment": " ".join(_chosen(GPU_ENVIRONMENT)),
     }
+
+
+def differing(here: Mapping[str, str], there: Mapping[str, str]) -> tuple[str, ...]:
+    """The fields in which two fingerprints differ, sorted."""
+    return tuple(sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key)))
 
 
 def name(device: torch.device | str = "cpu") -> str:
