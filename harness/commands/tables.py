@@ -14,6 +14,7 @@ from harness.parity.baselines.captures import Report, Result, Verdict
 from harness.parity.proofs.float64 import EngineReport
 from harness.parity.proofs.switches import EVERY, SwitchResult
 from harness.rails.bench import ablation, throughput
+from harness.rails.compare.statistics import CONFIDENCE
 from harness.rails.costs import rails as costs
 
 _PASSES = "green"
@@ -90,9 +91,20 @@ def benched(measured: throughput.Measured, savings: Sequence[ablation.Saving]) -
         facts.add_row(name, words)
     yield facts
     if savings:
-        saved = Table("switched off", "ms a tick", "saved by it", "host ms", "saved by it")
+        yield from _saving_tables(savings)
+
+
+def _saving_tables(savings: Sequence[ablation.Saving]) -> Iterator[Table]:
+    """What each switch saves of a tick, and of its host part, with the mark of what is no figure."""
+    interval = f"{CONFIDENCE:.0%} interval"
+    for title in ("ms a tick", "host ms"):
+        saved = Table("switched off", title, "saved", interval, "")
         for s in savings:
-            saved.add_row(s.switch, *(f"{ms:.3f}" for ms in (s.tick_ms, s.saved_tick_ms, s.host_ms, s.saved_host_ms)))
+            of_tick = (s.tick_ms, s.saved_tick_ms, s.tick_interval, s.tick)
+            of_host = (s.host_ms, s.saved_host_ms, s.host_interval, s.host)
+            ms, less, (low, high), says = of_tick if title == "ms a tick" else of_host
+            mark = "" if says is ablation.Says.BEYOND else str(says)
+            saved.add_row(s.switch, f"{ms:.3f}", f"{less:.3f}", f"{low:.3f} to {high:.3f}", Text(mark, style="yellow"))
         yield saved
 
 
