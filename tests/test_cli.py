@@ -126,3 +126,13 @@ def test_bless_writes_what_changed_as_json(invoke, tmp_path):
     document = json.loads((tmp_path / "blessed.json").read_text())
     assert {change["what"] for change in document["changes"]} == {"new"}
     assert document["identical"] == 0
+
+
+@pytest.mark.parametrize("options", [{"terminal_width": 80}, {"env": {"COLUMNS": "80"}}])
+def test_every_command_is_described_in_one_whole_line_of_80_columns(options):
+    shown = CliRunner().invoke(main, ["--help"], **options).stdout
+    lines = shown.partition("Commands:\n")[2].splitlines()
+    listed = {name for name, command in main.commands.items() if not command.hidden}
+    assert [line.split()[0] for line in lines] == sorted(listed), "one line each"
+    assert [line for line in lines if "..." in line or not line.endswith(".")] == []
+    assert max(map(len, shown.splitlines())) <= 80

@@ -24,7 +24,7 @@ from harness.parity.baselines.bless import BlessRefused
 from harness.registry import Kind
 
 
-@click.command("probe")
+@click.command("probe", short_help="Measure which bits executors guarantee on this machine.")
 @click.option("--decoder", "decoders", multiple=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
 @choice("--executor", list(Kind), "Only this kind; may be given several times.")
 @on_engine.OPTION

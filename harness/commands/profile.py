@@ -38,7 +38,7 @@ class Runs(StrEnum):
     TENSORRT = "tensorrt"
 
 
-@click.command("profile")
+@click.command("profile", short_help="Measure which layers a decoder run takes its time in.")
 @click.option("--executor", type=click.Choice([*map(str, Runs)]), default="eager", show_default=True, help="What runs.")
 @click.option("--engine", type=FILE, help="A plan for tensorrt, or an ONNX file for onnx instead of --decoder.")
 @click.option("--decoder", default="tiny", show_default=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
