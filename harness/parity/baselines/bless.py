@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.checkout import PACKAGE
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.captures import CAPTURES, Play, distance, select, tolerance
 from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, play
 from harness.parity.compare import digest_tree
 
-ENGINE = platform.ROOT / "harness" / "engine"
+ENGINE = PACKAGE / "engine"
 MARGIN = 4.0
 """A scenario's tolerance is this many times what plain scalar kernels move it by."""
 
@@ -309,10 +310,10 @@ def _write(
 
 
 def _harness(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
-    """The standard output of `python -m harness` in a new interpreter, this checkout's package first on its path."""
+    """The standard output of `python -m harness` in a new interpreter, this very package first on its path."""
     result = subprocess.run(
         [sys.executable, "-m", "harness", *arguments],
-        cwd=platform.ROOT,
+        cwd=PACKAGE.parent,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-import harness
+from harness import checkout
 from harness.engine.aot.here import driver
 
-ROOT = Path(harness.__file__).resolve().parent.parent
-"""The checkout: the folder that holds the package, `pyproject.toml` and `captures/`."""
+ROOT = checkout.root()
+"""The checkout: the folder that holds `pyproject.toml` and `captures/`."""
 
 ENVIRONMENT = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 """Variables that make the math libraries choose other kernels; `ATEN_CPU_CAPABILITY` shows in `capability`."""
@@ -32,7 +32,7 @@ _CPU_FIELDS = {"vendor": "vendor_id", "family": "cpu family", "model": "model", 
 
 
 class NoReferencePlatform(LookupError):
-    """`pyproject.toml` is not beside the package, or names no reference platform."""
+    """`pyproject.toml` is not there, or names no reference platform."""
 
 
 @contextmanager
