@@ -64,7 +64,7 @@ def _held_to(device: str) -> str:
 
     with platform.one_thread():
         known, here = contract.read(device=device), contract.fingerprint(device)
-    differs = () if known is None else contract.differing(here, known.fingerprint)
+    differs = () if known is None else platform.differing(here, known.fingerprint)
     state = "held to the letter" if known else "none is recorded: only what a ring relies on is tested"
     if differs:
         state = f"not gated, this machine differs in {', '.join(differs)}: only what a ring relies on is tested"

@@ -7,6 +7,8 @@ import traceback
 
 from harness.commands.exits import COULD_NOT_RUN
 
+__all__ = ["main"]
+
 try:
     from harness.cli import main
 except Exception:  # noqa: BLE001 - a revision that cannot be imported is one `git bisect run` must skip, not blame

@@ -67,7 +67,7 @@ def test_any_difference_exits_with_1_and_is_in_the_json(invoke, fake, tmp_path):
     assert invoke("check", "--json", str(tmp_path / "r.json")).exit_code == 1
     report = json.loads((tmp_path / "r.json").read_text())
     assert report.keys() == {"scenarios", "switches", "costs", "platform", "summary"}
-    assert report["scenarios"][0].keys() == {"name", "verdict", "max_abs", "bound", "detail"}
+    assert report["scenarios"][0].keys() == {"name", "verdict", "max_abs", "bound", "detail", "compared_with"}
     assert [(each["name"], each["verdict"], each["max_abs"]) for each in report["scenarios"]] == [
         ("one", "moved", 1.0),
         ("two", "moved", 1.0),
@@ -126,3 +126,13 @@ def test_bless_writes_what_changed_as_json(invoke, tmp_path):
     document = json.loads((tmp_path / "blessed.json").read_text())
     assert {change["what"] for change in document["changes"]} == {"new"}
     assert document["identical"] == 0
+
+
+@pytest.mark.parametrize("options", [{"terminal_width": 80}, {"env": {"COLUMNS": "80"}}])
+def test_every_command_is_described_in_one_whole_line_of_80_columns(options):
+    shown = CliRunner().invoke(main, ["--help"], **options).stdout
+    lines = shown.partition("Commands:\n")[2].splitlines()
+    listed = {name for name, command in main.commands.items() if not command.hidden}
+    assert [line.split()[0] for line in lines] == sorted(listed), "one line each"
+    assert [line for line in lines if "..." in line or not line.endswith(".")] == []
+    assert max(map(len, shown.splitlines())) <= 80

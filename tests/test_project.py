@@ -28,14 +28,16 @@ NUMERICS = ("schedule", "noise", "guidance", "blend", "solver", "wavelet")
 RING = ("pipeline", "plan", "slot", "advance", "execute", "conditioning", "session", "StreamPipeline")
 # Each room and those that it may import, besides itself. The plugin imports the others inside functions alone.
 ROOMS = {
+    "checkout": (),
     "engine": (),
     "registry": ("engine",),
-    "parity": ("engine", "registry"),
-    "rails": ("engine", "registry", "parity"),
+    "parity": ("checkout", "engine", "registry"),
+    "rails": ("checkout", "engine", "registry", "parity"),
     "plugin": ("engine", "registry", "parity", "rails"),
     "commands": ("engine", "registry", "parity", "rails"),
     "cli": ("commands", "parity"),
     "__main__": ("commands", "cli"),
+    "script": ("checkout", "__main__"),
 }
 
 # Prints a JSON object of torch's process-wide state before and after importing every module of the package. A module

@@ -43,7 +43,7 @@ def _switched(_context: click.Context, _option: click.Parameter, assignments: Se
     return switches
 
 
-@click.command("bench")
+@click.command("bench", short_help="Measure what a tick takes, and what the bare decoder takes of it.")
 @click.option("--duration", default=30.0, show_default=True, help="Of a latent, in seconds of 25 frames.")
 @click.option("--depth", default=4, show_default=True, help="Requests in flight.")
 @click.option("--steps", default=8, show_default=True, help="Denoising steps of a request.")

@@ -20,7 +20,7 @@ from harness.parity.baselines.bless import Battery, BlessRefused, ReplayFailed, 
 from harness.rails.costs import rails as costs
 
 
-@click.command("bless")
+@click.command("bless", short_help="Make the present results this platform's captures.")
 @click.option("--reason", default="", help="Why the captures may change; kept with them.")
 @click.option("--costs", "with_costs", is_flag=True, help="Bless the costs of steady rings, instead of the captures.")
 @json_option("Write what changed here too.")

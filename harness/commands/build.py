@@ -24,7 +24,7 @@ def _sizes(name: str, default: tuple[int, int, int], words: str) -> Callable[[An
     )
 
 
-@click.command("build")
+@click.command("build", short_help="Build a TensorRT engine from an ONNX file.")
 @click.option("--max-batch", default=8, show_default=True, help="Rows of one run; it also bounds a ring's depth.")
 @_sizes("--frames", (2, SECONDS_30, SECONDS_60), "Latent frames T, 25 a second.")
 @_sizes("--tokens", (1, 200, 512), "Encoder length L.")

@@ -37,7 +37,7 @@ from harness.rails.costs import rails as costs
 from harness.registry import ExecutorKind
 
 
-@click.command("check")
+@click.command("check", short_help="Compare what the engine makes with its captures.")
 @click.option("--switches", is_flag=True, help="Compare every switch on and off in lockstep, instead of the captures.")
 @click.option("--costs", is_flag=True, help="Count what steady rings cost, instead of the captures.")
 @click.option("--all", "everything", is_flag=True, help="Captures, switches and costs.")

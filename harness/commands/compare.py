@@ -24,7 +24,11 @@ from harness.rails.compare.worktrees import CannotCompare
 _TWO = click.IntRange(min=2)
 
 
-@click.command("compare", context_settings={"ignore_unknown_options": True})
+@click.command(
+    "compare",
+    short_help="Compare outputs and times of two revisions.",
+    context_settings={"ignore_unknown_options": True},
+)
 @click.option("--rounds", default=revisions.ROUNDS, type=_TWO, show_default=True, help="Before the first verdict.")
 @click.option("--most", default=revisions.MOST_ROUNDS, type=_TWO, show_default=True, help="Rounds until it gives up.")
 @click.option("--calibrate", is_flag=True, help="Find the smallest slowdown of BASE that is caught today.")

@@ -20,7 +20,7 @@ from harness.engine.errors import InvalidInput
 _NAMES = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
 
 
-@click.command("export")
+@click.command("export", short_help="Export a decoder to an ONNX file and compare it with torch.")
 @click.option("--decoder", default="tiny", show_default=True, help="tiny, mid, 2b or a checkpoint's folder.")
 @click.option(
     "--dtype", type=click.Choice(_NAMES), default="float32", show_default=True, help="Of weights and tensors."

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from harness.commands import on_engine, tables
+from harness.commands import on_engine, recording, tables
 from harness.commands.common import (
     CAPTURES_OPTION,
     DTYPES,
@@ -25,7 +25,7 @@ from harness.parity.baselines.bless import BlessRefused
 from harness.registry import ExecutorKind
 
 
-@click.command("probe")
+@click.command("probe", short_help="Measure which bits executors guarantee on this machine.")
 @click.option("--decoder", "decoders", multiple=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
 @choice("--executor", list(ExecutorKind), "Only this kind; may be given several times.")
 @on_engine.OPTION
@@ -36,14 +36,15 @@ from harness.registry import ExecutorKind
 @click.option("--reason", default="", help="Record what is measured as this platform's contract, and why.")
 @json_option("Write the findings here too.")
 @CAPTURES_OPTION
-def probe_command(**options: Any) -> None:
+@click.pass_context
+def probe_command(context: click.Context, /, **options: Any) -> None:
     """Measure what executors guarantee about a row's bits, and compare it with this platform's contract.
 
     Without options: the affine and the tiny decoder, eager and static, float32, 16 and 75 frames; with free rows and
     with rows pinned to --max-rows. Nothing is written without --reason.
 
     Exits with 0 where every recorded property holds, with 1 where one is lost, and with 125 where there is no contract
-    of this very machine to compare with.
+    of this very machine to compare with. The last line then names the command that records one.
     """
     engine, device = on_engine.probed(options)
     check_writable(options["json_path"])
@@ -68,6 +69,18 @@ def probe_command(**options: Any) -> None:
     write_json(options["json_path"], found.document())
     console.print(tables.probed(found))
     click.echo(found.summary() + ("; recorded" if options["reason"] else ""))
+    if not options["reason"] and not found.gated:
+        click.echo(recording.advice(found, subjects, _given(context)))
     sys.exit(
         DIFFERS if found.lost and not options["reason"] else 0 if found.gated or options["reason"] else COULD_NOT_RUN
     )
+
+
+def _given(context: click.Context) -> dict[str, Any]:
+    """The options of the command line that decide what is measured and where the contract is."""
+    names = {"decoders": "decoder", "dtypes": "dtype"}
+    given = [name for name in context.params if context.get_parameter_source(name) is _COMMAND_LINE]
+    return {names.get(name, name): context.params[name] for name in given if name not in ("reason", "json_path")}
+
+
+_COMMAND_LINE = click.core.ParameterSource.COMMANDLINE

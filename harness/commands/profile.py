@@ -29,7 +29,7 @@ _COUNT = click.IntRange(min=1)
 _OFFLINE = ("from_json", "layers_of")
 
 
-@click.command("profile")
+@click.command("profile", short_help="Measure which layers a decoder run takes its time in.")
 @click.option(
     "--executor", type=click.Choice([*map(str, ExecutorKind)]), default="eager", show_default=True, help="What runs."
 )

@@ -10,10 +10,11 @@ from rich.text import Text
 
 from harness.commands.check_report import CheckReport
 from harness.parity.baselines import contract
-from harness.parity.baselines.captures import Report, Verdict
+from harness.parity.baselines.captures import Report, Result, Verdict
 from harness.parity.proofs.float64 import EngineReport
 from harness.parity.proofs.switches import EVERY, SwitchResult
 from harness.rails.bench import ablation, throughput
+from harness.rails.compare.statistics import CONFIDENCE
 from harness.rails.costs import rails as costs
 
 _PASSES = "green"
@@ -90,9 +91,20 @@ def benched(measured: throughput.Measured, savings: Sequence[ablation.Saving]) -
         facts.add_row(name, words)
     yield facts
     if savings:
-        saved = Table("switched off", "ms a tick", "saved by it", "host ms", "saved by it")
+        yield from _saving_tables(savings)
+
+
+def _saving_tables(savings: Sequence[ablation.Saving]) -> Iterator[Table]:
+    """What each switch saves of a tick, and of its host part, with the mark of what is no figure."""
+    interval = f"{CONFIDENCE:.0%} interval"
+    for title in ("ms a tick", "host ms"):
+        saved = Table("switched off", title, "saved", interval, "")
         for s in savings:
-            saved.add_row(s.switch, *(f"{ms:.3f}" for ms in (s.tick_ms, s.saved_tick_ms, s.host_ms, s.saved_host_ms)))
+            of_tick = (s.tick_ms, s.saved_tick_ms, s.tick_interval, s.tick)
+            of_host = (s.host_ms, s.saved_host_ms, s.host_interval, s.host)
+            ms, less, (low, high), says = of_tick if title == "ms a tick" else of_host
+            mark = "" if says is ablation.Says.BEYOND else str(says)
+            saved.add_row(s.switch, f"{ms:.3f}", f"{less:.3f}", f"{low:.3f} to {high:.3f}", Text(mark, style="yellow"))
         yield saved
 
 
@@ -110,9 +122,12 @@ def probed(found: contract.Findings) -> Table:
 
 
 def _scenario_table(report: Report | EngineReport) -> Table:
-    table = Table("scenario", "verdict", "detail")
+    """A row for each scenario, with the platform of its capture where that is not the same for all."""
+    several = isinstance(report, Report) and len(report.compared_with) > 1
+    table = Table("scenario", "verdict", *(["compared with"] if several else []), "detail")
     for result in report.results:
         # Text, because a detail may hold brackets that rich would read as markup.
         verdict = Text(str(result.verdict), style=_COLORS.get(result.verdict, "red"))
-        table.add_row(Text(result.name), verdict, Text(result.detail, overflow="fold"))
+        whose = [Text(result.compared_with or "")] if several and isinstance(result, Result) else []
+        table.add_row(Text(result.name), verdict, *whose, Text(result.detail, overflow="fold"))
     return table

@@ -517,7 +517,7 @@ PROOFS = [
         "a capture that moved passes within a tolerance on its own platform",
         f"{PARITY}/baselines/captures.py",
         "    if exact:\n",
-        "    if exact and not manifest:\n",
+        "    if exact and not tensors:\n",
         "tests/parity/baselines/test_captures.py::test_a_scenario_that_moved_names_its_first_tick_and_distance",
     ),
 ]

@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.checkout import PACKAGE
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.captures import CAPTURES, Play, distance, select, tolerance
 from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, play
 from harness.parity.compare import digest_tree
 
-ENGINE = platform.ROOT / "harness" / "engine"
+ENGINE = PACKAGE / "engine"
 MARGIN = 4.0
 """A scenario's tolerance is this many times what plain scalar kernels move it by."""
 
@@ -145,7 +146,7 @@ def bless(
 
     Raises:
         BlessRefused: under continuous integration, without a reason, with uncommitted captures or no checkout, where a
-            scenario does not reproduce, or where `only` would mix captures of two machines.
+            scenario does not reproduce, or where `only` would mix captures of two machines or forget the others.
         ReplayFailed: a fresh process failed.
         InvalidInput: `only` names no scenario of the battery.
     """
@@ -156,8 +157,8 @@ def bless(
         here = platform.fingerprint()
         old = _known(folder)
         same_machine = old is not None and dict(old.fingerprint) == here
-        if only and old is not None and not same_machine:
-            raise BlessRefused(f"--only would mix captures of two machines in {folder}: bless all of them")
+        if only and not same_machine:
+            _refuse_beside_others(folder, old)
         played = {name: replayed(battery, name, scenario) for name, scenario in chosen.items()}
     _compare_fresh(battery, played)
     entries = dict(old.scenarios) if old is not None else {}
@@ -268,6 +269,16 @@ def _known(folder: Path) -> store.Manifest | None:
         return None
 
 
+def _refuse_beside_others(folder: Path, old: store.Manifest | None) -> None:
+    """Refuse to bless some scenarios into a folder with captures that this machine cannot answer for."""
+    if old is not None:
+        raise BlessRefused(f"--only would mix captures of two machines in {folder}: bless all of them")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise BlessRefused(
+            f"--only would forget the others in {folder}, whose manifest cannot be used: bless all of them"
+        )
+
+
 def _gone(folder: Path, entries: Mapping[str, store.Entry], scenarios: Mapping[str, Scenario]) -> set[str]:
     files = {path.name.removesuffix(store.SUFFIX) for path in folder.glob(f"*{store.SUFFIX}")}
     return (files | entries.keys()) - scenarios.keys()
@@ -299,10 +310,10 @@ def _write(
 
 
 def _harness(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
-    """The standard output of `python -m harness` in a new interpreter, this checkout's package first on its path."""
+    """The standard output of `python -m harness` in a new interpreter, this very package first on its path."""
     result = subprocess.run(
         [sys.executable, "-m", "harness", *arguments],
-        cwd=platform.ROOT,
+        cwd=PACKAGE.parent,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

@@ -21,7 +21,7 @@ from torch import Tensor
 from harness.engine.errors import InvalidInput
 from harness.parity.baselines import contract, platform, store
 from harness.parity.baselines.bless import BlessRefused, drift
-from harness.parity.baselines.captures import Result, Verdict, differing, tolerance, within_bound
+from harness.parity.baselines.captures import Result, Verdict, tolerance, within_bound
 from harness.parity.baselines.store import file_name
 from harness.parity.compare import LISTED, Difference, NothingCompared, ParityError, tree_differences
 from harness.parity.proofs.generic import nans
@@ -124,7 +124,7 @@ def check(name: str, tree: object, place: Place, k: float = 0.0) -> Result:
     blessed = store.read_capture(folder / name, entry)
     if entry.k != k:
         raise InvalidInput(f"k of {name}", k, f"{entry.k}, as it was blessed: a tolerance is blessed like a capture")
-    differs = differing(contract.fingerprint(str(device)), manifest.fingerprint)
+    differs = platform.differing(contract.fingerprint(str(device)), manifest.fingerprint)
     if differs:
         return _elsewhere(name, tensors, blessed, k, differs)
     differences = tree_differences(tensors, blessed)

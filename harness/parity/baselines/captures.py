@@ -1,11 +1,14 @@
-"""The battery against its captures: byte for byte where they were blessed, within a bound elsewhere."""
+"""The battery against its captures: byte for byte where they were blessed, within a bound elsewhere.
+
+A scenario without a capture of this platform is compared with the reference platform's.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from harness.engine.errors import InvalidInput
 from harness.parity.baselines import platform, store
+from harness.parity.baselines.sources import Source, source_of, sources, used
 from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, play
 from harness.parity.compare import compare_trees, max_abs
@@ -57,6 +61,7 @@ class Result:
         max_abs: largest |Δ| over its tensors; None where nothing finite was compared.
         bound: what it had to stay within, 0.0 where bytes had to match; None where nothing was compared.
         detail: what differs and where, in words.
+        compared_with: the platform whose capture was compared; None where nothing was, or where it is of no platform.
     """
 
     name: str
@@ -64,6 +69,7 @@ class Result:
     max_abs: float | None = None
     bound: float | None = None
     detail: str = ""
+    compared_with: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,15 +79,14 @@ class Report:
     Attributes:
         results: one a scenario, then one a stray capture.
         platform: this platform's name.
-        compared_with: the platform whose captures were compared.
-        differs: fields of the fingerprint that differ from the manifest's; empty on the platform that blessed them.
+        compared_with: each platform whose captures were compared, and the fields of the fingerprint in which this
+            machine differs from the one that blessed them; none on that very machine.
         fingerprint: this platform's.
     """
 
     results: tuple[Result, ...]
     platform: str
-    compared_with: str
-    differs: tuple[str, ...] = ()
+    compared_with: Mapping[str, tuple[str, ...]]
     fingerprint: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -94,8 +99,13 @@ class Report:
         """Whether something was compared and every verdict passes."""
         return bool(self.results) and all(result.verdict.passes for result in self.results)
 
+    @property
+    def blessed_here(self) -> bool:
+        """True where something was compared, and only with captures that this very machine blessed."""
+        return bool(self.compared_with) and not any(self.compared_with.values())
+
     def summary(self) -> str:
-        """The verdicts counted, and which of the two comparisons it was, in one line."""
+        """The verdicts counted, and with what the scenarios were compared, in one line."""
         counts = Counter(result.verdict for result in self.results)
         counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
         return f"{len(self.results)} scenario{'s'[: len(self.results) != 1]}: {counted} ({self._where()})"
@@ -106,21 +116,30 @@ class Report:
             "scenarios": [asdict(result) for result in self.results],
             "platform": {
                 "name": self.platform,
-                "compared_with": self.compared_with,
-                "blessed_here": not self.differs,
-                "differs": list(self.differs),
+                "compared_with": {name: list(differs) for name, differs in self.compared_with.items()},
+                "blessed_here": self.blessed_here,
                 "fingerprint": dict(self.fingerprint),
             },
         }
 
     def _where(self) -> str:
-        if not self.differs:
+        if not self.compared_with:
+            return f"{self.platform}, nothing was compared"
+        if len(self.compared_with) > 1:
+            return f"{self.platform}, {', '.join(self._shares())}"
+        ((name, differs),) = self.compared_with.items()
+        if not differs:
             return f"{self.platform}, the platform that blessed them"
-        if self.platform == self.compared_with:
-            return (
-                f"{self.platform}, differs in {', '.join(self.differs)} from where they were blessed: within the bound"
-            )
-        return f"{self.platform}, within the bound of the captures of {self.compared_with}"
+        if name == self.platform:
+            return f"{self.platform}, differs in {', '.join(differs)} from where they were blessed: within the bound"
+        return f"{self.platform}, within the bound of the captures of {name}"
+
+    def _shares(self) -> Iterator[str]:
+        """How many scenarios were compared with which captures, and how, for each platform."""
+        counts = Counter(result.compared_with for result in self.results)
+        for name, differs in self.compared_with.items():
+            how = "within the bound of" if differs else "byte for byte with"
+            yield f"{counts[name]} {how} {'its own captures' if name == self.platform else f'the captures of {name}'}"
 
 
 def check(
@@ -145,23 +164,18 @@ def check(
         InvalidInput: `only` names no scenario of the battery, or the battery is empty.
     """
     chosen = select(scenarios, only)
-    folder = folder_for(captures)
     with platform.one_thread():
         here = platform.fingerprint()
-        try:
-            manifest = store.read_manifest(folder)
-        except store.CapturesError as error:
-            unreadable = tuple(Result(name, _verdict(error), detail=str(error)) for name in chosen)
-            return Report(unreadable, platform.name(), folder.parent.name, ("manifest",), here)
-        differs = differing(here, manifest.fingerprint)
+        known = sources(captures, here)
         results = []
         for name, scenario in chosen.items():
-            if advance is not None:
-                advance(name)
-            results.append(_result(scenario, name, play, folder, manifest, exact=not differs))
+            advance(name)
+            results.append(_result(scenario, name, play, known))
+    compared = {result.compared_with for result in results}
     if not only:
-        results += _strays(folder, manifest, scenarios)
-    return Report(tuple(results), platform.name(), folder.parent.name, differs, here)
+        results += [stray for source in used(list(chosen), known) for stray in _strays(source, scenarios)]
+    compared_with = {source.platform: source.differs for source in known if source.platform in compared}
+    return Report(tuple(results), platform.name(), compared_with, here)
 
 
 def select(scenarios: Mapping[str, Scenario], only: Sequence[str]) -> dict[str, Scenario]:
@@ -176,28 +190,6 @@ def select(scenarios: Mapping[str, Scenario], only: Sequence[str]) -> dict[str, 
     if not scenarios:
         raise InvalidInput("scenarios", "none", "at least one")
     return {name: scenario for name, scenario in scenarios.items() if not only or name in only}
-
-
-def folder_for(captures: Path) -> Path:
-    """This platform's folder of captures where there is one, else the reference platform's.
-
-    Raises:
-        NoCaptures: there is neither.
-    """
-    own = captures / platform.name() / "scenarios"
-    if own.is_dir():
-        return own
-    if not captures.is_dir():
-        raise store.NoCaptures(f"{captures}: no such folder of captures")
-    reference = captures / platform.reference_platform() / "scenarios"
-    if not reference.is_dir():
-        raise store.NoCaptures(f"{own}: no captures, nor in {reference}")
-    return reference
-
-
-def differing(here: Mapping[str, str], there: Mapping[str, str]) -> tuple[str, ...]:
-    """The fields in which two fingerprints differ, sorted."""
-    return tuple(sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key)))
 
 
 def tolerance(actual: Tensor, expected: Tensor) -> tuple[float, float]:
@@ -236,20 +228,19 @@ def within_bound(name: str, actual: Mapping[str, Tensor], expected: Mapping[str,
     return Result(name, Verdict.MOVED, moved, k * unit, detail)
 
 
-def _result(
-    scenario: Scenario, name: str, play: Play, folder: Path, manifest: store.Manifest, *, exact: bool
-) -> Result:
-    expected = manifest.scenarios.get(name)
-    if expected is None:
-        return Result(name, Verdict.MISSING, detail=f"{folder / store.file_name(name)}: never blessed")
+def _result(scenario: Scenario, name: str, play: Play, known: Sequence[Source]) -> Result:
     try:
-        tensors = store.read_capture(folder, expected)
+        source = source_of(name, known)
+        expected, tensors = source.read(name)
     except store.CapturesError as error:
         return Result(name, _verdict(error), detail=str(error))
+    exact = not source.differs
     played = play(scenario)
     if exact:
-        return _byte_for_byte(name, played, tensors, expected)
-    return within_bound(name, played.finished, tensors, expected.k)
+        result = _byte_for_byte(name, played, tensors, expected)
+    else:
+        result = within_bound(name, played.finished, tensors, expected.k)
+    return replace(result, compared_with=source.platform)
 
 
 def _byte_for_byte(name: str, played: Played, tensors: Mapping[str, Tensor], expected: store.Entry) -> Result:
@@ -274,19 +265,26 @@ def _first_tick(now: Sequence[str], blessed: Sequence[str]) -> str:
     return ""
 
 
-def _strays(folder: Path, manifest: store.Manifest, scenarios: Mapping[str, Scenario]) -> list[Result]:
-    """Captures of scenarios that the battery no longer has, and files that the manifest does not know."""
+def _strays(source: Source, scenarios: Mapping[str, Scenario]) -> list[Result]:
+    """Captures of scenarios that the battery no longer has, and files that the manifest does not know.
+
+    Where the manifest cannot be used there is no telling.
+    """
+    if isinstance(source.manifest, store.CapturesError):
+        return []
     found = [
-        Result(name, Verdict.ORPHAN, detail=f"{folder / entry.file}: blessed, but no scenario of the battery")
-        for name, entry in sorted(manifest.scenarios.items())
+        Result(name, Verdict.ORPHAN, detail=f"{source.folder / entry.file}: blessed, but no scenario of the battery")
+        for name, entry in sorted(source.entries.items())
         if name not in scenarios
     ]
-    known = {store.MANIFEST, *(entry.file for entry in manifest.scenarios.values())}
-    for path in sorted(folder.iterdir()):
+    known = {store.MANIFEST, *(entry.file for entry in source.entries.values())}
+    for path in sorted(source.folder.iterdir()):
         if path.name not in known:
             found.append(Result(path.name, Verdict.ORPHAN, detail=f"{path}: not in the manifest"))
     return found
 
 
 def _verdict(error: store.CapturesError) -> Verdict:
+    if isinstance(error, store.CaptureUnknown):
+        return Verdict.ORPHAN
     return Verdict.MISSING if isinstance(error, store.CaptureMissing) else Verdict.CORRUPT

@@ -16,7 +16,7 @@ import torch
 
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import BlessRefused, refuse_unless_explicit
-from harness.parity.baselines.captures import CAPTURES, differing
+from harness.parity.baselines.captures import CAPTURES
 from harness.parity.proofs.invariance import Held, Property, Subject, measure
 from harness.registry import AFFINE, COMPARED
 
@@ -87,12 +87,16 @@ class Findings:
         platform: this platform's name.
         differs: fields of the fingerprint in which this machine differs from where the contract was measured.
         fingerprint: this platform's.
+        recorded: whether there is a contract of this platform.
+        unmeasured: subjects of it that were not measured.
     """
 
     findings: tuple[Finding, ...]
     platform: str
     differs: tuple[str, ...]
     fingerprint: Mapping[str, str]
+    recorded: bool = True
+    unmeasured: tuple[str, ...] = ()
 
     @property
     def lost(self) -> bool:
@@ -109,14 +113,20 @@ class Findings:
         """The findings counted, in one line."""
         counts = [f"{sum(f.standing is s for f in self.findings)} {s}" for s in Standing]
         counted = ", ".join(count for count in counts if not count.startswith("0 "))
-        where = f", which differs in {', '.join(self.differs)} from where it was measured" if self.differs else ""
-        return f"{len(self.findings)} subjects: {counted} (contract of {self.platform}{where})"
+        return f"{len(self.findings)} subjects: {counted} ({self._where()})"
 
     def document(self) -> dict[str, Any]:
         """The findings as plain JSON values."""
         where = {"name": self.platform, "differs": list(self.differs), "fingerprint": dict(self.fingerprint)}
         summary = {"lost": self.lost, "gated": self.gated, "text": self.summary()}
         return {"findings": [asdict(finding) for finding in self.findings], "platform": where, "summary": summary}
+
+    def _where(self) -> str:
+        if not self.recorded:
+            return f"there is no contract of {self.platform}"
+        if self.differs:
+            return f"{self.platform}: contract of another machine, this one differs in {', '.join(self.differs)}"
+        return f"contract of {self.platform}"
 
 
 def declared(
@@ -157,14 +167,15 @@ def probe(
     with platform.one_thread():
         here = fingerprint(device)
         known = read(captures, device)
-        differs = () if known is None else differing(here, known.fingerprint)
+        differs = () if known is None else platform.differing(here, known.fingerprint)
+        entries = {} if known is None else known.entries
         findings = []
         for subject in subjects:
             advance(subject.name)
             held = measured(subject)
-            expected = None if known is None else known.entries.get(subject.name)
-            findings.append(_finding(subject.name, held, expected, gated=not differs))
-    return Findings(tuple(findings), platform.name(device), differs, here)
+            findings.append(_finding(subject.name, held, entries.get(subject.name), gated=not differs))
+    unmeasured = tuple(sorted(entries.keys() - {subject.name for subject in subjects}))
+    return Findings(tuple(findings), platform.name(device), differs, here, known is not None, unmeasured)
 
 
 def record(
@@ -187,7 +198,7 @@ def record(
     found = probe(subjects, captures, advance)
     known = read(captures, device)
     kept = {} if known is None else dict(known.entries)
-    if found.differs and set(kept) - {subject.name for subject in subjects}:
+    if found.differs and found.unmeasured:
         raise BlessRefused(f"it would mix contracts of two machines, which differ in {', '.join(found.differs)}")
     with platform.one_thread():
         for subject, finding in zip(subjects, found.findings, strict=True):

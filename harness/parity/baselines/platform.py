@@ -6,18 +6,18 @@ import os
 import platform as host
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
-import harness
+from harness import checkout
 from harness.engine.aot.here import driver
 
-ROOT = Path(harness.__file__).resolve().parent.parent
-"""The checkout: the folder that holds the package, `pyproject.toml` and `captures/`."""
+ROOT = checkout.root()
+"""The checkout: the folder that holds `pyproject.toml` and `captures/`."""
 
 ENVIRONMENT = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 """Variables that make the math libraries choose other kernels; `ATEN_CPU_CAPABILITY` shows in `capability`."""
@@ -32,7 +32,7 @@ _CPU_FIELDS = {"vendor": "vendor_id", "family": "cpu family", "model": "model", 
 
 
 class NoReferencePlatform(LookupError):
-    """`pyproject.toml` is not beside the package, or names no reference platform."""
+    """`pyproject.toml` is not there, or names no reference platform."""
 
 
 @contextmanager
@@ -92,6 +92,11 @@ def gpu_fingerprint(device: torch.device | str) -> dict[str, str]:
         "autocast": str(torch.is_autocast_enabled("cuda")).lower(),
         "environment": " ".join(_chosen(GPU_ENVIRONMENT)),
     }
+
+
+def differing(here: Mapping[str, str], there: Mapping[str, str]) -> tuple[str, ...]:
+    """The fields in which two fingerprints differ, sorted."""
+    return tuple(sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key)))
 
 
 def name(device: torch.device | str = "cpu") -> str:

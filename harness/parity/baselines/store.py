@@ -53,6 +53,10 @@ class CaptureCorrupt(CapturesError):
     """A file is not what was blessed: truncated, altered, or a manifest of another format."""
 
 
+class CaptureUnknown(CapturesError):
+    """A file of a scenario that the manifest does not know."""
+
+
 class ManifestMissing(CaptureMissing):
     """A folder of captures has no manifest."""
 

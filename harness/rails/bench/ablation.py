@@ -2,62 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from enum import StrEnum
 from statistics import fmean, median
+from typing import Any
 
+import numpy as np
+
+from harness.engine.results import Stats
 from harness.engine.switches import SWITCHES
+from harness.parity.proofs.lockstep import acted
 from harness.rails.bench.throughput import Advance, Driver, Load, Window, silent
+from harness.rails.compare.statistics import interval, middle
+
+FLOOR = "nothing (noise)"
+"""In place of a switch: what two measurements of the same load differ by."""
+
+FEWEST = 6
+"""Turns: of fewer, noise alone gives all differences the same sign in more than 5 of 100 ablations."""
+
+_LEVELS = ("depth", "in_flight", "queued")
+"""The fields of `Stats` that are no counts since the pipeline was made."""
+
+
+class Says(StrEnum):
+    """What a saving says; only `beyond_noise` is a figure.
+
+    `within_noise`: its interval is not wholly beyond what two equal loads differ by, or there were too few turns.
+    `did_not_act`: the switch had nothing to do in the window, or was off anyhow.
+    """
+
+    BEYOND = "beyond_noise"
+    WITHIN = "within_noise"
+    IDLE = "did_not_act"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What is saved over all turns, in ms.
+
+    Attributes:
+        ms: middle of the differences within a turn.
+        low: where its bootstrap interval over turns starts.
+        high: where it ends.
+        turns: how many there were.
+    """
+
+    ms: float
+    low: float
+    high: float
+    turns: int
+
+    def says(self, noise: Difference, *, acted: bool) -> Says:
+        """What this says beside the difference of two equal loads."""
+        if not acted:
+            return Says.IDLE
+        widest = max(abs(noise.low), abs(noise.high))
+        beyond = self.low > widest or self.high < -widest
+        return Says.BEYOND if beyond and self.turns >= FEWEST else Says.WITHIN
 
 
 @dataclass(frozen=True)
 class Saving:
-    """What a switch saves, in ms; medians over turns of a tick and of its host part.
+    """What a switch saves, in ms: of a tick and of its host part.
 
     Attributes:
         switch: its name, or `FLOOR`.
-        tick_ms: a tick with it off.
-        host_ms: until `tick()` returned, with it off.
-        saved_tick_ms: what a tick takes less with it on.
+        turns: how often the load was measured with it on and with it off.
+        tick_ms: a tick with it off; median over turns.
+        host_ms: until `tick()` returned, with it off; likewise.
+        saved_tick_ms: what a tick takes less with it on; see `Difference`.
         saved_host_ms: what its host part takes less with it on.
+        tick_interval: of `saved_tick_ms`, from and to.
+        host_interval: of `saved_host_ms`.
+        tick: what the saving of a tick says.
+        host: what that of the host part says.
     """
 
     switch: str
+    turns: int
     tick_ms: float
     host_ms: float
     saved_tick_ms: float
     saved_host_ms: float
+    tick_interval: tuple[float, float]
+    host_interval: tuple[float, float]
+    tick: Says
+    host: Says
 
 
-FLOOR = "nothing (noise)"
-"""In place of a switch: what two measurements of the same load differ by."""
+@dataclass(frozen=True)
+class _Run:
+    """What was measured of one variant: a mean for each turn, and what was counted over all of them."""
+
+    tick: Sequence[float]
+    host: Sequence[float]
+    counts: Stats
 
 
 def ablate(load: Load, advance: Advance = silent) -> list[Saving]:
     """What each switch saves: the load as it is, and with each switch off.
 
     These run in turn, `load.steps` ticks of each at a time and every other time backwards, so that a slow moment falls
-    on all of them; what is saved is the median of the differences within a turn. The first row switches nothing: what
+    on all of them; what is saved is the middle of the differences within a turn. The first row switches nothing: what
     it "saves" is what noise does.
     """
     variants = {"": load, FLOOR: load}
     variants |= {switch: replace(load, switches=load.switches.turned_off(switch)) for switch in SWITCHES}
-    drivers = {name: Driver(variant) for name, variant in variants.items()}
-    turns: dict[str, list[Window]] = {name: [] for name in drivers}
-    for driver in drivers.values():
-        driver.warm_up(advance)
-    for number in range(_turns(load)):
-        for name in list(drivers)[:: 1 if number % 2 == 0 else -1]:
-            turns[name].append(drivers[name].window(load.steps, advance))
-    for driver in drivers.values():
-        driver.session.close()
-    tick = {name: [fmean(window.tick_ms) for window in windows] for name, windows in turns.items()}
-    host = {name: [fmean(window.host_ms) for window in windows] for name, windows in turns.items()}
-    return [
-        Saving(name, median(tick[name]), median(host[name]), _saved(tick[name], tick[""]), _saved(host[name], host[""]))
-        for name in drivers
-        if name
-    ]
+    runs = _measured(variants, load, advance)
+    found = []
+    for name, variant in variants.items():
+        if name:
+            # Two equal loads are noise, whatever they do.
+            acts = name == FLOOR or (variant != load and acted(name, runs[""].counts, runs[name].counts))
+            found.append(_saving(name, runs[name], runs[""], runs[FLOOR], acts=acts))
+    return found
 
 
 def ablated_ticks(load: Load) -> int:
@@ -65,9 +125,74 @@ def ablated_ticks(load: Load) -> int:
     return (len(SWITCHES) + 2) * (load.warmup + _turns(load) * load.steps)
 
 
+def difference(saved: Sequence[float]) -> Difference:
+    """The middle of what each turn saves, with its interval."""
+    turns = np.array(saved)
+    low, high = interval([turns])
+    return Difference(float(middle(turns)), low, high, len(turns))
+
+
+def between(before: Stats, after: Stats) -> Stats:
+    """The counts from one moment to a later one; levels, such as `queued`, are those of the later moment."""
+    counted: dict[str, Any] = {
+        each.name: _less(getattr(after, each.name), getattr(before, each.name))
+        for each in fields(Stats)
+        if each.name not in _LEVELS
+    }
+    return replace(after, **counted)
+
+
+def _less(after: Any, before: Any) -> Any:
+    """`after - before`, field by field for a record of counts."""
+    if is_dataclass(after) and not isinstance(after, type):
+        return replace(
+            after, **{each.name: getattr(after, each.name) - getattr(before, each.name) for each in fields(after)}
+        )
+    return after - before
+
+
+def _measured(variants: Mapping[str, Load], load: Load, advance: Advance) -> dict[str, _Run]:
+    """Drive all variants in turn."""
+    drivers = {name: Driver(variant) for name, variant in variants.items()}
+    turns: dict[str, list[Window]] = {name: [] for name in drivers}
+    for driver in drivers.values():
+        driver.warm_up(advance)
+    before = {name: driver.stream.pipeline.stats() for name, driver in drivers.items()}
+    for number in range(_turns(load)):
+        for name in list(drivers)[:: 1 if number % 2 == 0 else -1]:
+            turns[name].append(drivers[name].window(load.steps, advance))
+    found = {
+        name: _Run(
+            [fmean(window.tick_ms) for window in turns[name]],
+            [fmean(window.host_ms) for window in turns[name]],
+            between(before[name], driver.stream.pipeline.stats()),
+        )
+        for name, driver in drivers.items()
+    }
+    for driver in drivers.values():
+        driver.session.close()
+    return found
+
+
+def _saving(name: str, off: _Run, on: _Run, noise: _Run, *, acts: bool) -> Saving:
+    tick, host = _saved(off.tick, on.tick), _saved(off.host, on.host)
+    return Saving(
+        switch=name,
+        turns=tick.turns,
+        tick_ms=median(off.tick),
+        host_ms=median(off.host),
+        saved_tick_ms=tick.ms,
+        saved_host_ms=host.ms,
+        tick_interval=(tick.low, tick.high),
+        host_interval=(host.low, host.high),
+        tick=tick.says(_saved(noise.tick, on.tick), acted=acts),
+        host=host.says(_saved(noise.host, on.host), acted=acts),
+    )
+
+
+def _saved(off: Sequence[float], on: Sequence[float]) -> Difference:
+    return difference([a - b for a, b in zip(off, on, strict=True)])
+
+
 def _turns(load: Load) -> int:
     return -(-load.ticks // load.steps)
-
-
-def _saved(off: Sequence[float], on: Sequence[float]) -> float:
-    return median(a - b for a, b in zip(off, on, strict=True))

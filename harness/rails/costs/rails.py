@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.checkout import PACKAGE
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import EagerExecutor
 from harness.engine.results import Stats
@@ -274,7 +275,7 @@ def counted_afresh() -> dict[str, Counts]:
         ReplayFailed: it failed.
     """
     command = [sys.executable, "-m", "harness", "_costs"]
-    done = subprocess.run(command, cwd=platform.ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ReplayFailed(f"harness _costs exited with {done.returncode}:\n{done.stderr.strip()}")
     return dict(json.loads(done.stdout))
