@@ -18,7 +18,7 @@ from harness.parity.baselines.bless import BlessRefused, bless
 from harness.parity.baselines.captures import CAPTURES, Report, Result, Verdict, check
 from harness.parity.battery.scenarios import SCENARIOS
 from harness.parity.proofs import float64
-from harness.registry import Kind
+from harness.registry import ExecutorKind
 from tests.parity.baselines.test_captures import Engine, commit, git
 
 REFERENCE = "reference"
@@ -101,8 +101,9 @@ def test_a_scenario_is_missing_only_where_neither_folder_has_it(machine: Machine
 
 def test_where_every_scenario_is_blessed_the_reference_platform_is_not_asked(machine: Machine) -> None:
     bless("the rest", machine.engine.battery(), machine.captures, ["beta"])
-    (machine.reference / store.MANIFEST).write_text("{")
     (machine.reference / "stray.safetensors").touch()
+    assert set(machine.verdicts()) == {"alpha", "beta"}
+    (machine.reference / store.MANIFEST).write_text("{")
     report = machine.check()
     assert [result.compared_with for result in report.results] == [HERE, HERE]
     assert report.passes
@@ -240,5 +241,5 @@ def test_an_engine_is_checked_where_this_machine_has_some_captures_of_its_own(tm
             here = platform.fingerprint()
         store.write_manifest(own, replace(manifest, fingerprint=here, scenarios=some))
     few = {name: SCENARIOS[name] for name in ("ode_plain", "sde_plain")}
-    report = float64.check(float64.Engine(Kind.ONNX), few, tmp_path / "captures")
+    report = float64.check(float64.Engine(ExecutorKind.ONNX), few, tmp_path / "captures")
     assert [result.verdict for result in report.results] == [Verdict.EXACT, Verdict.EXACT]

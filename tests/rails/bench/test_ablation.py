@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from harness.cli import main
 from harness.engine import Switches
-from harness.engine.config import PLAIN_PATH
 from harness.engine.pipeline import StreamPipeline
-from harness.parity.proofs.lockstep import SWITCHES
+from harness.engine.switches import PLAIN_PATH, SWITCHES
 from harness.rails.bench.ablation import FEWEST, FLOOR, Says, ablate, difference
 from harness.rails.bench.throughput import Advance, Driver, Load, silent
 
