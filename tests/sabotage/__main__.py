@@ -11,12 +11,12 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from harness.parity.baselines import store
+from harness.engine import atomic
 from harness.parity.baselines.platform import ROOT
 from tests.sabotage.defects import DEFECTS
-from tests.sabotage.runner import Result, Verdict, sabotage, write
+from tests.sabotage.runner import DefectVerdict, Result, sabotage, write
 
-COLORS = {Verdict.CAUGHT: "green", Verdict.SURVIVED: "red", Verdict.ERROR: "red"}
+COLORS = {DefectVerdict.CAUGHT: "green", DefectVerdict.SURVIVED: "red", DefectVerdict.ERROR: "red"}
 
 
 @click.command()
@@ -28,7 +28,7 @@ COLORS = {Verdict.CAUGHT: "green", Verdict.SURVIVED: "red", Verdict.ERROR: "red"
 def main(json_path: Path | None, only: str, jobs: int) -> None:
     """Plant every defect in a copy of the project; exits with 0 where its test noticed each of them."""
     if json_path is not None:
-        store.check_writable(json_path)
+        atomic.check_writable(json_path)
     chosen = [d for d in DEFECTS if only in f"{d.name}\n{d.file}\n{d.switch or ''}"]
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -37,7 +37,7 @@ def main(json_path: Path | None, only: str, jobs: int) -> None:
     if json_path is not None:
         write(json_path, results)
     console.print(table(results))
-    caught = sum(result.verdict is Verdict.CAUGHT for result in results)
+    caught = sum(result.verdict is DefectVerdict.CAUGHT for result in results)
     click.echo(f"{caught} of {len(results)} caught")
     sys.exit(0 if results and caught == len(results) else 1)
 
@@ -47,7 +47,7 @@ def table(results: list[Result]) -> Table:
     made = Table("defect", "switch", "verdict")
     for result in results:
         made.add_row(Text(result.name), result.switch or "", Text(result.verdict, style=COLORS[result.verdict]))
-        if result.verdict is not Verdict.CAUGHT:
+        if result.verdict is not DefectVerdict.CAUGHT:
             made.add_row(Text(result.detail, overflow="fold"), "", "")
     return made
 

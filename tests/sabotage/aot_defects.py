@@ -57,7 +57,7 @@ ONNX = [
     Defect(
         "an output of ONNX Runtime that the next run overwrites is not poisoned",
         f"{_EXECUTORS}/onnx.py",
-        "            for each in self._buffers.values():\n                each[VELOCITY].fill_(torch.nan)\n",
+        "            for each in self._buffers.values():\n                _poison(each)\n",
         "",
         f"{_T_EXECUTORS}/test_onnx.py"
         "::test_a_velocity_that_was_not_copied_is_poisoned_by_the_next_run_of_another_shape[kept]",
@@ -96,7 +96,7 @@ ONNX = [
 TENSORRT = [
     Defect(
         "an odd run sees a frame of the even one before it",
-        f"{_EXECUTORS}/tensorrt/buffers.py",
+        f"{_EXECUTORS}/static_buffers.py",
         "        target[:, frames:].zero_()\n",
         "",
         f"{_T_EXECUTORS}/tensorrt/test_executor.py::test_an_odd_run_after_an_even_one_of_its_buffers_sees_no_frame_of_it",

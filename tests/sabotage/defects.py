@@ -133,8 +133,8 @@ CACHED = [
     Defect(
         "the cache grows without bound",
         CONDITIONING,
-        "if len(self._entries) > self.capacity:",
-        "if len(self._entries) > 1000 * self.capacity:",
+        "LRUCache(self.capacity)",
+        "LRUCache(1000 * self.capacity)",
         f"{T_CACHE}::test_the_least_recently_used_entry_goes_first",
         "cached_conditioning",
     ),
@@ -658,8 +658,8 @@ TIMES = [
     Defect(
         "a revision is slower by one draw alone",
         _REVISIONS,
-        "    if draws[0].judged.verdict in (Verdict.FASTER, Verdict.SLOWER):\n",
-        "    if draws[0].judged.verdict is Verdict.FASTER:\n",
+        "    if draws[0].judged.verdict in (TimeVerdict.FASTER, TimeVerdict.SLOWER):\n",
+        "    if draws[0].judged.verdict is TimeVerdict.FASTER:\n",
         f"{_T_REVISIONS}::test_a_difference_must_recur_in_other_processes",
     ),
     Defect(

@@ -16,13 +16,16 @@ import torch
 from torch import Tensor
 
 from harness.engine import decoders
-from harness.engine.aot.runtime import session
+from harness.engine.aot.runtime import computes_in, session
 from harness.engine.aot.signature import MASK
 from harness.engine.errors import ExportRefused
 from harness.engine.noise import Purpose, noise
 
 FACTOR = 2.0
-"""Largest allowed ratio of the file's distance from float64 to the distance of torch's forward in the same dtype."""
+"""Largest allowed ratio of a compiled decoder's distance from float64 to that of torch's forward in the same dtype.
+
+Measured on the whole battery with the tiny decoder, ONNX Runtime is at 0.99 to 1.3 times torch's own distance.
+"""
 
 SHAPES = ((1, 2, 1), (3, 40, 12), (2, 76, 33))
 """Rows, frames and tokens of each test input. All differ from the traced shape, so frozen dimensions show."""
@@ -182,7 +185,7 @@ def _in_double(decoder: decoders.AceStepDecoder, inputs: Sequence[dict[str, Tens
 
 
 def _runner(path: Path, dtype: torch.dtype) -> Callable[[dict[str, Tensor]], Tensor]:
-    if dtype is torch.bfloat16:
+    if not computes_in(dtype):
         return _reference_evaluator(path)
     made = session(path)
     return lambda inputs: torch.from_numpy(made.run(None, {name: t.numpy() for name, t in inputs.items()})[0])

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from harness.engine import checks
 from harness.engine.aot.onnx_file import signature
-from harness.engine.aot.runtime import refusals, session
-from harness.engine.aot.signature import AXES, VELOCITY
+from harness.engine.aot.runtime import DTYPES, refusals, session
+from harness.engine.aot.signature import VELOCITY
 from harness.engine.errors import ExecutorError, PipelineClosed
 from harness.engine.executors.base import Batch, ExecutorStream
-
-_DTYPES: Mapping[str, tuple[torch.dtype, type[np.generic]]] = {
-    "tensor(float)": (torch.float32, np.float32),
-    "tensor(float16)": (torch.float16, np.float16),
-    "tensor(double)": (torch.float64, np.float64),
-    "tensor(bool)": (torch.bool, np.bool_),
-}
-"""The dtypes of ONNX Runtime's CPU provider, by ONNX Runtime's names; bfloat16 has no kernels there."""
+from harness.engine.executors.static_buffers import Kept, fill
 
 
 class OnnxExecutor:
@@ -72,17 +63,17 @@ class OnnxExecutor:
             max_rows = min(max_rows, checks.integer("pin_rows", pin_rows, 1))
         self.max_rows = max_rows
         self.pin_rows = pin_rows
-        self._max_shapes = checks.integer("max_shapes", max_shapes, 1)
         self._session = session(Path(path), checks.integer("threads", threads, 1))
         self._refusals = refusals()
         tensors = {each.name: each for each in (*self._session.get_inputs(), *self._session.get_outputs())}
-        known = {name: _DTYPES.get(each.type, (each.type,))[0] for name, each in tensors.items()}
+        known = {name: DTYPES.get(each.type, (each.type,))[0] for name, each in tensors.items()}
         self.signature = signature(Path(path), {name: (known[name], each.shape) for name, each in tensors.items()})
         self.takes_mask = self.signature.takes_mask
         self.stream: ExecutorStream | None = None
-        self._numpy = {name: _DTYPES[tensor.type][1] for name, tensor in tensors.items()}
+        self._numpy = {name: DTYPES[tensor.type][1] for name, tensor in tensors.items()}
         self._binding: Any = self._session.io_binding()
-        self._buffers: OrderedDict[tuple[int, int, int], dict[str, Tensor]] = OrderedDict()
+        most = checks.integer("max_shapes", max_shapes, 1)
+        self._buffers: Kept[tuple[int, int, int], dict[str, Tensor]] = Kept(most, _poison)
 
     @property
     def shapes(self) -> int:
@@ -103,9 +94,9 @@ class OnnxExecutor:
         self.signature.check(batch, self.max_rows)
         buffers = self._buffers_for(batch)
         with torch.no_grad():
-            _fill(buffers, batch)
+            fill({name: buffer for name, buffer in buffers.items() if name != VELOCITY}, batch)
             for each in self._buffers.values():
-                each[VELOCITY].fill_(torch.nan)
+                _poison(each)
         try:
             self._bind(buffers)
             self._session.run_with_iobinding(self._binding)
@@ -130,11 +121,8 @@ class OnnxExecutor:
         frames, tokens = batch.hidden_states.shape[1], batch.encoder_hidden_states.shape[1]
         key = (rows, self.signature.padded_frames(frames), tokens)
         if key not in self._buffers:
-            while len(self._buffers) >= self._max_shapes:
-                _, evicted = self._buffers.popitem(last=False)
-                evicted[VELOCITY].fill_(torch.nan)
+            self._buffers.make_room()
             self._buffers[key] = self._allocated(*key)
-        self._buffers.move_to_end(key)
         return self._buffers[key]
 
     def _allocated(self, rows: int, frames: int, tokens: int) -> dict[str, Tensor]:
@@ -144,14 +132,5 @@ class OnnxExecutor:
             return {name: torch.empty(shapes[name], dtype=dtype) for name, dtype in self.signature.dtypes.items()}
 
 
-def _fill(buffers: Mapping[str, Tensor], batch: Batch) -> None:
-    """Copy a batch into the buffers; missing rows repeat the batch's first row, missing frames are zero."""
-    for name, source in batch.tensors().items():
-        if name not in buffers:
-            continue
-        target = buffers[name]
-        if "frames" in AXES[name]:
-            target[:, source.shape[1] :].zero_()
-            target = target[:, : source.shape[1]]
-        target[: batch.rows].copy_(source)
-        target[batch.rows :].copy_(target[:1].expand_as(target[batch.rows :]))
+def _poison(buffers: Mapping[str, Tensor]) -> None:
+    buffers[VELOCITY].fill_(torch.nan)

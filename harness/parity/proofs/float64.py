@@ -21,18 +21,17 @@ import torch
 from torch import Tensor
 
 from harness import registry
+from harness.engine.aot.closeness import FACTOR
 from harness.engine.decoders import Decoder
 from harness.engine.errors import OutsideProfile
 from harness.engine.executors import EagerExecutor, Executor
 from harness.parity.baselines import captures as blessed
 from harness.parity.baselines import platform
 from harness.parity.baselines.captures import EPS, Verdict, select
+from harness.parity.baselines.sources import sources
 from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, executor, pinned, play
-from harness.parity.compare import compare_trees
-
-FACTOR = 2.0
-"""Measured on the whole battery with the tiny decoder, ONNX Runtime is at 0.99 to 1.3 times torch's own distance."""
+from harness.parity.compare import compare_named
 
 FLOOR = 1.0
 """Of `eps * rms`, float32's: what is allowed where the eager executor happens to be exact; it is at 0.9 to 3.4."""
@@ -156,25 +155,22 @@ def check(
         EngineError: the file cannot be used.
         OutsideProfile: a file that was made here does not take what a scenario runs.
     """
-    replays: dict[str, Played] = {}
-
-    def replayed(scenario: Scenario) -> Played:
-        replays[scenario.name] = played = play(scenario)
-        return played
-
     chosen = select(scenarios, only)
     with platform.one_thread(), ExitStack() as opened:
         executors = _Executors(engine, opened)
+        replays: dict[str, Played] = {}
         strays: list[OnEngine | blessed.Result] = []
         if engine.blessed:
-            report = blessed.check(chosen, replayed, captures, tuple(chosen))
+            sources(captures, platform.fingerprint())  # refuses before the replays, which take long
+            replays = {scenario.name: play(scenario) for scenario in chosen.values()}
+            report = blessed.check(chosen, lambda scenario: replays[scenario.name], captures, tuple(chosen))
             strays = [result for result in report.results if not result.verdict.passes]
         wrong = {result.name for result in strays}
         results: list[OnEngine | blessed.Result] = []
         for name, scenario in chosen.items():
             advance(name)
             if name not in wrong:
-                results.append(_on_engine(engine.of(scenario), executors, engine, replays.get(name)))
+                results.append(_on_engine(engine.of(scenario), executors, engine, replays.get(scenario.name)))
     return EngineReport((*results, *strays), engine, platform.name(), platform.fingerprint())
 
 
@@ -205,10 +201,10 @@ def _on_engine(scenario: Scenario, executors: _Executors, engine: Engine, replay
     dtype = _dtype(on)
     if replay is None or dtype != "float32":
         replay = play(replace(scenario, dtype=dtype))
-    if not compare_trees(found, replay.finished):
+    if not compare_named(found, replay.finished):
         return OnEngine(scenario.name, Verdict.EXACT, bound=0.0)
     if scenario.decoder == registry.AFFINE:
-        detail = "; ".join(map(str, compare_trees(found, replay.finished)))
+        detail = "; ".join(map(str, compare_named(found, replay.finished)))
         return OnEngine(scenario.name, Verdict.MOVED, bound=0.0, detail=f"not the eager executor's bits: {detail}")
     return judged(scenario.name, found, replay.finished, in_double(replace(scenario, dtype=dtype)))
 

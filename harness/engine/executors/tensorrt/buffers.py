@@ -1,9 +1,8 @@
-"""The static buffers of a plan: aligned, in the plan's dtypes, kept for the most recently used shapes."""
+"""The static buffers of a plan: aligned, in the plan's dtypes."""
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -11,8 +10,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from harness.engine.aot.signature import AXES
 from harness.engine.executors.base import Batch
+from harness.engine.executors.static_buffers import fill
 
 ALIGNMENT = 256
 """Alignment, in bytes, that TensorRT requires of the address of every tensor."""
@@ -34,52 +33,8 @@ class Buffers:
     output: Tensor
 
     def fill(self, batch: Batch) -> None:
-        """Copy a batch into the input buffers, cast to their dtypes.
-
-        Missing rows repeat the batch's first row, missing frames are zero.
-
-        Args:
-            batch: a batch with at most the rows and frames of the buffers, and exactly their tokens.
-        """
-        given = batch.tensors()
-        with torch.no_grad():
-            for name, target in self.inputs.items():
-                _fill(target, given[name], framed="frames" in AXES[name])
-
-
-class KeptBuffers:
-    """The buffers of the most recently used shapes.
-
-    Args:
-        most: the largest number of shapes.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: OrderedDict[Key, Buffers] = OrderedDict()
-
-    def __len__(self) -> int:
-        """The number of shapes that have buffers."""
-        return len(self._kept)
-
-    def get(self, key: Key) -> Buffers | None:
-        """The buffers of a shape, or None. The shape becomes the most recently used one."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        return self._kept.get(key)
-
-    def make_room(self) -> None:
-        """Free the least recently used buffers, so that there is room for one more shape."""
-        while len(self._kept) >= self._most:
-            self._kept.popitem(last=False)
-
-    def add(self, key: Key, buffers: Buffers) -> None:
-        """Keep the buffers of a shape, which becomes the most recently used one."""
-        self._kept[key] = buffers
-
-    def clear(self) -> None:
-        """Free all buffers."""
-        self._kept.clear()
+        """Copy a batch into the input buffers; see `static_buffers.fill`."""
+        fill(self.inputs, batch)
 
 
 def aligned(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -93,14 +48,3 @@ def aligned(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) ->
         raw = torch.empty(size + ALIGNMENT, dtype=torch.uint8, device=device)
         start = -raw.data_ptr() % ALIGNMENT
         return raw[start : start + size].view(dtype).view(shape)
-
-
-def _fill(target: Tensor, source: Tensor, *, framed: bool) -> None:
-    rows = source.shape[0]
-    if framed:
-        frames = source.shape[1]
-        # At every run, because an earlier run may have had more frames.
-        target[:, frames:].zero_()
-        target = target[:, :frames]
-    target[:rows].copy_(source)
-    target[rows:].copy_(source[:1].expand_as(target[rows:]))
