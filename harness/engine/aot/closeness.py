@@ -22,7 +22,10 @@ from harness.engine.errors import ExportRefused
 from harness.engine.noise import Purpose, noise
 
 FACTOR = 2.0
-"""Largest allowed ratio of the file's distance from float64 to the distance of torch's forward in the same dtype."""
+"""Largest allowed ratio of a compiled decoder's distance from float64 to that of torch's forward in the same dtype.
+
+Measured on the whole battery with the tiny decoder, ONNX Runtime is at 0.99 to 1.3 times torch's own distance.
+"""
 
 SHAPES = ((1, 2, 1), (3, 40, 12), (2, 76, 33))
 """Rows, frames and tokens of each test input. All differ from the traced shape, so frozen dimensions show."""

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from harness import registry
+from harness.engine.aot.closeness import FACTOR
 from harness.engine.decoders import Decoder
 from harness.engine.errors import OutsideProfile
 from harness.engine.executors import EagerExecutor, Executor
@@ -30,9 +31,6 @@ from harness.parity.baselines.captures import EPS, Verdict, select
 from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, executor, pinned, play
 from harness.parity.compare import compare_trees
-
-FACTOR = 2.0
-"""Measured on the whole battery with the tiny decoder, ONNX Runtime is at 0.99 to 1.3 times torch's own distance."""
 
 FLOOR = 1.0
 """Of `eps * rms`, float32's: what is allowed where the eager executor happens to be exact; it is at 0.9 to 3.4."""

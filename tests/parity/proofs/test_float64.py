@@ -14,6 +14,7 @@ from torch import Tensor
 
 from harness import registry
 from harness.engine import execute
+from harness.engine.aot.closeness import FACTOR
 from harness.engine.errors import OutsideProfile
 from harness.engine.executors import Batch, Executor
 from harness.parity.baselines.captures import EPS, Verdict
@@ -22,7 +23,7 @@ from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, executor, play
 from harness.parity.compare import assert_identical
 from harness.parity.proofs import float64
-from harness.parity.proofs.float64 import FACTOR, Engine, EngineReport, OnEngine, check, in_double, judged
+from harness.parity.proofs.float64 import Engine, EngineReport, OnEngine, check, in_double, judged
 from harness.parity.proofs.switches import check_switches, pairs
 from harness.registry import ExecutorKind
 from tests.onnx_files import written
