@@ -14,6 +14,7 @@ import torch
 
 from harness.engine import decoders, executors
 from harness.engine.aot.export import TOKENS, export
+from harness.engine.aot.runtime import check_dtype
 from harness.engine.decoders import AffineDecoder, Decoder
 from harness.engine.errors import InvalidInput
 from harness.engine.executors import CudaStream, EagerExecutor, Executor, StaticExecutor
@@ -297,8 +298,8 @@ def engine_for(
     """
     if not ExecutorKind(kind).record.exports:
         return None
-    if dtype == "bfloat16" and name != AFFINE:
-        raise InvalidInput("dtype", dtype, "float32 or float16: ONNX Runtime has no bfloat16 on a CPU")
+    if name != AFFINE:
+        check_dtype(dtype)
     return onnx_file(name, encoder_dim=encoder_dim, dtype=dtype, tokens=tokens)
 
 

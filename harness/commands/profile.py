@@ -17,6 +17,7 @@ from harness import registry
 from harness.commands.common import FILE, check_writable, json_option, write_json
 from harness.commands.exits import COULD_NOT_RUN
 from harness.engine.aot.export import DTYPES
+from harness.engine.aot.runtime import check_dtype
 from harness.engine.errors import BatchTooLarge, EngineError, ExecutorError, InvalidInput, OutsideProfile
 from harness.parity.baselines import platform
 from harness.rails.profile import files, onnx, sources, tables
@@ -126,8 +127,7 @@ def _torch(options: Mapping[str, Any]) -> Iterator[Subject]:
 def _onnx(options: Mapping[str, Any]) -> Iterator[Subject]:
     if options["device"] not in (None, "cpu"):
         raise InvalidInput("device", options["device"], "cpu, which is where ONNX Runtime runs here")
-    if options["dtype"] == "bfloat16":
-        raise InvalidInput("dtype", "bfloat16", "float32 or float16: ONNX Runtime has no bfloat16 on a CPU")
+    check_dtype(options["dtype"])
     # The affine decoder's file has a static encoder length; the others' files are shared whatever the length is.
     tokens = {"tokens": options["enc_len"]} if options["decoder"] == registry.AFFINE else {}
     file = options["engine"] or registry.onnx_file(options["decoder"], dtype=options["dtype"], **tokens)

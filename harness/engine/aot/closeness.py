@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from harness.engine import decoders
-from harness.engine.aot.runtime import session
+from harness.engine.aot.runtime import computes_in, session
 from harness.engine.aot.signature import MASK
 from harness.engine.errors import ExportRefused
 from harness.engine.noise import Purpose, noise
@@ -185,7 +185,7 @@ def _in_double(decoder: decoders.AceStepDecoder, inputs: Sequence[dict[str, Tens
 
 
 def _runner(path: Path, dtype: torch.dtype) -> Callable[[dict[str, Tensor]], Tensor]:
-    if dtype is torch.bfloat16:
+    if not computes_in(dtype):
         return _reference_evaluator(path)
     made = session(path)
     return lambda inputs: torch.from_numpy(made.run(None, {name: t.numpy() for name, t in inputs.items()})[0])

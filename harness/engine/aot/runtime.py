@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from harness.engine.aot import sidecar
 from harness.engine.errors import ExportRefused, InvalidInput, PackageMissing
 
 REASSOCIATING = ("DivMulFusion",)
 """Disabled optimizers: `DivMulFusion` rewrites `x * (1 / y)` as `x / y`, which rounds differently."""
+
+DTYPES: Mapping[str, tuple[torch.dtype, type[np.generic]]] = {
+    "tensor(float)": (torch.float32, np.float32),
+    "tensor(float16)": (torch.float16, np.float16),
+    "tensor(double)": (torch.float64, np.float64),
+    "tensor(bool)": (torch.bool, np.bool_),
+}
+"""The dtypes of ONNX Runtime's CPU provider, by ONNX Runtime's names; bfloat16 has no kernels there."""
 
 _REFUSALS = ("EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoaded", "NoModel",
              "NoSuchFile", "NotImplemented", "RuntimeException")  # fmt: skip
@@ -51,6 +63,21 @@ def session(path: Path, threads: int = 1, profile: Path | None = None) -> Any:
     except refusals() as error:
         hint = "; a plan is run by TensorRT" if sidecar.path(path).is_file() else ""
         raise ExportRefused(f"{path}: ONNX Runtime cannot run it on a CPU: {error}{hint}") from error
+
+
+def computes_in(dtype: torch.dtype) -> bool:
+    """True for a dtype that ONNX Runtime has on a CPU."""
+    return any(dtype is known for known, _ in DTYPES.values())
+
+
+def check_dtype(name: str) -> None:
+    """Refuse a dtype, by its name in torch, that ONNX Runtime does not have on a CPU.
+
+    Raises:
+        InvalidInput: it is one.
+    """
+    if not computes_in(getattr(torch, name)):
+        raise InvalidInput("dtype", name, f"float32 or float16: ONNX Runtime has no {name} on a CPU")
 
 
 def refusals() -> tuple[type[Exception], ...]:

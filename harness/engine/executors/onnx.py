@@ -7,24 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from harness.engine import checks
 from harness.engine.aot.onnx_file import signature
-from harness.engine.aot.runtime import refusals, session
+from harness.engine.aot.runtime import DTYPES, refusals, session
 from harness.engine.aot.signature import AXES, VELOCITY
 from harness.engine.errors import ExecutorError, PipelineClosed
 from harness.engine.executors.base import Batch, ExecutorStream
-
-_DTYPES: Mapping[str, tuple[torch.dtype, type[np.generic]]] = {
-    "tensor(float)": (torch.float32, np.float32),
-    "tensor(float16)": (torch.float16, np.float16),
-    "tensor(double)": (torch.float64, np.float64),
-    "tensor(bool)": (torch.bool, np.bool_),
-}
-"""The dtypes of ONNX Runtime's CPU provider, by ONNX Runtime's names; bfloat16 has no kernels there."""
 
 
 class OnnxExecutor:
@@ -76,11 +67,11 @@ class OnnxExecutor:
         self._session = session(Path(path), checks.integer("threads", threads, 1))
         self._refusals = refusals()
         tensors = {each.name: each for each in (*self._session.get_inputs(), *self._session.get_outputs())}
-        known = {name: _DTYPES.get(each.type, (each.type,))[0] for name, each in tensors.items()}
+        known = {name: DTYPES.get(each.type, (each.type,))[0] for name, each in tensors.items()}
         self.signature = signature(Path(path), {name: (known[name], each.shape) for name, each in tensors.items()})
         self.takes_mask = self.signature.takes_mask
         self.stream: ExecutorStream | None = None
-        self._numpy = {name: _DTYPES[tensor.type][1] for name, tensor in tensors.items()}
+        self._numpy = {name: DTYPES[tensor.type][1] for name, tensor in tensors.items()}
         self._binding: Any = self._session.io_binding()
         self._buffers: OrderedDict[tuple[int, int, int], dict[str, Tensor]] = OrderedDict()
 

@@ -10,10 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 from harness.engine.aot.layers import Layer
-from harness.engine.aot.runtime import refusals, session
+from harness.engine.aot.runtime import DTYPES, refusals, session
 from harness.engine.errors import ExecutorError, InvalidInput
 from harness.rails.profile import sources
 from harness.rails.profile.report import NotAProfile, Timed
@@ -22,12 +20,6 @@ from harness.rails.profile.sources import Tally
 
 _KERNEL = "_kernel_time"
 _RUN = "model_run"
-_NUMPY: Mapping[str, type[np.generic]] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(bool)": np.bool_,
-}
 
 
 @dataclass
@@ -98,7 +90,7 @@ def feed(inputs: Sequence[Any], shape: tuple[int, int, int]) -> dict[str, Any]:
     try:
         hidden, encoder = given["hidden_states"].shape, given["encoder_hidden_states"].shape
         tensors = sources.batch(shape, int(hidden[2]), int(encoder[2])).tensors()
-        arrays = {name: tensors[name].numpy().astype(_NUMPY[each.type]) for name, each in given.items()}
+        arrays = {name: tensors[name].numpy().astype(DTYPES[each.type][1]) for name, each in given.items()}
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise InvalidInput("engine", f"inputs {sorted(given)}", "those of an exported decoder") from error
     if str(hidden[1]).startswith("2*") and shape[1] % 2:
