@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from harness.commands.exits import COULD_NOT_RUN, DIFFERS
+from harness.engine import atomic
 from harness.engine.errors import EngineError, ExportRefused, InvalidInput
-from harness.parity.baselines import store
 from harness.parity.baselines.bless import Battery
 from harness.parity.baselines.captures import CAPTURES, select
 
@@ -45,7 +45,7 @@ def write_json(path: Path | None, document: Mapping[str, object]) -> None:
         return
     data = (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
     with _writing(path):
-        store.replace(path, data)
+        atomic.write(path, data)
 
 
 def check_writable(*paths: Path | None) -> None:
@@ -53,7 +53,7 @@ def check_writable(*paths: Path | None) -> None:
     for path in paths:
         if path is not None:
             with _writing(path):
-                store.check_writable(path)
+                atomic.check_writable(path)
 
 
 @contextmanager

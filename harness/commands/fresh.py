@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from harness.engine import atomic
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import Battery, digests
 from harness.parity.baselines.captures import select
@@ -40,4 +41,4 @@ def tensors_command(battery: Battery, folder: Path, names: tuple[str, ...]) -> N
     """Write the finished tensors of NAMES to FOLDER, for a replay with other kernels."""
     with platform.one_thread():
         for name, scenario in select(battery.scenarios, names).items():
-            store.replace(folder / store.file_name(name), store.serialize(battery.play(scenario).finished))
+            atomic.write(folder / store.file_name(name), store.serialize(battery.play(scenario).finished))

@@ -11,7 +11,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from harness.parity.baselines import store
+from harness.engine import atomic
 from harness.parity.baselines.platform import ROOT
 from tests.sabotage.defects import DEFECTS
 from tests.sabotage.runner import Result, Verdict, sabotage, write
@@ -28,7 +28,7 @@ COLORS = {Verdict.CAUGHT: "green", Verdict.SURVIVED: "red", Verdict.ERROR: "red"
 def main(json_path: Path | None, only: str, jobs: int) -> None:
     """Plant every defect in a copy of the project; exits with 0 where its test noticed each of them."""
     if json_path is not None:
-        store.check_writable(json_path)
+        atomic.check_writable(json_path)
     chosen = [d for d in DEFECTS if only in f"{d.name}\n{d.file}\n{d.switch or ''}"]
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -30,7 +30,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
 
-from harness.parity.baselines import store
+from harness.engine import atomic
 
 REPORT = "SABOTAGE_REPORT"
 _PARSER = Lock()
@@ -320,4 +320,4 @@ def document(results: Sequence[Result]) -> dict[str, object]:
 
 def write(path: Path, results: Sequence[Result]) -> None:
     """Write results as JSON."""
-    store.replace(path, (json.dumps(document(results), indent=2) + "\n").encode())
+    atomic.write(path, (json.dumps(document(results), indent=2) + "\n").encode())

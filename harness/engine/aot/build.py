@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from harness.engine import checks
+from harness.engine import atomic, checks
 from harness.engine.aot import layers, onnx_file, sidecar
 from harness.engine.aot.bindings import Binding, Flavour, binding, use_polygraphy
 from harness.engine.aot.export import digest, parts
@@ -266,6 +266,5 @@ def _layers(data: bytes, log: list[str], found: Binding, wanted: Sidecar) -> tup
 
 def _write(plan: Path, data: bytes, made: Sidecar) -> None:
     """Write the plan and then its metadata, each atomically."""
-    plan.parent.mkdir(parents=True, exist_ok=True)
-    sidecar.replaced(plan, data)
+    atomic.write(plan, data)
     sidecar.write(plan, made)

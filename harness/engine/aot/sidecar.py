@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from harness.engine import checks
+from harness.engine import atomic, checks
 from harness.engine.aot.layers import Layer
 from harness.engine.errors import PlanCorrupt, SidecarMissing
 
@@ -73,17 +72,7 @@ def differing(recorded: Sidecar, here: Sidecar, names: tuple[str, ...] = BUILT_F
 
 def write(plan: Path, sidecar: Sidecar) -> None:
     """Write a plan's metadata beside the plan, atomically."""
-    replaced(path(plan), (json.dumps({"format": FORMAT, **asdict(sidecar)}, indent=1) + "\n").encode())
-
-
-def replaced(target: Path, data: bytes) -> None:
-    """Write a file atomically: `target` holds either its old content or all of `data`."""
-    partial = target.with_name(target.name + ".partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    atomic.write(path(plan), (json.dumps({"format": FORMAT, **asdict(sidecar)}, indent=1) + "\n").encode())
 
 
 def read(plan: Path) -> Sidecar:

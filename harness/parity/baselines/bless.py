@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from harness.checkout import PACKAGE
+from harness.engine import atomic
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.captures import CAPTURES, Play, distance, select, tolerance
 from harness.parity.battery.player import Played
@@ -301,7 +302,7 @@ def _write(
         before = kept.get(name)
         path = folder / new.file
         if not path.is_file() or store.serialize(each.finished) != path.read_bytes():
-            store.replace(path, store.serialize(each.finished))
+            atomic.write(path, store.serialize(each.finished))
         same = before is not None and (before.content, before.ticks) == (new.content, new.ticks)
         kept[name] = store.entry(name, each.finished, new.ticks, new.k, before.reason) if before and same else new
     for name in gone:

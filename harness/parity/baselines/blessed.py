@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from harness.engine import atomic
 from harness.engine.errors import InvalidInput
 from harness.parity.baselines import contract, platform, store
 from harness.parity.baselines.bless import BlessRefused, drift
@@ -267,7 +268,7 @@ def _rewrite(
     was = known.k if known else entry.k
     what = str(change or name) + (f", k {was:g} -> {entry.k:g}" if was != entry.k else "")
     rewritten = Rewritten(what, _against(folder / name, known, tensors))
-    store.replace(folder / name / entry.file, store.serialize(tensors))
+    atomic.write(folder / name / entry.file, store.serialize(tensors))
     manifest = store.Manifest(contract.fingerprint(str(device)), "", str(torch.__version__), {name: entry})
     store.write_manifest(folder / name, manifest)
     return rewritten

@@ -9,12 +9,9 @@ The manifest holds a digest of itself, so that an edit by hand is noticed.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
 
+from harness.engine import atomic
 from harness.engine.errors import InvalidInput
 from harness.parity.compare import digest_tree
 
@@ -198,41 +196,7 @@ def write_document(path: Path, document: Mapping[str, Any]) -> None:
     sealed = json.loads(_canonical({"format": FORMAT, **document}))
     sealed[_SELF] = _digest(sealed)
     text = json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    replace(path, text.encode())
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Write a file completely or not at all, making its folder if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes a private file; captures are read by whoever reads the checkout.
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def check_writable(*paths: Path) -> None:
-    """Check that `replace` can write these, before the work whose results they are to hold; nothing is left behind.
-
-    Raises:
-        OSError: a target is a folder, or its folder can be neither written nor made.
-    """
-    for path in paths:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        # A link that leads nowhere is there, and no folder can be made in its place.
-        there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
-        try:
-            with tempfile.TemporaryFile(dir=there):
-                pass
-        except OSError as error:
-            raise type(error)(error.errno, error.strerror, str(path)) from error
+    atomic.write(path, text.encode())
 
 
 def engine_digest(package: Path) -> str:

@@ -43,13 +43,6 @@ def test_what_was_written_is_read_back(plan: Path) -> None:
     assert sorted(file.name for file in plan.parent.iterdir()) == ["tiny.plan", "tiny.plan.json"]
 
 
-def test_a_file_that_cannot_take_its_place_leaves_nothing_behind(tmp_path: Path) -> None:
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(OSError):
-        sidecar.replaced(tmp_path / "taken", b"data")
-    assert [each.name for each in tmp_path.iterdir()] == ["taken"]
-
-
 @pytest.mark.parametrize("name", [field.name for field in fields(Sidecar)])
 def test_every_field_but_the_plans_own_decides_whether_it_fits(name: str) -> None:
     differing = list(sidecar.differing(RECORD, replace(RECORD, **{name: OTHER.get(name, "other")})))
