@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import torch
+from cachetools import LRUCache
 from torch import Tensor
 from torch.nn import functional
 
@@ -95,7 +95,7 @@ class ConditioningCache:
         """An empty cache."""
         self.capacity = checks.integer("capacity", capacity, 1)
         self.counts = CacheCounts()
-        self._entries: OrderedDict[Key, tuple[tuple[Tensor, ...], Conditioning]] = OrderedDict()
+        self._entries: LRUCache[Key, tuple[tuple[Tensor, ...], Conditioning]] = LRUCache(self.capacity)
 
     def __len__(self) -> int:
         """How many conditionings are kept."""
@@ -106,15 +106,11 @@ class ConditioningCache:
         key = (length, tuple(_row_key(c, latents) for c, latents in zip(conditions, contexts, strict=True)))
         hits, misses, evictions = self.counts.hits, self.counts.misses, self.counts.evictions
         if key in self._entries:
-            self._entries.move_to_end(key)
             self.counts = CacheCounts(hits + 1, misses, evictions)
             return self._entries[key][1]
         made = build(conditions, contexts, length)
+        self.counts = CacheCounts(hits, misses + 1, evictions + (len(self._entries) == self.capacity))
         self._entries[key] = (_sources(conditions, contexts), made)
-        if len(self._entries) > self.capacity:
-            self._entries.popitem(last=False)
-            evictions += 1
-        self.counts = CacheCounts(hits, misses + 1, evictions)
         return made
 
     def clear(self) -> None:

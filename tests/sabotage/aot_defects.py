@@ -57,7 +57,7 @@ ONNX = [
     Defect(
         "an output of ONNX Runtime that the next run overwrites is not poisoned",
         f"{_EXECUTORS}/onnx.py",
-        "            for each in self._buffers.values():\n                each[VELOCITY].fill_(torch.nan)\n",
+        "            for each in self._buffers.values():\n                _poison(each)\n",
         "",
         f"{_T_EXECUTORS}/test_onnx.py"
         "::test_a_velocity_that_was_not_copied_is_poisoned_by_the_next_run_of_another_shape[kept]",

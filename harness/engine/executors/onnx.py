@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from harness.engine.aot.runtime import DTYPES, refusals, session
 from harness.engine.aot.signature import AXES, VELOCITY
 from harness.engine.errors import ExecutorError, PipelineClosed
 from harness.engine.executors.base import Batch, ExecutorStream
+from harness.engine.executors.kept import Kept
 
 
 class OnnxExecutor:
@@ -63,7 +63,6 @@ class OnnxExecutor:
             max_rows = min(max_rows, checks.integer("pin_rows", pin_rows, 1))
         self.max_rows = max_rows
         self.pin_rows = pin_rows
-        self._max_shapes = checks.integer("max_shapes", max_shapes, 1)
         self._session = session(Path(path), checks.integer("threads", threads, 1))
         self._refusals = refusals()
         tensors = {each.name: each for each in (*self._session.get_inputs(), *self._session.get_outputs())}
@@ -73,7 +72,8 @@ class OnnxExecutor:
         self.stream: ExecutorStream | None = None
         self._numpy = {name: DTYPES[tensor.type][1] for name, tensor in tensors.items()}
         self._binding: Any = self._session.io_binding()
-        self._buffers: OrderedDict[tuple[int, int, int], dict[str, Tensor]] = OrderedDict()
+        most = checks.integer("max_shapes", max_shapes, 1)
+        self._buffers: Kept[tuple[int, int, int], dict[str, Tensor]] = Kept(most, _poison)
 
     @property
     def shapes(self) -> int:
@@ -96,7 +96,7 @@ class OnnxExecutor:
         with torch.no_grad():
             _fill(buffers, batch)
             for each in self._buffers.values():
-                each[VELOCITY].fill_(torch.nan)
+                _poison(each)
         try:
             self._bind(buffers)
             self._session.run_with_iobinding(self._binding)
@@ -121,11 +121,8 @@ class OnnxExecutor:
         frames, tokens = batch.hidden_states.shape[1], batch.encoder_hidden_states.shape[1]
         key = (rows, self.signature.padded_frames(frames), tokens)
         if key not in self._buffers:
-            while len(self._buffers) >= self._max_shapes:
-                _, evicted = self._buffers.popitem(last=False)
-                evicted[VELOCITY].fill_(torch.nan)
+            self._buffers.make_room()
             self._buffers[key] = self._allocated(*key)
-        self._buffers.move_to_end(key)
         return self._buffers[key]
 
     def _allocated(self, rows: int, frames: int, tokens: int) -> dict[str, Tensor]:
@@ -133,6 +130,10 @@ class OnnxExecutor:
         # Outside inference mode, because tensors made inside it cannot be written to outside of it.
         with torch.inference_mode(False):
             return {name: torch.empty(shapes[name], dtype=dtype) for name, dtype in self.signature.dtypes.items()}
+
+
+def _poison(buffers: Mapping[str, Tensor]) -> None:
+    buffers[VELOCITY].fill_(torch.nan)
 
 
 def _fill(buffers: Mapping[str, Tensor], batch: Batch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -15,6 +14,7 @@ from harness.engine.decoders.base import Decoder
 from harness.engine.errors import ExecutorError
 from harness.engine.executors.base import Batch, ExecutorStream
 from harness.engine.executors.eager import EagerExecutor
+from harness.engine.executors.kept import Kept
 
 Shapes: TypeAlias = tuple[tuple[torch.Size, torch.dtype, torch.device], ...]
 """Shape, dtype and device of every input: the key of a set of buffers."""
@@ -60,8 +60,7 @@ class StaticExecutor:
         stream: ExecutorStream | None = None,
     ) -> None:
         self._eager = EagerExecutor(decoder, max_rows, pin_rows)
-        self._max_shapes = checks.integer("max_shapes", max_shapes, 1)
-        self._buffers: OrderedDict[Shapes, _Buffers] = OrderedDict()
+        self._buffers: Kept[Shapes, _Buffers] = Kept(checks.integer("max_shapes", max_shapes, 1), _poison)
         self._running: Batch | None = None
         self.stream = stream
         self.max_rows = self._eager.max_rows
@@ -89,7 +88,7 @@ class StaticExecutor:
             for target, source in zip(buffers.inputs.tensors().values(), prepared.tensors().values(), strict=True):
                 target.copy_(source)
             for each in self._buffers.values():
-                each.output.fill_(torch.nan)
+                _poison(each)
             velocity = self._eager.decode(buffers.inputs)
             if (velocity.shape, velocity.dtype) != (buffers.output.shape, buffers.output.dtype):
                 expected = checks.describe(buffers.output)
@@ -112,11 +111,8 @@ class StaticExecutor:
         key: Shapes = tuple((t.shape, t.dtype, t.device) for t in prepared.tensors().values())
         if key not in self._buffers:
             self._drain()
-            while len(self._buffers) >= self._max_shapes:
-                _, evicted = self._buffers.popitem(last=False)
-                evicted.output.fill_(torch.nan)
+            self._buffers.make_room()
             self._buffers[key] = self._allocated(prepared)
-        self._buffers.move_to_end(key)
         return self._buffers[key]
 
     def _allocated(self, prepared: Batch) -> _Buffers:
@@ -144,3 +140,7 @@ class StaticExecutor:
     def _drain(self) -> None:
         if self.stream is not None:
             self.stream.wait()
+
+
+def _poison(buffers: _Buffers) -> None:
+    buffers.output.fill_(torch.nan)

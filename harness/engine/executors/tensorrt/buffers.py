@@ -1,9 +1,8 @@
-"""The static buffers of a plan: aligned, in the plan's dtypes, kept for the most recently used shapes."""
+"""The static buffers of a plan: aligned, in the plan's dtypes."""
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -45,41 +44,6 @@ class Buffers:
         with torch.no_grad():
             for name, target in self.inputs.items():
                 _fill(target, given[name], framed="frames" in AXES[name])
-
-
-class KeptBuffers:
-    """The buffers of the most recently used shapes.
-
-    Args:
-        most: the largest number of shapes.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: OrderedDict[Key, Buffers] = OrderedDict()
-
-    def __len__(self) -> int:
-        """The number of shapes that have buffers."""
-        return len(self._kept)
-
-    def get(self, key: Key) -> Buffers | None:
-        """The buffers of a shape, or None. The shape becomes the most recently used one."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        return self._kept.get(key)
-
-    def make_room(self) -> None:
-        """Free the least recently used buffers, so that there is room for one more shape."""
-        while len(self._kept) >= self._most:
-            self._kept.popitem(last=False)
-
-    def add(self, key: Key, buffers: Buffers) -> None:
-        """Keep the buffers of a shape, which becomes the most recently used one."""
-        self._kept[key] = buffers
-
-    def clear(self) -> None:
-        """Free all buffers."""
-        self._kept.clear()
 
 
 def aligned(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

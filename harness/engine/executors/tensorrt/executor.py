@@ -18,7 +18,8 @@ from harness.engine.aot.sidecar import Sidecar, read_plan
 from harness.engine.aot.signature import VELOCITY, Signature, Span
 from harness.engine.errors import EngineError, ExecutorError, InvalidInput, PipelineClosed
 from harness.engine.executors.base import Batch
-from harness.engine.executors.tensorrt.buffers import Buffers, KeptBuffers
+from harness.engine.executors.kept import Kept
+from harness.engine.executors.tensorrt.buffers import Buffers, Key
 from harness.engine.executors.tensorrt.context import Context, Profiled
 from harness.engine.executors.tensorrt.engine import RowLimits, row_limits, signature
 from harness.engine.executors.tensorrt.profiling import Listener, Listening
@@ -100,7 +101,7 @@ class TensorRTExecutor:
         device: torch.device | str = "cuda",
         runtime: Runtime | None = None,
     ) -> None:
-        self._kept = KeptBuffers(checks.integer("max_shapes", max_shapes, 1))
+        self._kept: Kept[Key, Buffers] = Kept(checks.integer("max_shapes", max_shapes, 1))
         self._runtime = CudaRuntime(device) if runtime is None else runtime
         self._asked = (max_rows, pin_rows)
         self._running: Batch | None = None
@@ -251,7 +252,7 @@ class TensorRTExecutor:
         found = self._kept.get(key)
         return self._allocated(loaded, key) if found is None else found
 
-    def _allocated(self, loaded: _Loaded, key: tuple[int, int, int]) -> Buffers:
+    def _allocated(self, loaded: _Loaded, key: Key) -> Buffers:
         def work() -> None:
             # `make_room` may free the bound buffers: the context must neither use nor keep them.
             _context(loaded).forget()
@@ -260,7 +261,7 @@ class TensorRTExecutor:
             made = {
                 name: self._runtime.allocate(shape, loaded.signature.dtypes[name]) for name, shape in shapes.items()
             }
-            self._kept.add(key, Buffers({n: t for n, t in made.items() if n != VELOCITY}, made[VELOCITY]))
+            self._kept[key] = Buffers({n: t for n, t in made.items() if n != VELOCITY}, made[VELOCITY])
 
         # On the own stream, so that torch's allocator reuses the freed memory only for later work on this stream.
         self.stream.wait()

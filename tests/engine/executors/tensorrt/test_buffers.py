@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.engine.executors import Batch
-from harness.engine.executors.tensorrt.buffers import ALIGNMENT, Buffers, KeptBuffers, aligned
+from harness.engine.executors.tensorrt.buffers import ALIGNMENT, Buffers, aligned
 from harness.parity.compare import assert_identical
 from tests.engine.executors.test_eager import batch
 
@@ -95,17 +95,3 @@ def test_an_input_that_the_engine_does_not_have_is_not_copied(inputs: tuple[str,
     target = Buffers({name: buffers(2, 10).inputs[name] for name in inputs}, torch.empty(0))
     target.fill(batch(2))
     assert_identical(target.inputs["timestep"], batch(2).timestep)
-
-
-def test_the_buffers_used_longest_ago_go_first() -> None:
-    kept, made = KeptBuffers(2), {rows: buffers(rows, 10) for rows in (1, 2, 3)}
-    for rows in (1, 2):
-        kept.make_room()
-        kept.add((rows, 10, 6), made[rows])
-    assert kept.get((1, 10, 6)) is made[1]
-    kept.make_room()
-    kept.add((3, 10, 6), made[3])
-    assert [kept.get((rows, 10, 6)) for rows in (1, 2, 3)] == [made[1], None, made[3]]
-    assert len(kept) == 2
-    kept.clear()
-    assert len(kept) == 0
