@@ -1,9 +1,9 @@
-"""Whether a run of tests was one of the whole suite."""
+"""How much of a suite a run of tests was asked for, and why it may have been less than the whole."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,9 +19,14 @@ def left_out(session: pytest.Session) -> Iterator[str]:
         yield "the run was stopped"
     options = ("collectonly", "setuponly", "setupplan", "lf", "ignore", "ignore_glob")
     yield from (f"--{option} was given" for option in options if config.getoption(option, None))
-    here = config.invocation_params.dir
-    targets = [Path(os.path.abspath(here / arg)) for arg in config.args]
     suite = [config.rootpath / path for path in config.getini("testpaths")] or [config.rootpath]
-    chosen = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
-    if chosen and not all(any(path.is_relative_to(target) for target in targets) for path in suite):
+    if not asked_for(config, suite):
         yield f"only {' '.join(config.args)} was run, of {' '.join(shown(config, path) for path in suite)}"
+
+
+def asked_for(config: pytest.Config, folders: Iterable[Path]) -> bool:
+    """True where a run was asked for every test in each of `folders`, be it by the folder or by one around it."""
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        return True
+    targets = [Path(os.path.abspath(config.invocation_params.dir / arg)) for arg in config.args]
+    return all(any(folder.is_relative_to(target) for target in targets) for folder in folders)

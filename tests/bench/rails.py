@@ -106,10 +106,9 @@ def gate(rail: Rail, first: Side, twin: Side, other: Side, benchmark: Any) -> No
 
 def whole(config: pytest.Config) -> bool:
     """Whether this run was to measure every rail: nothing was deselected, and the folder of them was asked for."""
-    folder = Path(__file__).parent
-    asked = config.args_source is pytest.Config.ArgsSource.TESTPATHS or any(
-        folder.is_relative_to(Path(config.invocation_params.dir, argument).resolve()) for argument in config.args
-    )
+    from harness.plugin.whole import asked_for  # noqa: PLC0415 - coverage starts after this file is imported
+
+    asked = asked_for(config, [Path(__file__).parent])
     return asked and not config.option.collectonly and not config.stash.get(PARTIAL, False)
 
 
