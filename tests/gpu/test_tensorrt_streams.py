@@ -6,7 +6,6 @@ held up on its own stream first. So whatever does not wait for it, or for which 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from harness.parity.proofs.lockstep import run
 from tests.engine.executors.tensorrt.fake_tensorrt import FakeRuntime, Made, plan, tiny
 from tests.engine.executors.test_eager import batch
 from tests.gpu.test_streams import BUSY
+from tests.gpu.waits import waiting_is_an_error
 
 CUDA = "cuda:0"
 SLEEP = 50_000_000
@@ -201,17 +201,6 @@ def test_addresses_are_aligned_and_the_handle_is_no_default_stream(tmp_path: Pat
     assert len(addresses) == 6
     assert {address % ALIGNMENT for address in addresses} == {0}
     assert executor.stream.handle not in (0, torch.cuda.default_stream().cuda_stream)
-
-
-@contextmanager
-def waiting_is_an_error() -> Iterator[None]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the mode is a prototype, once
-            torch.cuda.set_sync_debug_mode("error")
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.usefixtures("current")

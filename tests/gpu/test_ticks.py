@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from harness.parity.proofs.switches import check_switches, pairs
 from harness.rails.bench.throughput import Load, bench
 from harness.registry import COMPARED
 from tests.engine.builders import D, T, condition, fixed
+from tests.gpu.waits import waiting_is_an_error
 from tests.parity.journal import JournaledPipeline
 from tests.parity.proofs.test_lockstep import BUSY
 from tests.parity.strategies import CASES, Case, scripts
@@ -110,17 +110,6 @@ def request(seed: int, fields: dict[str, Any]) -> Request:
     if "targeted" in fields:
         made["x0_target"] = X0Target(fixed(7).to(CUDA), strength=0.5)
     return Request([prompt], fixed(7, T, 2 * D).to(CUDA), seed, **made)
-
-
-@contextmanager
-def waiting_is_an_error() -> Iterator[None]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the mode is a prototype, once
-            torch.cuda.set_sync_debug_mode("error")
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 Watch = Callable[[], AbstractContextManager[None]]

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,9 +24,10 @@ from harness.engine.executors import Batch, TensorRTExecutor
 from harness.engine.executors.stream import run_to_end
 from harness.engine.noise import Purpose, noise
 from harness.engine.switches import SWITCHES
-from harness.parity.battery.scripts import Correct, Drain, Guided, Masked, Script, Submit, Text, Tick, Toward, Wavelets
 from harness.parity.compare import assert_identical
 from harness.parity.proofs.lockstep import acted, run
+from tests.engine.executors.tensorrt import test_pipelines as odd
+from tests.gpu.waits import waiting_is_an_error
 
 pytestmark = pytest.mark.tensorrt
 
@@ -39,21 +38,7 @@ ASKED = Asked(max_rows=ROWS, frames=Sizes(2, 32, FRAMES), tokens=Sizes(1, 32, TO
 SHAPES = ((1, 2, 1), (3, 40, 12), (2, 33, 64), (8, 64, 33))
 """Rows, frames and tokens; one of them has an odd number of frames."""
 
-BUSY = Script(
-    (
-        Submit(1, guided=Guided(3.0, rescale=0.5), noise_injection=(0.0, 0.2)),
-        Tick(),
-        Submit(2, source=5, toward=Toward(6, strength=0.5)),
-        Submit(3, texts=(Text(4, 9), Text(5, 2)), guided=Guided(2.0, mode="initialize"), masked=Masked(7, every=2)),
-        Tick(),
-        Correct(Wavelets()),
-        Drain(),
-    ),
-    depth=3,
-    frames=41,
-    channels=8,
-    encoder_dim=32,
-)
+BUSY = replace(odd.BUSY, frames=41)
 
 
 def decoder(dtype: str) -> AceStepDecoder:
@@ -188,17 +173,6 @@ def test_inputs_may_be_made_late_and_velocities_read_late(opened: Opened, curren
             kept.append(velocity.clone())
     torch.cuda.synchronize()
     assert_identical(kept, expected)
-
-
-@contextmanager
-def waiting_is_an_error() -> Iterator[None]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the mode is a prototype, once
-            torch.cuda.set_sync_debug_mode("error")
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_a_run_of_a_known_shape_makes_the_host_wait_for_nothing(opened: Opened) -> None:
