@@ -32,7 +32,6 @@ SECONDS_30, SECONDS_60 = 750, 1500
 DETAILED = "detailed"
 _PREFIX = re.compile(r"^\s*(\[[A-Z!]\])?\s*", re.MULTILINE)
 _LOGGER = "Polygraphy"
-_ABSENT = "there is none"
 
 
 @dataclass(frozen=True)
@@ -117,14 +116,14 @@ def build(onnx: Path, plan: Path, asked: Asked | None = None) -> Built:
     signature = onnx_file.read(onnx)
     found = binding(asked.flavour)
     wanted = _wanted(onnx, signature, found, asked)
-    differs = _unusable(plan, wanted)
-    if not differs:
-        return Built(plan, sidecar.read(plan), reused=True)
+    there, differs = _there(plan, wanted)
+    if there is not None and not differs:
+        return Built(plan, there, reused=True)
     data, log = _serialized(onnx, found, wanted)
     listed = _layers(data, log, found, wanted)
     made = replace(wanted, plan_sha256=hashlib.sha256(data).hexdigest(), layers=listed)
     _write(plan, data, made)
-    return Built(plan, made, reused=False, differs=tuple(each for each in differs if each != _ABSENT))
+    return Built(plan, made, reused=False, differs=differs)
 
 
 def profile(signature: Signature, asked: Asked) -> dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
@@ -183,15 +182,15 @@ def _capabilities(found: Binding) -> list[str]:
     return [f"{number // 10}.{number % 10}" for number in known]
 
 
-def _unusable(plan: Path, wanted: Sidecar) -> tuple[str, ...]:
-    """The reasons why an existing plan cannot be used again; empty where it can."""
+def _there(plan: Path, wanted: Sidecar) -> tuple[Sidecar | None, tuple[str, ...]]:
+    """The metadata of an existing plan, and the reasons why the plan cannot be used again: fields, or an error."""
     if not plan.exists():
-        return (_ABSENT,)
+        return None, ()
     try:
         _, recorded = sidecar.read_plan(plan)
     except EngineError as error:
-        return (str(error),)
-    return tuple(sidecar.differing(recorded, wanted))
+        return None, (str(error),)
+    return recorded, tuple(sidecar.differing(recorded, wanted))
 
 
 def _serialized(onnx: Path, found: Binding, wanted: Sidecar) -> tuple[bytes, list[str]]:
