@@ -28,6 +28,7 @@ from harness.engine.executors import EagerExecutor, Executor
 from harness.parity.baselines import captures as blessed
 from harness.parity.baselines import platform
 from harness.parity.baselines.captures import EPS, Verdict, select
+from harness.parity.baselines.sources import sources
 from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, executor, pinned, play
 from harness.parity.compare import compare_trees
@@ -154,25 +155,22 @@ def check(
         EngineError: the file cannot be used.
         OutsideProfile: a file that was made here does not take what a scenario runs.
     """
-    replays: dict[str, Played] = {}
-
-    def replayed(scenario: Scenario) -> Played:
-        replays[scenario.name] = played = play(scenario)
-        return played
-
     chosen = select(scenarios, only)
     with platform.one_thread(), ExitStack() as opened:
         executors = _Executors(engine, opened)
+        replays: dict[str, Played] = {}
         strays: list[OnEngine | blessed.Result] = []
         if engine.blessed:
-            report = blessed.check(chosen, replayed, captures, tuple(chosen))
+            sources(captures, platform.fingerprint())  # where there are none, this raises before the long replays
+            replays = {scenario.name: play(scenario) for scenario in chosen.values()}
+            report = blessed.check(chosen, lambda scenario: replays[scenario.name], captures, tuple(chosen))
             strays = [result for result in report.results if not result.verdict.passes]
         wrong = {result.name for result in strays}
         results: list[OnEngine | blessed.Result] = []
         for name, scenario in chosen.items():
             advance(name)
             if name not in wrong:
-                results.append(_on_engine(engine.of(scenario), executors, engine, replays.get(name)))
+                results.append(_on_engine(engine.of(scenario), executors, engine, replays.get(scenario.name)))
     return EngineReport((*results, *strays), engine, platform.name(), platform.fingerprint())
 
 
