@@ -41,6 +41,7 @@ from harness.parity.bits import (
     values_of,
     words,
 )
+from harness.parity.trees import children, joined, positional
 
 __all__ = [
     "Difference",
@@ -49,6 +50,7 @@ __all__ = [
     "NothingCompared",
     "ParityError",
     "assert_identical",
+    "compare_named",
     "compare_trees",
     "copied",
     "difference",
@@ -56,7 +58,7 @@ __all__ = [
     "digest_tree",
     "identical",
     "max_abs",
-    "tree_differences",
+    "named_differences",
     "ulp_distance",
 ]
 
@@ -101,7 +103,7 @@ class Difference:
     The fields after `expected` have values for kind `bytes` only; for other kinds they keep their defaults.
 
     Attributes:
-        name: the tensor's name; in a tree its path (`slots/0/x`).
+        name: the tensor's name; in a tree its path (`slots[0]/x`).
         kind: the kind of the difference.
         got: the dtype, the shape (a tuple), the value at `index`, or for other kinds a short description.
         expected: the same for the expected side.
@@ -203,11 +205,12 @@ def identical(actual: Tensor, expected: Tensor) -> bool:
 
 
 def compare_trees(actual: object, expected: object, name: str = "tensor") -> list[Difference]:
-    """All differences between two trees: nested mappings and sequences with tensors as leaves.
+    """All differences between two trees: nested mappings, sequences and dataclasses with tensors as leaves.
 
-    Mappings are compared by key, in any order of insertion. Sequences are compared by position; lists and tuples are
-    treated alike. None equals only None. A leaf that is neither a tensor nor None is a difference of kind `type`, even
-    if both sides are equal. Names are paths (`slots/0/x`).
+    Mappings are compared by key, in any order of insertion, and dataclasses as mappings of their fields. Sequences are
+    compared by position; lists and tuples are treated alike. None equals only None. A leaf that is neither a tensor nor
+    None is a difference of kind `type`, even if both sides are equal. Names are the paths of `harness.parity.trees`
+    (`slots[0]/x`).
 
     Args:
         actual: the tree to check.
@@ -217,22 +220,32 @@ def compare_trees(actual: object, expected: object, name: str = "tensor") -> lis
     Raises:
         NothingCompared: neither side has a tensor with at least one element.
         NotComparable: as for `difference`.
+        InvalidInput: a key of a mapping is neither a string nor an integer.
     """
-    if not _holds_elements(actual) and not _holds_elements(expected):
-        sides = f"got {summary(actual)}, expected {summary(expected)}"
-        raise NothingCompared(f"{name}: neither side has a tensor with an element: {sides}")
-    return tree_differences(actual, expected, name)
+    _refuse_nothing(actual, expected, name)
+    return list(_walk(actual, expected, "", name))
 
 
-def tree_differences(actual: object, expected: object, name: str = "tensor") -> list[Difference]:
-    """All differences between two trees, as `compare_trees`, but trees without elements are allowed.
+def compare_named(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[Difference]:
+    """All differences between two flat mappings of tensors. The report uses their keys as they are.
+
+    Raises:
+        NothingCompared: neither side has a tensor with at least one element.
+        NotComparable: as for `difference`.
+    """
+    _refuse_nothing(actual, expected, "tensors")
+    return named_differences(actual, expected)
+
+
+def named_differences(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[Difference]:
+    """All differences between two flat mappings, as `compare_named`, but mappings without elements are allowed.
 
     For one comparison out of many: the caller must check that at least one of them compared an element.
 
     Raises:
         NotComparable: as for `difference`.
     """
-    return list(_walk(actual, expected, "", name))
+    return list(_below(actual, expected, ""))
 
 
 def assert_identical(actual: object, expected: object, name: str = "tensor") -> None:
@@ -247,6 +260,7 @@ def assert_identical(actual: object, expected: object, name: str = "tensor") -> 
         ParityError: the sides differ; the message lists the differences.
         NothingCompared: neither side has a tensor with at least one element.
         NotComparable: as for `difference`.
+        InvalidInput: as for `compare_trees`.
     """
     found = compare_trees(actual, expected, name)
     if found:
@@ -342,39 +356,41 @@ def _ulp_and_signs(got: Array, expected: Array) -> dict[str, Any]:
     }
 
 
-def _walk(actual: object, expected: object, path: str, root: str) -> Iterator[Difference]:
-    """Yield the differences below `path` in the order of the expected side, unexpected keys last."""
+def _walk(actual: object, expected: object, path: str, name: str) -> Iterator[Difference]:
+    """Yield the differences at and below `path` in the order of the expected side; a tensor at `path` is `name`."""
     if actual is None and expected is None:
         return
-    got, wanted = _children(actual), _children(expected)
-    if got is None or wanted is None or isinstance(actual, Mapping) != isinstance(expected, Mapping):
-        found = difference(actual, expected, path or root)
+    got, wanted = children(actual), children(expected)
+    if got is None or wanted is None or positional(actual) != positional(expected):
+        found = difference(actual, expected, name)
         if found is not None:
             yield found
         return
-    prefix = f"{path}/" if path else ""
-    for key, value in wanted.items():
-        if key in got:
-            yield from _walk(got[key], value, f"{prefix}{key}", root)
+    yield from _below(got, wanted, path)
+
+
+def _below(got: Mapping[str, object], wanted: Mapping[str, object], path: str) -> Iterator[Difference]:
+    """Yield the differences between the children of two containers, given by path step; unexpected children last."""
+    for step, value in wanted.items():
+        name = joined(path, step)
+        if step in got:
+            yield from _walk(got[step], value, name, name)
         else:
-            yield Difference(f"{prefix}{key}", Kind.MISSING, None, summary(value))
-    for key in got:
-        if key not in wanted:
-            yield Difference(f"{prefix}{key}", Kind.UNEXPECTED, summary(got[key]), None)
+            yield Difference(name, Kind.MISSING, None, summary(value))
+    for step in got:
+        if step not in wanted:
+            yield Difference(joined(path, step), Kind.UNEXPECTED, summary(got[step]), None)
 
 
-def _children(tree: object) -> Mapping[Any, object] | None:
-    """The children of a mapping by key, of a sequence by position; None for a leaf. Strings are leaves."""
-    if isinstance(tree, Mapping):
-        return tree
-    if isinstance(tree, Sequence) and not isinstance(tree, str | bytes | bytearray):
-        return dict(enumerate(tree))
-    return None
+def _refuse_nothing(actual: object, expected: object, name: str) -> None:
+    if not _holds_elements(actual) and not _holds_elements(expected):
+        sides = f"got {summary(actual)}, expected {summary(expected)}"
+        raise NothingCompared(f"{name}: neither side has a tensor with an element: {sides}")
 
 
 def _holds_elements(tree: object) -> bool:
     """Return True if the tree contains a tensor with at least one element."""
     if isinstance(tree, Tensor):
         return tree.numel() > 0
-    children = _children(tree)
-    return children is not None and any(_holds_elements(child) for child in children.values())
+    below = children(tree)
+    return below is not None and any(_holds_elements(child) for child in below.values())

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.errors import InvalidInput
-from harness.parity.compare import NotComparable, copied
+from harness.parity.bits import NotComparable, copied
 
 ROOT = "(root)"
 """The path of a tensor that is the whole tree."""
@@ -34,7 +34,7 @@ def named(tree: object) -> dict[str, Tensor]:
     for path, leaf in leaves(tree):
         if isinstance(leaf, Tensor):
             found[path] = copied(leaf, path)
-        elif leaf is None or _children(leaf) is not None:
+        elif leaf is None or children(leaf) is not None:
             found[f"{path} is {'None' if leaf is None else 'empty'}"] = torch.empty(0, dtype=torch.uint8)
         else:
             raise NotComparable(f"{path} cannot be compared: expected a tensor, got {type(leaf).__name__}")
@@ -51,12 +51,12 @@ def leaves(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
     Raises:
         InvalidInput: as for `named`.
     """
-    children = _children(tree)
-    if not children:
+    below = children(tree)
+    if not below:
         yield path or ROOT, tree
         return
-    for step, child in children:
-        yield from leaves(child, f"{path}{step}" if path else step.removeprefix("/"))
+    for step, child in below.items():
+        yield from leaves(child, joined(path, step))
 
 
 def devices(tree: object) -> set[torch.device]:
@@ -64,15 +64,29 @@ def devices(tree: object) -> set[torch.device]:
     return {leaf.device for _, leaf in leaves(tree) if isinstance(leaf, Tensor)}
 
 
-def _children(tree: object) -> list[tuple[str, object]] | None:
-    """The path steps and values of a container's children; None for a leaf."""
+def children(tree: object) -> dict[str, object] | None:
+    """The children of a container by path step, in the container's order; None for a leaf. Strings are leaves.
+
+    Raises:
+        InvalidInput: as for `named`.
+    """
     if is_dataclass(tree) and not isinstance(tree, type):
-        return [(f"/{field.name}", getattr(tree, field.name)) for field in fields(tree)]
+        return {f"/{field.name}": getattr(tree, field.name) for field in fields(tree)}
     if isinstance(tree, Mapping):
-        return [(_step(key), child) for key, child in tree.items()]
+        return {_step(key): child for key, child in tree.items()}
     if isinstance(tree, Sequence) and not isinstance(tree, str | bytes | bytearray):
-        return [(f"[{index}]", child) for index, child in enumerate(tree)]
+        return {f"[{index}]": child for index, child in enumerate(tree)}
     return None
+
+
+def positional(tree: object) -> bool:
+    """Return True if the children of a container have positions, not names."""
+    return isinstance(tree, Sequence) and not is_dataclass(tree)
+
+
+def joined(path: str, step: str) -> str:
+    """The path one step below `path`, which is empty at the root."""
+    return f"{path}{step}" if path else step.removeprefix("/")
 
 
 def _step(key: object) -> str:

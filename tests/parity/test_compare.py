@@ -148,7 +148,7 @@ def test_differences_come_in_the_expected_order_with_their_paths() -> None:
     def tree(value: float) -> dict[str, object]:
         return {"b": {"y": torch.full((2,), value)}, "a": [torch.ones(1), torch.full((3,), value)]}
 
-    assert [d.name for d in compare_trees(tree(1.0), tree(2.0))] == ["b/y", "a/1"]
+    assert [d.name for d in compare_trees(tree(1.0), tree(2.0))] == ["b/y", "a[1]"]
 
 
 @pytest.mark.parametrize("dtype", FLOATS[:6], ids=str)

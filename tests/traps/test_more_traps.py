@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import Tensor
 
+from harness.engine.errors import InvalidInput
 from harness.parity.compare import (
     Difference,
     Kind,
@@ -16,8 +19,14 @@ from harness.parity.compare import (
     compare_trees,
     difference,
     digest,
+    named_differences,
 )
 from tests.traps.defects import bits, latent
+
+
+@dataclass
+class State:
+    x: Tensor
 
 
 def report(actual: Tensor, expected: Tensor) -> Difference:
@@ -113,7 +122,7 @@ def test_an_extra_key_is_reported() -> None:
 
 def test_a_missing_element_of_a_sequence_is_reported() -> None:
     found = compare_trees({"slots": [latent()]}, {"slots": [latent(), latent()]})
-    assert [(d.name, d.kind) for d in found] == [("slots/1", Kind.MISSING)]
+    assert [(d.name, d.kind) for d in found] == [("slots[1]", Kind.MISSING)]
 
 
 def test_a_missing_key_whose_value_would_be_none_is_reported() -> None:
@@ -158,9 +167,36 @@ def test_equal_leaves_that_are_no_tensors_are_not_waved_through() -> None:
     assert [(d.name, d.kind) for d in found] == [("id", Kind.TYPE)]
 
 
-def test_a_mapping_in_place_of_a_sequence_is_a_type() -> None:
-    found = compare_trees({"x": {0: latent()}}, {"x": [latent()]})
-    assert [(d.name, d.kind) for d in found] == [("x", Kind.TYPE)]
+@pytest.mark.parametrize("mapping", [{0: latent()}, State(latent()), {}], ids=["mapping", "dataclass", "empty"])
+def test_a_mapping_in_place_of_a_sequence_is_a_type(mapping: object) -> None:
+    for actual, expected in ((mapping, [latent()]), ([latent()], mapping), (mapping, []), ([], mapping)):
+        found = compare_trees({"x": actual, "y": latent()}, {"x": expected, "y": latent()})
+        assert [(d.name, d.kind) for d in found] == [("x", Kind.TYPE)]
+
+
+def test_text_in_place_of_a_number_is_another_key() -> None:
+    found = compare_trees({"0": latent()}, {0: latent()})
+    assert [(d.name, d.kind) for d in found] == [("0", Kind.MISSING), ("['0']", Kind.UNEXPECTED)]
+
+
+def test_a_dataclass_is_compared_by_its_fields() -> None:
+    moved = latent()
+    moved[0] += 1
+    assert compare_trees(State(latent()), State(latent())) == []
+    assert [(d.name, d.kind) for d in compare_trees([State(moved)], [State(latent())])] == [("[0]/x", Kind.BYTES)]
+
+
+def test_a_key_without_a_path_is_refused_and_not_waved_through() -> None:
+    with pytest.raises(InvalidInput, match="key"):
+        compare_trees({(1, 2): latent()}, {(1, 2): latent()})
+
+
+def test_names_that_are_paths_already_stay_what_they_are() -> None:
+    names = ["(root)", "slots[0]/x", "['a/b']"]
+    found = named_differences({name: latent() for name in names}, dict.fromkeys([*names[1:], "a b"], latent() + 1))
+    assert [(d.name, d.kind) for d in found] == [
+        ("slots[0]/x", Kind.BYTES), ("['a/b']", Kind.BYTES), ("a b", Kind.MISSING), ("(root)", Kind.UNEXPECTED),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

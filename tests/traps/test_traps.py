@@ -39,7 +39,7 @@ def test_the_defect_is_reported_from_either_side(defect: Defect) -> None:
 @parametrize()
 def test_the_defect_fails_the_assertion_inside_a_tree(defect: Defect) -> None:
     actual, expected = defect.make()
-    with pytest.raises(ParityError, match="slots/0/x"):
+    with pytest.raises(ParityError, match=r"slots\[0\]/x"):
         assert_identical({"slots": [{"x": actual}]}, {"slots": [{"x": expected}]})
 
 

@@ -24,7 +24,7 @@ from harness.parity.baselines import contract, platform, store
 from harness.parity.baselines.bless import BlessRefused, drift
 from harness.parity.baselines.captures import Result, Verdict, tolerance, within_bound
 from harness.parity.baselines.store import file_name
-from harness.parity.compare import LISTED, Difference, NothingCompared, ParityError, tree_differences
+from harness.parity.compare import LISTED, Difference, NothingCompared, ParityError, named_differences
 from harness.parity.proofs.generic import nans
 from harness.parity.trees import devices, named
 
@@ -128,7 +128,7 @@ def check(name: str, tree: object, place: Place, k: float = 0.0) -> Result:
     differs = platform.differing(contract.fingerprint(str(device)), manifest.fingerprint)
     if differs:
         return _elsewhere(name, tensors, blessed, k, differs)
-    differences = tree_differences(tensors, blessed)
+    differences = named_differences(tensors, blessed)
     if differences:
         raise ParityError(name, differences)
     return Result(name, Verdict.EXACT, 0.0, 0.0)
@@ -167,7 +167,7 @@ def bless(
     if nans(tensors):
         raise BlessRefused(f"{name}: {nans(tensors)[0]} holds a NaN, which equals itself, whatever made it")
     for _ in range(REPLAYS - 1):
-        differences = tree_differences(named(again()), tensors)
+        differences = named_differences(named(again()), tensors)
         if differences:
             raise BlessRefused(f"{name} is not reproducible, called again it differs: {differences[0]}")
     _refuse_unkeepable(name, tensors)
@@ -277,6 +277,6 @@ def _rewrite(
 def _against(home: Path, known: store.Entry | None, tensors: Mapping[str, Tensor]) -> tuple[Difference, ...]:
     """The new tensors against the old ones, where those can be read."""
     try:
-        return tuple(tree_differences(tensors, store.read_capture(home, known))) if known else ()
+        return tuple(named_differences(tensors, store.read_capture(home, known))) if known else ()
     except store.CapturesError:
         return ()

@@ -21,7 +21,7 @@ from harness.parity.baselines import platform, store
 from harness.parity.baselines.sources import Source, source_of, sources, used
 from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, play
-from harness.parity.compare import compare_trees, max_abs
+from harness.parity.compare import compare_named, max_abs
 
 CAPTURES = platform.ROOT / "captures"
 EPS = torch.finfo(torch.float32).eps
@@ -213,7 +213,7 @@ def within_bound(name: str, actual: Mapping[str, Tensor], expected: Mapping[str,
 
     Tick digests are no part of it: where the finished bits may differ, the states' may.
     """
-    differences = compare_trees(actual, expected)
+    differences = compare_named(actual, expected)
     if not differences:
         return Result(name, Verdict.EXACT, 0.0, 0.0)
     if distance(actual, expected) is None:
@@ -244,7 +244,7 @@ def _result(scenario: Scenario, name: str, play: Play, known: Sequence[Source]) 
 
 
 def _byte_for_byte(name: str, played: Played, tensors: Mapping[str, Tensor], expected: store.Entry) -> Result:
-    differences = compare_trees(played.finished, tensors)
+    differences = compare_named(played.finished, tensors)
     tick = _first_tick(played.ticks, expected.ticks)
     if differences:
         detail = "; ".join([f"first tick that moved: {tick or 'none'}", *map(str, differences)])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.errors import InvalidInput
-from harness.parity.compare import Difference, NothingCompared, copied, tree_differences
+from harness.parity.compare import Difference, NothingCompared, copied, named_differences
 from harness.parity.trees import leaves, named
 
 LONGEST = 200
@@ -90,14 +90,14 @@ def _both(plain: object, fast: object, event: object, number: int) -> dict[str, 
         result, error = _outcome(engine, event)
         results.append(result)
         errors.append(error)
-        if tree_differences(_inputs(event), given):
+        if named_differences(_inputs(event), given):
             raise EnginesParted(number, event, f"{name} wrote to the event's own tensors, so the other reads others")
     words = [_words(error) for error in errors]
     if words[0] != words[1]:
         raise EnginesParted(number, event, f"plain {words[0]}, fast {words[1]}")
     if errors[0] is not None:
         raise errors[0]
-    differences = tree_differences(results[1], results[0])
+    differences = named_differences(results[1], results[0])
     if differences:
         raise EnginesParted(number, event, "", differences)
     if nans(results[0]):

@@ -34,7 +34,7 @@ from harness.engine.slot import Slot
 from harness.engine.switches import SWITCHES, Switches
 from harness.parity.baselines import platform
 from harness.parity.battery.scripts import Script
-from harness.parity.compare import NothingCompared, compare_trees, identical
+from harness.parity.compare import NothingCompared, compare_named, identical
 
 T = TypeVar("T")
 
@@ -319,7 +319,7 @@ class Lockstep:
         self.compared += len(first)
         if first.keys() == second.keys() and all(identical(first[name], second[name]) for name in first):
             return
-        raise self._parted(slot, stage, "\n  ".join(map(str, compare_trees(first, second))))
+        raise self._parted(slot, stage, "\n  ".join(map(str, compare_named(first, second))))
 
     def _refuse_not_finite(self, slot: int | None, tensors: Mapping[str, Tensor]) -> None:
         for name, tensor in tensors.items():
