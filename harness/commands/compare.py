@@ -18,7 +18,7 @@ from harness.commands.common import (
 from harness.commands.exits import COULD_NOT_RUN, DIFFERS, INCONCLUSIVE
 from harness.rails.compare import revisions
 from harness.rails.compare import tables as rail_tables
-from harness.rails.compare.statistics import Verdict as OfTimes
+from harness.rails.compare.statistics import TimeVerdict
 from harness.rails.compare.worktrees import CannotCompare
 
 _TWO = click.IntRange(min=2)
@@ -87,4 +87,4 @@ def _exit_code(tried: Mapping[float, revisions.Comparison], calibrate: bool) -> 
         return DIFFERS
     if calibrate:
         return INCONCLUSIVE if revisions.smallest_caught(tried) is None else 0
-    return {OfTimes.SLOWER: DIFFERS, OfTimes.INCONCLUSIVE: INCONCLUSIVE}.get(tried[0.0].verdict, 0)
+    return {TimeVerdict.SLOWER: DIFFERS, TimeVerdict.INCONCLUSIVE: INCONCLUSIVE}.get(tried[0.0].verdict, 0)

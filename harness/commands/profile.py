@@ -21,7 +21,7 @@ from harness.engine.aot.runtime import check_dtype
 from harness.engine.errors import BatchTooLarge, EngineError, ExecutorError, InvalidInput, OutsideProfile
 from harness.parity.baselines import platform
 from harness.rails.profile import files, onnx, sources, tables
-from harness.rails.profile.report import Profile, Report
+from harness.rails.profile.report import Breakdown, Profile
 from harness.rails.profile.sources import EngineSubject, Subject, TorchSubject
 from harness.registry import ExecutorKind
 
@@ -63,7 +63,7 @@ def profile_command(context: click.Context, /, **options: Any) -> None:
     _check(context, options)
     check_writable(options["json_path"])
     try:
-        report = Report(_profile(options))
+        report = Breakdown(_profile(options))
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error
     except (EngineError, ExecutorError, BatchTooLarge, OutsideProfile) as error:

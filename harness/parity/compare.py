@@ -45,7 +45,7 @@ from harness.parity.trees import children, joined, positional
 
 __all__ = [
     "Difference",
-    "Kind",
+    "DifferenceKind",
     "NotComparable",
     "NothingCompared",
     "ParityError",
@@ -65,7 +65,7 @@ __all__ = [
 LISTED = 20  # the number of differences in the message of a `ParityError`
 
 
-class Kind(StrEnum):
+class DifferenceKind(StrEnum):
     """The kind of a difference; if several kinds apply, the first in this order is reported."""
 
     TYPE = "type"
@@ -124,7 +124,7 @@ class Difference:
     """
 
     name: str
-    kind: Kind
+    kind: DifferenceKind
     got: object
     expected: object
     index: tuple[int, ...] | None = None
@@ -142,11 +142,11 @@ class Difference:
 
     def __str__(self) -> str:
         """The difference in one line; counts that are zero are left out."""
-        if self.kind is Kind.MISSING:
+        if self.kind is DifferenceKind.MISSING:
             return f"{self.name}: missing, expected {self.expected}"
-        if self.kind is Kind.UNEXPECTED:
+        if self.kind is DifferenceKind.UNEXPECTED:
             return f"{self.name}: unexpected {self.got}"
-        if self.kind is not Kind.BYTES:
+        if self.kind is not DifferenceKind.BYTES:
             return f"{self.name}: {self.kind} differs, got {self.got}, expected {self.expected}"
         where = f"{self.name}: bytes differ in {self.count} of {self.total} elements, first at {_place(self.index)}"
         values = f"got {self.got} ({self.got_bits}), expected {self.expected} ({self.expected_bits})"
@@ -181,12 +181,12 @@ def difference(actual: object, expected: object, name: str = "tensor") -> Differ
             module does not support.
     """
     if not isinstance(actual, Tensor) or not isinstance(expected, Tensor):
-        return Difference(name, Kind.TYPE, summary(actual), summary(expected))
+        return Difference(name, DifferenceKind.TYPE, summary(actual), summary(expected))
     got, wanted = parts(actual, name), parts(expected, name)
     if actual.dtype != expected.dtype:
-        return Difference(name, Kind.DTYPE, actual.dtype, expected.dtype)
+        return Difference(name, DifferenceKind.DTYPE, actual.dtype, expected.dtype)
     if actual.shape != expected.shape:
-        return Difference(name, Kind.SHAPE, tuple(actual.shape), tuple(expected.shape))
+        return Difference(name, DifferenceKind.SHAPE, tuple(actual.shape), tuple(expected.shape))
     moved = moved_bits(got, wanted)
     return _bytes_difference(name, got, wanted, moved, actual.is_complex()) if moved.any() else None
 
@@ -328,7 +328,7 @@ def _bytes_difference(name: str, got: Tensor, expected: Tensor, moved: Array, is
     got_words, wanted_words = words(got)[moved], words(expected)[moved]
     return Difference(
         name,
-        Kind.BYTES,
+        DifferenceKind.BYTES,
         element(got_values, index),
         element(wanted_values, index),
         index=index,
@@ -376,10 +376,10 @@ def _below(got: Mapping[str, object], wanted: Mapping[str, object], path: str) -
         if step in got:
             yield from _walk(got[step], value, name, name)
         else:
-            yield Difference(name, Kind.MISSING, None, summary(value))
+            yield Difference(name, DifferenceKind.MISSING, None, summary(value))
     for step in got:
         if step not in wanted:
-            yield Difference(joined(path, step), Kind.UNEXPECTED, summary(got[step]), None)
+            yield Difference(joined(path, step), DifferenceKind.UNEXPECTED, summary(got[step]), None)
 
 
 def _refuse_nothing(actual: object, expected: object, name: str) -> None:

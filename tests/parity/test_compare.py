@@ -13,7 +13,7 @@ from harness.engine.errors import InvalidInput
 from harness.parity.compare import (
     LISTED,
     Difference,
-    Kind,
+    DifferenceKind,
     NotComparable,
     ParityError,
     assert_identical,
@@ -69,7 +69,7 @@ def test_any_flipped_bit_is_reported_alone_at_its_element(
     actual, expected = tensor_of(flipped, dtype, shape), tensor_of(content, dtype, shape)
     found = report(actual, expected)
     place = bit // 8 // dtype.itemsize
-    assert found.kind is Kind.BYTES
+    assert found.kind is DifferenceKind.BYTES
     assert found.index == tuple(int(i) for i in torch.unravel_index(torch.tensor(place), shape))
     assert (found.count, found.total) == (1, math.prod(shape))
     assert digest(actual) != digest(expected)

@@ -14,9 +14,9 @@ from rich.text import Text
 from harness.engine import atomic
 from harness.parity.baselines.platform import ROOT
 from tests.sabotage.defects import DEFECTS
-from tests.sabotage.runner import Result, Verdict, sabotage, write
+from tests.sabotage.runner import DefectVerdict, Result, sabotage, write
 
-COLORS = {Verdict.CAUGHT: "green", Verdict.SURVIVED: "red", Verdict.ERROR: "red"}
+COLORS = {DefectVerdict.CAUGHT: "green", DefectVerdict.SURVIVED: "red", DefectVerdict.ERROR: "red"}
 
 
 @click.command()
@@ -37,7 +37,7 @@ def main(json_path: Path | None, only: str, jobs: int) -> None:
     if json_path is not None:
         write(json_path, results)
     console.print(table(results))
-    caught = sum(result.verdict is Verdict.CAUGHT for result in results)
+    caught = sum(result.verdict is DefectVerdict.CAUGHT for result in results)
     click.echo(f"{caught} of {len(results)} caught")
     sys.exit(0 if results and caught == len(results) else 1)
 
@@ -47,7 +47,7 @@ def table(results: list[Result]) -> Table:
     made = Table("defect", "switch", "verdict")
     for result in results:
         made.add_row(Text(result.name), result.switch or "", Text(result.verdict, style=COLORS[result.verdict]))
-        if result.verdict is not Verdict.CAUGHT:
+        if result.verdict is not DefectVerdict.CAUGHT:
             made.add_row(Text(result.detail, overflow="fold"), "", "")
     return made
 

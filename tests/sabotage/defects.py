@@ -658,8 +658,8 @@ TIMES = [
     Defect(
         "a revision is slower by one draw alone",
         _REVISIONS,
-        "    if draws[0].judged.verdict in (Verdict.FASTER, Verdict.SLOWER):\n",
-        "    if draws[0].judged.verdict is Verdict.FASTER:\n",
+        "    if draws[0].judged.verdict in (TimeVerdict.FASTER, TimeVerdict.SLOWER):\n",
+        "    if draws[0].judged.verdict is TimeVerdict.FASTER:\n",
         f"{_T_REVISIONS}::test_a_difference_must_recur_in_other_processes",
     ),
     Defect(

@@ -66,7 +66,7 @@ class Defect:
     says: str = ""
 
 
-class Verdict(StrEnum):
+class DefectVerdict(StrEnum):
     """What became of a defect; only `caught` passes."""
 
     CAUGHT = "caught"
@@ -82,7 +82,7 @@ class Result:
     file: str
     node: str
     switch: str | None
-    verdict: Verdict
+    verdict: DefectVerdict
     detail: str
 
 
@@ -147,12 +147,12 @@ def judged(copy: Path, defect: Defect, baseline: Ran) -> Result:
     """Plant one defect in `copy`, run its test, take it out again."""
     wrong = _wrong_with_baseline(copy, defect, baseline)
     if wrong:
-        return _result(defect, Verdict.ERROR, wrong)
+        return _result(defect, DefectVerdict.ERROR, wrong)
     try:
         with planted(copy, defect):
             return _verdict(copy, defect, run_pytest(copy, [defect.node]))
     except Planted as error:
-        return _result(defect, Verdict.ERROR, str(error))
+        return _result(defect, DefectVerdict.ERROR, str(error))
 
 
 @contextmanager
@@ -278,16 +278,16 @@ def _wrong_with_baseline(copy: Path, defect: Defect, baseline: Ran) -> str:
 def _verdict(copy: Path, defect: Defect, ran: Ran) -> Result:
     outcomes = ran.of(defect.node)
     if ran.code == 0 and set(outcomes) == {"passed"}:
-        return _result(defect, Verdict.SURVIVED, f"{defect.node} stays green")
+        return _result(defect, DefectVerdict.SURVIVED, f"{defect.node} stays green")
     if ran.code != 1 or "failed" not in outcomes:
         detail = f"pytest's exit code was {ran.code}, its outcomes {outcomes}: {ran.output[-300:]}"
-        return _result(defect, Verdict.ERROR, detail)
+        return _result(defect, DefectVerdict.ERROR, detail)
     if not Path(ran.package).is_relative_to(copy):
-        return _result(defect, Verdict.ERROR, f"the test imported harness from {ran.package}")
+        return _result(defect, DefectVerdict.ERROR, f"the test imported harness from {ran.package}")
     said = ran.said(defect.node)
     if defect.says not in said:
-        return _result(defect, Verdict.ERROR, f"it does not say {defect.says!r} but {said[-300:]}")
-    return _result(defect, Verdict.CAUGHT, _first_words(said))
+        return _result(defect, DefectVerdict.ERROR, f"it does not say {defect.says!r} but {said[-300:]}")
+    return _result(defect, DefectVerdict.CAUGHT, _first_words(said))
 
 
 def _first_words(said: str) -> str:
@@ -297,7 +297,7 @@ def _first_words(said: str) -> str:
     return errors[0] if errors else "failed"
 
 
-def _result(defect: Defect, verdict: Verdict, detail: str) -> Result:
+def _result(defect: Defect, verdict: DefectVerdict, detail: str) -> Result:
     return Result(defect.name, defect.file, defect.node, defect.switch, verdict, detail)
 
 
@@ -314,7 +314,7 @@ def revision(root: Path) -> str:
 
 def document(results: Sequence[Result]) -> dict[str, object]:
     """Results as plain JSON values."""
-    counts = {str(verdict): sum(result.verdict is verdict for result in results) for verdict in Verdict}
+    counts = {str(verdict): sum(result.verdict is verdict for result in results) for verdict in DefectVerdict}
     return {"defects": [asdict(result) for result in results], "summary": counts}
 
 

@@ -10,7 +10,7 @@ import pytest
 from harness.engine.switches import SWITCHES
 from harness.parity.baselines.platform import ROOT
 from tests.sabotage.defects import DEFECTS, NOTORIOUS
-from tests.sabotage.runner import Defect, Verdict, changed, revision, sabotage, shard
+from tests.sabotage.runner import Defect, DefectVerdict, changed, revision, sabotage, shard
 
 PARTS = 16
 """One of so many shards a run; `make sabotage` plants them all."""
@@ -37,4 +37,4 @@ def test_the_defects_that_this_commit_is_held_to_are_caught() -> None:
     chosen = shard(DEFECTS, revision(ROOT), PARTS)
     assert chosen
     results = sabotage(ROOT, chosen)
-    assert [(r.name, r.verdict, r.detail) for r in results if r.verdict is not Verdict.CAUGHT] == []
+    assert [(r.name, r.verdict, r.detail) for r in results if r.verdict is not DefectVerdict.CAUGHT] == []

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.sabotage import runner
-from tests.sabotage.runner import Defect, Result, Verdict, document, sabotage, shard, write
+from tests.sabotage.runner import Defect, DefectVerdict, Result, document, sabotage, shard, write
 
 MODULE = '''"""A toy."""
 
@@ -43,7 +43,7 @@ def doubled():
 def test_double(): assert toy.double(2) == 4, "two and two make four"
 @pytest.mark.parametrize("x", [0, 2])
 def test_triple(x): assert toy.triple(x) == 3 * x
-def test_with_a_fixture(doubled): assert doubled
+def test_with_fixture(doubled): assert doubled
 def test_already_red(): assert False
 def test_skipped(): pytest.skip("not here")
 """
@@ -54,29 +54,29 @@ def defect(name: str, old: str = "return x + x", new: str = "return x + 1", node
     return Defect(name, more.pop("file", FILE), old, new, f"{NODE}::{node}", **more)
 
 
-CASES: dict[str, tuple[Defect, Verdict, str]] = {
+CASES: dict[str, tuple[Defect, DefectVerdict, str]] = {
     each[0].name: each
     for each in [
-        (defect("caught"), Verdict.CAUGHT, "two and two make four"),
-        (defect("caught by its words", says="make four"), Verdict.CAUGHT, ""),
-        (defect("caught by one case of several", node="test_triple"), Verdict.CAUGHT, ""),
-        (defect("caught by a case by name", node="test_triple[2]"), Verdict.CAUGHT, ""),
-        (defect("survived", new="return 2 * x"), Verdict.SURVIVED, "stays green"),
-        (defect("survived by a case", new="return 3 * x // 2", node="test_triple[0]"), Verdict.SURVIVED, ""),
-        (defect("comment only", "# Not a shift", "# Never a shift"), Verdict.ERROR, "comments or docstrings"),
-        (defect("docstring only", "Twice", "Two times"), Verdict.ERROR, "comments or docstrings"),
-        (defect("blanks only", "return x + x", "return x  +  x"), Verdict.ERROR, "comments or docstrings"),
-        (defect("wrong node", node="test_quadruple"), Verdict.ERROR, "there is no test"),
-        (defect("wrong case", node="test_triple[7]"), Verdict.ERROR, "there is no test"),
-        (defect("no text", "return x - x"), Verdict.ERROR, "occurs 0 times"),
-        (defect("text twice", "return x", "return y"), Verdict.ERROR, "occurs 2 times"),
-        (defect("no Python", new="return x +"), Verdict.ERROR, "makes no Python"),
-        (defect("no file", file="harness/nothing.py"), Verdict.ERROR, "there is no harness/nothing.py"),
-        (defect("red without it", node="test_already_red"), Verdict.ERROR, "is failed without any defect"),
-        (defect("skipped", node="test_skipped"), Verdict.ERROR, "is skipped without any defect"),
-        (defect("other words", says="make five"), Verdict.ERROR, "does not say 'make five'"),
-        (defect("breaks the collection", new="raise MemoryError"), Verdict.ERROR, "exit code was 4"),
-        (defect("breaks a fixture", new="return 2 * (x < 3)", node="test_with_a_fixture"), Verdict.ERROR, "error"),
+        (defect("caught"), DefectVerdict.CAUGHT, "two and two make four"),
+        (defect("caught by its words", says="make four"), DefectVerdict.CAUGHT, ""),
+        (defect("caught by one case of several", node="test_triple"), DefectVerdict.CAUGHT, ""),
+        (defect("caught by a case by name", node="test_triple[2]"), DefectVerdict.CAUGHT, ""),
+        (defect("survived", new="return 2 * x"), DefectVerdict.SURVIVED, "stays green"),
+        (defect("survived by a case", new="return 3 * x // 2", node="test_triple[0]"), DefectVerdict.SURVIVED, ""),
+        (defect("comment only", "# Not a shift", "# Never a shift"), DefectVerdict.ERROR, "comments or docstrings"),
+        (defect("docstring only", "Twice", "Two times"), DefectVerdict.ERROR, "comments or docstrings"),
+        (defect("blanks only", "return x + x", "return x  +  x"), DefectVerdict.ERROR, "comments or docstrings"),
+        (defect("wrong node", node="test_quadruple"), DefectVerdict.ERROR, "there is no test"),
+        (defect("wrong case", node="test_triple[7]"), DefectVerdict.ERROR, "there is no test"),
+        (defect("no text", "return x - x"), DefectVerdict.ERROR, "occurs 0 times"),
+        (defect("text twice", "return x", "return y"), DefectVerdict.ERROR, "occurs 2 times"),
+        (defect("no Python", new="return x +"), DefectVerdict.ERROR, "makes no Python"),
+        (defect("no file", file="harness/nothing.py"), DefectVerdict.ERROR, "there is no harness/nothing.py"),
+        (defect("red without it", node="test_already_red"), DefectVerdict.ERROR, "is failed without any defect"),
+        (defect("skipped", node="test_skipped"), DefectVerdict.ERROR, "is skipped without any defect"),
+        (defect("other words", says="make five"), DefectVerdict.ERROR, "does not say 'make five'"),
+        (defect("breaks the collection", new="raise MemoryError"), DefectVerdict.ERROR, "exit code was 4"),
+        (defect("breaks a fixture", new="return 2 * (x < 3)", node="test_with_fixture"), DefectVerdict.ERROR, "error"),
     ]
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.parity.compare import Kind
+from harness.parity.compare import DifferenceKind
 
 LATENT = (4, 16, 64)
 NAN, NAN_WITH_PAYLOAD = 0x7FC00000, 0x7FC00001
@@ -20,7 +20,7 @@ class Defect:
 
     name: str
     make: Callable[[], tuple[Tensor, Tensor]]
-    kind: Kind
+    kind: DifferenceKind
     index: tuple[int, ...] | None = None
     count: int = 0
 
@@ -95,16 +95,16 @@ def _swapped() -> tuple[Tensor, Tensor]:
 
 
 ELEVEN = [
-    Defect("fp32 becomes fp16, same values", _half, Kind.DTYPE),
-    Defect("fp64 becomes fp32, same values", _single, Kind.DTYPE),
-    Defect("+0 becomes -0", _negative_zero, Kind.BYTES, (2, 5, 7), 1),
-    Defect("a NaN appears", lambda: _changed((1, 2, 3), torch.nan), Kind.BYTES, (1, 2, 3), 1),
-    Defect("a NaN's payload changes", _payload, Kind.BYTES, (1, 2, 3), 1),
-    Defect("one ULP", _one_ulp, Kind.BYTES, (0, 15, 63), 1),
-    Defect("a 9x error on a 1e-9 element", _nine_fold, Kind.BYTES, (3, 0, 1), 1),
-    Defect("0.1 in the middle of 4096 elements", _middle, Kind.BYTES, (2, 0, 0), 1),
-    Defect("shape (4, 1) becomes (4,)", _squeezed, Kind.SHAPE),
-    Defect("3e-7 relative", _relative, Kind.BYTES, (0, 0, 0)),
-    Defect("two slots that differ by 1e-6 swapped", _swapped, Kind.BYTES, (1, 0, 0)),
+    Defect("fp32 becomes fp16, same values", _half, DifferenceKind.DTYPE),
+    Defect("fp64 becomes fp32, same values", _single, DifferenceKind.DTYPE),
+    Defect("+0 becomes -0", _negative_zero, DifferenceKind.BYTES, (2, 5, 7), 1),
+    Defect("a NaN appears", lambda: _changed((1, 2, 3), torch.nan), DifferenceKind.BYTES, (1, 2, 3), 1),
+    Defect("a NaN's payload changes", _payload, DifferenceKind.BYTES, (1, 2, 3), 1),
+    Defect("one ULP", _one_ulp, DifferenceKind.BYTES, (0, 15, 63), 1),
+    Defect("a 9x error on a 1e-9 element", _nine_fold, DifferenceKind.BYTES, (3, 0, 1), 1),
+    Defect("0.1 in the middle of 4096 elements", _middle, DifferenceKind.BYTES, (2, 0, 0), 1),
+    Defect("shape (4, 1) becomes (4,)", _squeezed, DifferenceKind.SHAPE),
+    Defect("3e-7 relative", _relative, DifferenceKind.BYTES, (0, 0, 0)),
+    Defect("two slots that differ by 1e-6 swapped", _swapped, DifferenceKind.BYTES, (1, 0, 0)),
 ]
 BY_NAME = {defect.name: defect for defect in ELEVEN}

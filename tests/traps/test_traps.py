@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.parity.compare import Kind, ParityError, assert_identical, difference, digest, identical
+from harness.parity.compare import DifferenceKind, ParityError, assert_identical, difference, digest, identical
 from tests.traps.defects import BY_NAME, ELEVEN, Defect
 
 
@@ -24,7 +24,7 @@ def test_the_defect_is_reported_with_its_kind_and_place(defect: Defect) -> None:
     assert found is not None
     assert found.kind is defect.kind
     assert found.index == defect.index
-    if defect.kind is Kind.BYTES:
+    if defect.kind is DifferenceKind.BYTES:
         assert found.count == defect.count or (defect.count == 0 and found.count > 1)
 
 

@@ -37,7 +37,7 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True)
-class Entry:
+class Recorded:
     """What the contract says of one subject.
 
     Attributes:
@@ -53,10 +53,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Contract:
-    """A platform's contract: where it was measured, and an `Entry` for each subject by name."""
+    """A platform's contract: where it was measured, and a `Recorded` for each subject by name."""
 
     fingerprint: Mapping[str, str]
-    entries: Mapping[str, Entry] = field(default_factory=dict)
+    entries: Mapping[str, Recorded] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Finding:
 
     Attributes:
         subject: its name.
-        holds: as of `Entry`, measured now.
+        holds: as of `Recorded`, measured now.
         fails: likewise.
         standing: against the contract.
         detail: what was lost or gained, in words.
@@ -205,7 +205,7 @@ def record(
             advance(subject.name)
             if _rows(measured(subject)) != (finding.holds, finding.fails):
                 raise BlessRefused(f"{subject.name} is not reproducible: measured again, other properties hold")
-            kept[subject.name] = Entry(finding.holds, finding.fails, reason)
+            kept[subject.name] = Recorded(finding.holds, finding.fails, reason)
     document = {"fingerprint": found.fingerprint, "subjects": {n: _written(e) for n, e in sorted(kept.items())}}
     store.write_document(path(captures, device), document)
     return found
@@ -249,7 +249,7 @@ def measured(subject: Subject) -> Held:
         executor.close()
 
 
-def compare(held: Held, expected: Entry) -> tuple[list[str], list[str]]:
+def compare(held: Held, expected: Recorded) -> tuple[list[str], list[str]]:
     """What was lost and what was gained, in words. A recorded number of rows that was not measured is lost."""
     holds, fails = _rows(held)
     return list(_missing(expected.holds, holds)), list(_missing(expected.fails, fails))
@@ -272,7 +272,7 @@ def numbers(text: str) -> list[int]:
     return [row for bound in bounds for row in range(bound[0], bound[-1] + 1)]
 
 
-def _written(entry: Entry) -> dict[str, Any]:
+def _written(entry: Recorded) -> dict[str, Any]:
     split = {"holds": entry.holds, "fails": entry.fails}
     return {
         "reason": entry.reason,
@@ -280,9 +280,9 @@ def _written(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _parsed(raw: Mapping[str, Any]) -> Entry:
+def _parsed(raw: Mapping[str, Any]) -> Recorded:
     holds, fails = ({asked: numbers(text) for asked, text in raw[name].items()} for name in ("holds", "fails"))
-    return Entry(holds, fails, raw["reason"])
+    return Recorded(holds, fails, raw["reason"])
 
 
 def _missing(recorded: Rows, now: Rows) -> Iterator[str]:
@@ -299,7 +299,7 @@ def _rows(held: Held) -> tuple[Rows, Rows]:
     return split[True], split[False]
 
 
-def _finding(name: str, held: Held, expected: Entry | None, *, gated: bool) -> Finding:
+def _finding(name: str, held: Held, expected: Recorded | None, *, gated: bool) -> Finding:
     holds, fails = _rows(held)
     if expected is None:
         return Finding(name, holds, fails, Standing.MISSING)

@@ -26,7 +26,7 @@ import numpy as np
 from harness.parity.baselines import contract, platform
 from harness.rails.compare import control, paced, statistics
 from harness.rails.compare.processes import lane, started, take_turns
-from harness.rails.compare.statistics import Array, Judged, Round, Side, Verdict
+from harness.rails.compare.statistics import Array, Judged, Round, Side, TimeVerdict
 from harness.rails.compare.worktrees import CannotCompare, Revision, Tree, trees
 
 ROUNDS = 2
@@ -187,10 +187,10 @@ class Comparison:
     draws: tuple[Draw, ...]
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> TimeVerdict:
         """The verdict on the times alone: the common verdict of all draws, else inconclusive."""
         found = {draw.judged.verdict for draw in self.draws}
-        return found.pop() if len(found) == 1 else Verdict.INCONCLUSIVE
+        return found.pop() if len(found) == 1 else TimeVerdict.INCONCLUSIVE
 
     @property
     def why(self) -> str:
@@ -279,7 +279,7 @@ def calibrate(base: str | None, asked: Asked, where: Path, advance: Advance = _s
             middle = (low + high) // 2
             slowdown = SLOWDOWNS[middle]
             found[slowdown] = _timed(a, b, made, replace(asked, slowdown=slowdown), advance)
-            if found[slowdown].verdict is Verdict.SLOWER:
+            if found[slowdown].verdict is TimeVerdict.SLOWER:
                 high = middle
             else:
                 low = middle + 1
@@ -288,12 +288,12 @@ def calibrate(base: str | None, asked: Asked, where: Path, advance: Advance = _s
 
 def smallest_caught(tried: Mapping[float, Comparison]) -> float | None:
     """The smallest slowdown that was detected; None if none was."""
-    return min((share for share, one in tried.items() if one.verdict is Verdict.SLOWER), default=None)
+    return min((share for share, one in tried.items() if one.verdict is TimeVerdict.SLOWER), default=None)
 
 
 def _timed(a: Tree, b: Tree, made: Outputs, asked: Asked, advance: Advance) -> Comparison:
     draws = [draw(a, b, asked, advance)]
-    if draws[0].judged.verdict in (Verdict.FASTER, Verdict.SLOWER):
+    if draws[0].judged.verdict in (TimeVerdict.FASTER, TimeVerdict.SLOWER):
         draws.append(draw(a, b, asked, advance))
     latents = [{one[side].outputs for each in draws for one in each.rounds} for side in (0, 1)]
     if latents[0] != latents[1] or len(latents[0]) != 1:
@@ -330,7 +330,7 @@ def draw(a: Tree, b: Tree, asked: Asked, advance: Advance = _silent) -> Draw:
         found.append(_round(a, b, asked, begins))
         if len(found) >= asked.rounds:
             judged = statistics.judge([Round(x.side, y.side, i % 2 == 0) for i, (x, y) in enumerate(found)])
-            if judged.verdict is not Verdict.INCONCLUSIVE or len(found) >= asked.most:
+            if judged.verdict is not TimeVerdict.INCONCLUSIVE or len(found) >= asked.most:
                 return Draw(tuple(found), judged)
 
 

@@ -42,7 +42,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
-class Verdict(StrEnum):
+class TimeVerdict(StrEnum):
     """The verdict on the times of B, compared with the times of A."""
 
     FASTER = "faster"
@@ -117,7 +117,7 @@ class Judged:
         quads: the number of all quads.
     """
 
-    verdict: Verdict
+    verdict: TimeVerdict
     why: str
     ratio: Ratio
     control: Ratio
@@ -249,27 +249,28 @@ def judge(rounds: Sequence[Round]) -> Judged:
     return Judged(verdict, why, ticks, control, limit, count, every)
 
 
-def _unmatched(count: int, every: int) -> tuple[Verdict, str]:
-    within = f"within {MATCHED - 1:.0%}"
-    return Verdict.INCONCLUSIVE, f"the control workload took the same time, {within}, in only {count} of {every} quads"
+def _unmatched(count: int, every: int) -> tuple[TimeVerdict, str]:
+    same = f"the control workload took the same time, within {MATCHED - 1:.0%}"
+    return TimeVerdict.INCONCLUSIVE, f"{same}, in only {count} of {every} quads"
 
 
-def _verdict(ticks: Ratio, control: Ratio, limit: float) -> tuple[Verdict, str]:
+def _verdict(ticks: Ratio, control: Ratio, limit: float) -> tuple[TimeVerdict, str]:
     allowed = max(control.floor, MARGIN)
     if abs(control.value - 1) > allowed:
-        return Verdict.INCONCLUSIVE, (
+        return TimeVerdict.INCONCLUSIVE, (
             f"the machine's speed was different for the two sides: the time of the control workload, which shares no "
             f"code with them, differs by {control.value - 1:+.1%}, more than {allowed:.1%}"
         )
     if ticks.floor > NOISIEST:
-        return Verdict.INCONCLUSIVE, f"too noisy: a side differs from itself by {ticks.floor:.1%}, over {NOISIEST:.0%}"
+        noise = f"a side differs from itself by {ticks.floor:.1%}, over {NOISIEST:.0%}"
+        return TimeVerdict.INCONCLUSIVE, f"too noisy: {noise}"
     if ticks.low > 1 + limit:
-        return Verdict.SLOWER, ""
+        return TimeVerdict.SLOWER, ""
     if ticks.high < 1 - limit:
-        return Verdict.FASTER, ""
+        return TimeVerdict.FASTER, ""
     if 1 - limit <= ticks.low and ticks.high <= 1 + limit:
-        return Verdict.SAME, ""
-    return Verdict.INCONCLUSIVE, f"the interval is neither within {limit:.1%} of 1 nor completely outside"
+        return TimeVerdict.SAME, ""
+    return TimeVerdict.INCONCLUSIVE, f"the interval is neither within {limit:.1%} of 1 nor completely outside"
 
 
 def _away_from_1(logs: Sequence[Array]) -> float:

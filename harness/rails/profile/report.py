@@ -144,7 +144,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Report:
+class Breakdown:
     """A profile whose layers are attributed to categories.
 
     Attributes:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from rich.table import Column, Table
 from rich.text import Text
 
-from harness.rails.profile.report import Report
+from harness.rails.profile.report import Breakdown
 from harness.rails.profile.rules import RULES_VERSION
 
 
-def tables(report: Report, top: int) -> Iterator[Table | str]:
+def tables(report: Breakdown, top: int) -> Iterator[Table | str]:
     """Tables of the figures, of the categories and of the `top` slowest layers, then notes."""
     yield _facts(report)
     yield _categories(report)
@@ -25,7 +25,7 @@ def tables(report: Report, top: int) -> Iterator[Table | str]:
     )
 
 
-def _facts(report: Report) -> Table:
+def _facts(report: Breakdown) -> Table:
     table = Table(show_header=False)
     for name, value in report.profile.provenance.items():
         if value not in (None, [], {}):
@@ -40,14 +40,14 @@ def _facts(report: Report) -> Table:
     return table
 
 
-def _wall(report: Report) -> str:
+def _wall(report: Breakdown) -> str:
     if report.wall is None:
         return "not measured"
     samples = report.profile.wall_ms
     return f"{report.wall:.3f} (median; {min(samples):.3f} to {max(samples):.3f})"
 
 
-def _categories(report: Report) -> Table:
+def _categories(report: Breakdown) -> Table:
     table = Table("category", *_right(*(("layers", "ms", "share") if report.timed else ("layers", "share"))))
     for category, part in report.categories.items():
         ms = [f"{part.ms:.3f}"] if report.timed else []
@@ -55,7 +55,7 @@ def _categories(report: Report) -> Table:
     return table
 
 
-def _layers(report: Report, top: int) -> Table:
+def _layers(report: Breakdown, top: int) -> Table:
     """A table of layers with their times; in a list without times, with the rules that matched."""
     figures = _right("ms", "share", "calls") if report.timed else [Column("rule", no_wrap=True)]
     table = Table(Column("layer", overflow="fold"), Column("category", no_wrap=True), *figures)

@@ -18,7 +18,7 @@ from harness.engine.aot.here import Here
 from harness.engine.aot.onnx_file import read
 from harness.engine.errors import BuildFailed, ExportRefused, InvalidInput, PackageMissing
 from harness.rails.profile import files
-from harness.rails.profile.report import Report
+from harness.rails.profile.report import Breakdown
 from tests.engine.aot.test_onnx_file import written
 
 ASKED = Asked(max_rows=4, frames=Sizes(2, 16, 100), tokens=Sizes(1, 64, 128), compute_capability="8.9")
@@ -75,7 +75,7 @@ def test_its_layers_are_the_builders_with_the_nodes_that_they_compute(plans: dic
 
 @DTYPES
 def test_fewer_than_one_layer_in_twenty_cannot_be_attributed(plans: dict[str, Built], dtype: str) -> None:
-    report = Report(files.plan(plans[dtype].plan))
+    report = Breakdown(files.plan(plans[dtype].plan))
     assert len(report.rows) == len(plans[dtype].sidecar.layers) > 50
     assert report.unattributed.share < 0.05
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from harness.cli import main
 from harness.parity.baselines import contract, platform
 from harness.parity.baselines.bless import BlessRefused
-from harness.parity.baselines.contract import Entry, Findings, Standing
+from harness.parity.baselines.contract import Findings, Recorded, Standing
 from harness.parity.baselines.store import ManifestAltered
 from harness.parity.proofs.invariance import RING, Property, Subject
 from tests.parity.baselines.test_captures import git
@@ -176,7 +176,7 @@ def test_this_platform_keeps_its_contract_to_the_letter(findings: Findings) -> N
         # Nothing is recorded of this machine. What the engine relies on is asked below, on every machine alike.
         assert {f.standing for f in findings.findings} <= {Standing.MISSING, Standing.NOT_GATED}
         return
-    assert {f.subject: Entry(f.holds, f.fails, known.entries[f.subject].reason) for f in findings.findings} == {
+    assert {f.subject: Recorded(f.holds, f.fails, known.entries[f.subject].reason) for f in findings.findings} == {
         subject.name: known.entries[subject.name] for subject in ASKED
     }
 

@@ -19,7 +19,7 @@ from harness.cli import main
 from harness.rails.compare import revisions
 from harness.rails.compare.paced import TURN
 from harness.rails.compare.revisions import BENCH, Asked, Outputs, by_turns, compare, draw
-from harness.rails.compare.statistics import Verdict
+from harness.rails.compare.statistics import TimeVerdict
 from harness.rails.compare.worktrees import CannotCompare, Revision, Tree
 from tests.rails.compare.fake_tree import CONTROL, PIPELINE, SAYS, commit, git, write
 
@@ -329,7 +329,7 @@ def test_calibration_names_the_smallest_slowdown_that_is_caught(
         tried.append(asked.slowdown)
         caught = asked.slowdown >= 0.03
         one = draw(a, b, Asked(tuple(SHORT[4:]), 2, 2))
-        verdict = Verdict.SLOWER if caught else Verdict.INCONCLUSIVE
+        verdict = TimeVerdict.SLOWER if caught else TimeVerdict.INCONCLUSIVE
         judged = revisions.replace(one.judged, verdict=verdict)
         draws = (revisions.Draw(one.rounds, judged),)
         return revisions.Comparison(a.revision, b.revision, asked, made, draws)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.rails.compare import statistics
-from harness.rails.compare.statistics import Round, Side, Verdict, judge, own_quads, quads
+from harness.rails.compare.statistics import Round, Side, TimeVerdict, judge, own_quads, quads
 
 SEEDS = st.integers(0, 2**32 - 1)
 SOME = settings(max_examples=25)
@@ -63,23 +63,23 @@ def swapped(of: list[Round]) -> list[Round]:
 @SOME
 @given(SEEDS)
 def test_the_same_times_are_the_same(seed: int) -> None:
-    assert judge(rounds(seed)).verdict is Verdict.SAME
+    assert judge(rounds(seed)).verdict is TimeVerdict.SAME
 
 
 @SOME
 @given(SEEDS, st.floats(0.05, 0.5))
 def test_5_percent_and_more_are_slower_and_seen_from_the_other_side_faster(seed: int, share: float) -> None:
     found = judge(rounds(seed, share))
-    assert found.verdict is Verdict.SLOWER
+    assert found.verdict is TimeVerdict.SLOWER
     assert 0.98 * found.ratio.low < 1 + share < 1.02 * found.ratio.high
-    assert judge(swapped(rounds(seed, max(share, 0.06)))).verdict is Verdict.FASTER
+    assert judge(swapped(rounds(seed, max(share, 0.06)))).verdict is TimeVerdict.FASTER
 
 
 @SOME
 @given(SEEDS, st.floats(-0.012, 0.012))
 def test_steady_drift_cancels_whatever_it_is(seed: int, drift: float) -> None:
     calm, drifting = (judge(rounds(seed, drift=each, control_noise=0.0)) for each in (0.0, drift))
-    assert drifting.verdict is Verdict.SAME
+    assert drifting.verdict is TimeVerdict.SAME
     assert drifting.ratio.value == pytest.approx(calm.ratio.value, rel=1e-9)
     assert drifting.ratio.floor == pytest.approx(calm.ratio.floor, rel=1e-9, abs=1e-12)
 
@@ -105,13 +105,13 @@ def test_a_phase_that_returns_every_second_turn_is_no_difference_of_a_side_to_it
 @given(SEEDS, st.floats(0.05, 1.0))
 def test_a_control_that_took_longer_for_one_side_leaves_nothing_to_say(seed: int, share: float) -> None:
     found = judge(rounds(seed, share, control=share))
-    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.verdict is TimeVerdict.INCONCLUSIVE
     assert "the machine's speed was different for the two sides" in found.why or "in only" in found.why
 
 
 def test_a_control_that_scatters_leaves_nothing_to_say() -> None:
     found = judge(rounds(1, 0.1, control_noise=1.0, shape=(4, 24)))
-    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.verdict is TimeVerdict.INCONCLUSIVE
     assert found.why == f"the control workload took the same time, within 10%, in only {found.matched} of 48 quads"
 
 
@@ -126,7 +126,7 @@ def test_a_machine_that_changes_its_speed_at_once_moves_no_verdict(seed: int, sh
         return Side(tuple(side.turns * levels), tuple(side.control * levels))
 
     found = judge([replace(r, base=jumping(r.base), head=jumping(r.head)) for r in rounds(seed, share, shape=(4, 96))])
-    assert found.verdict is (Verdict.SLOWER if share else Verdict.SAME)
+    assert found.verdict is (TimeVerdict.SLOWER if share else TimeVerdict.SAME)
     assert statistics.FEWEST < found.matched < 0.8 * found.quads
     assert found.ratio.value == pytest.approx(1 + share, abs=0.02)
 
@@ -145,14 +145,14 @@ def test_a_side_that_differs_from_itself_too_much_leaves_nothing_to_say() -> Non
         return replace(side, turns=tuple(turn * jumps[i % 4] for i, turn in enumerate(side.turns)))
 
     found = judge([replace(one, head=jumping(one.head)) for one in rounds(1, 0.5)])
-    assert (found.verdict, found.why[:9]) == (Verdict.INCONCLUSIVE, "too noisy")
+    assert (found.verdict, found.why[:9]) == (TimeVerdict.INCONCLUSIVE, "too noisy")
 
 
 @SOME
 @given(SEEDS)
 def test_a_difference_of_microseconds_is_none_however_many_percent_it_is(seed: int) -> None:
-    assert judge(rounds(seed, 0.1, ms=0.1)).verdict is Verdict.SAME
-    assert judge(rounds(seed, 0.1, ms=1.0)).verdict is Verdict.SLOWER
+    assert judge(rounds(seed, 0.1, ms=0.1)).verdict is TimeVerdict.SAME
+    assert judge(rounds(seed, 0.1, ms=1.0)).verdict is TimeVerdict.SLOWER
 
 
 @SOME
@@ -183,15 +183,15 @@ def test_a_machine_that_changes_with_every_second_turn_makes_no_side_differ_from
 @SOME
 @given(SEEDS)
 def test_a_difference_on_the_margin_is_not_called_the_same(seed: int) -> None:
-    assert judge(rounds(seed, statistics.MARGIN, noise=0.05)).verdict is not Verdict.FASTER
-    assert judge(rounds(seed, 2 * statistics.MARGIN, noise=0.05)).verdict is not Verdict.SAME
+    assert judge(rounds(seed, statistics.MARGIN, noise=0.05)).verdict is not TimeVerdict.FASTER
+    assert judge(rounds(seed, 2 * statistics.MARGIN, noise=0.05)).verdict is not TimeVerdict.SAME
 
 
 def test_a_burst_now_and_then_moves_no_verdict() -> None:
     def burst(side: Side) -> Side:
         return replace(side, turns=tuple(turn * (3 if i % 24 == 0 else 1) for i, turn in enumerate(side.turns)))
 
-    assert judge([replace(one, head=burst(one.head)) for one in rounds(5)]).verdict is Verdict.SAME
+    assert judge([replace(one, head=burst(one.head)) for one in rounds(5)]).verdict is TimeVerdict.SAME
 
 
 def test_the_interval_is_wider_where_processes_differ_than_where_only_turns_do() -> None:

@@ -12,7 +12,7 @@ from harness.engine.aot.layers import Layer
 from harness.engine.aot.sidecar import Sidecar
 from harness.engine.errors import PlanCorrupt, SidecarMissing
 from harness.rails.profile.files import plan, trtexec
-from harness.rails.profile.report import NamelessLayers, NoLayers, NotAProfile, OtherEngine, Report
+from harness.rails.profile.report import Breakdown, NamelessLayers, NoLayers, NotAProfile, OtherEngine
 from harness.rails.profile.rules import Category
 
 BLOB = "{ForeignNode[ReduceMean_4492...Mul_4557]}"
@@ -53,7 +53,7 @@ def test_trtexecs_averages_are_a_profile_without_a_wall_time(written):
         ("__myl_Add_myl0_92", 0.5),
         ("Conv_26 + Relu_27", 28.0779),
     ]
-    assert Report(found).categories[Category.OPAQUE].ms == 37.2837
+    assert Breakdown(found).categories[Category.OPAQUE].ms == 37.2837
 
 
 def test_a_name_that_is_listed_twice_is_one_layer(written):

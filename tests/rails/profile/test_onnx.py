@@ -10,7 +10,7 @@ import pytest
 from harness.engine.aot import runtime
 from harness.engine.errors import EngineError, ExecutorError, ExportRefused, InvalidInput
 from harness.rails.profile.onnx import OnnxSubject, feed, nodes
-from harness.rails.profile.report import NoLayers, NotAProfile, Report
+from harness.rails.profile.report import Breakdown, NoLayers, NotAProfile
 from harness.rails.profile.sources import profiled
 
 INPUTS = {
@@ -138,7 +138,7 @@ def small(tmp_path_factory):
 
 def test_onnx_runtime_reports_the_nodes_of_a_file_and_leaves_no_profile_behind(small, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = Report(profiled(OnnxSubject(small, (2, 6, 3)), 3, 2, {}))
+    found = Breakdown(profiled(OnnxSubject(small, (2, 6, 3)), 3, 2, {}))
     rows = {row.timed.facts.layer.name: row for row in found.rows}
     assert set(rows) == {"layers.0.self_attn.to_q/MatMul_0", "layers.0.self_attn/Softmax_1"}
     assert {str(row.category) for row in rows.values()} == {"gemm", "attention"}

@@ -9,13 +9,13 @@ import pytest
 from harness.engine.aot.layers import Layer
 from harness.engine.errors import EngineError
 from harness.rails.profile.report import (
+    Breakdown,
     NamelessLayers,
     NoLayers,
     NotAProfile,
     OtherEngine,
     Profile,
     ProfileRefused,
-    Report,
     Timed,
     joined,
 )
@@ -29,7 +29,7 @@ def timed(name, ms, stream=0):
 
 
 def report(*layers, wall=(10.0,), runs=3):
-    return Report(Profile("tensorrt", layers, runs, wall))
+    return Breakdown(Profile("tensorrt", layers, runs, wall))
 
 
 MIXED = (timed("a/MatMul_1", 4.0), timed("b/Add_2", 1.0), timed(BLOB, 2.0), timed("what_is_this", 1.0))
@@ -105,7 +105,7 @@ def test_more_than_half_opaque_brings_the_hint_to_rebuild(blob, hints):
 
 def test_a_list_without_times_is_counted_by_layers_in_its_order():
     layers = [timed("b/Add_2", 0.0), timed("a/MatMul_1", 0.0), timed(BLOB, 0.0), timed("?", 0.0)]
-    found = Report(Profile("plan", layers))
+    found = Breakdown(Profile("plan", layers))
     assert not found.timed
     assert [row.share for row in found.rows] == [0.25] * 4
     assert [row.timed.facts.layer.name for row in found.rows] == ["b/Add_2", "a/MatMul_1", BLOB, "?"]
@@ -118,7 +118,7 @@ def test_a_profile_in_which_nothing_took_time_has_shares_of_zero():
 
 
 def test_the_document_is_complete_and_json():
-    found = Report(Profile("tensorrt", MIXED, 3, (9.0, 11.0), True, {"device": "cuda"}))
+    found = Breakdown(Profile("tensorrt", MIXED, 3, (9.0, 11.0), True, {"device": "cuda"}))
     document = json.loads(json.dumps(found.document(), allow_nan=False))
     assert document["rules"] == RULES_VERSION
     assert (document["source"], document["provenance"], document["resolved"]) == ("tensorrt", {"device": "cuda"}, True)

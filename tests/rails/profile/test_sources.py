@@ -12,7 +12,7 @@ from torch import nn
 from harness import registry
 from harness.engine.aot.layers import Layer
 from harness.engine.executors import Batch
-from harness.rails.profile.report import NoLayers, OtherEngine, Report, Timed
+from harness.rails.profile.report import Breakdown, NoLayers, OtherEngine, Timed
 from harness.rails.profile.rules import Facts
 from harness.rails.profile.sources import EngineSubject, TorchSubject, batch, operators, profiled, scopes
 from tests.fakes import LoggedStream
@@ -168,7 +168,7 @@ def test_on_a_gpu_an_operator_takes_what_its_kernels_take():
 def test_torchs_profile_of_a_decoder_is_attributed_and_counts_only_the_profiled_runs(kind):
     decoder = registry.decoder("tiny")
     rows = batch((2, 16, 5), *registry.widths(decoder))
-    found = Report(profiled(TorchSubject(registry.executor(kind, decoder), decoder, rows), 2, 1, {}))
+    found = Breakdown(profiled(TorchSubject(registry.executor(kind, decoder), decoder, rows), 2, 1, {}))
     calls = {row.timed.facts.layer.name: row.timed.calls for row in found.rows}
     # A square root of a norm's mean, once a run.
     assert calls["transformer.layers.0.mlp_norm/aten::rsqrt"] == 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from harness.engine.aot.layers import Layer
-from harness.rails.profile.report import Profile, Report, Timed
+from harness.rails.profile.report import Breakdown, Profile, Timed
 from harness.rails.profile.rules import Facts
 from harness.rails.profile.tables import tables
 
@@ -19,7 +19,7 @@ def printed(report, top=10):
 
 
 def profile(*layers, wall=(5.0,), runs=3, **provenance):
-    return Report(
+    return Breakdown(
         Profile("torch", [Timed(Facts(Layer(name)), ms) for name, ms in layers], runs, wall, False, provenance)
     )
 
