@@ -96,7 +96,7 @@ ONNX = [
 TENSORRT = [
     Defect(
         "an odd run sees a frame of the even one before it",
-        f"{_EXECUTORS}/tensorrt/buffers.py",
+        f"{_EXECUTORS}/static_buffers.py",
         "        target[:, frames:].zero_()\n",
         "",
         f"{_T_EXECUTORS}/tensorrt/test_executor.py::test_an_odd_run_after_an_even_one_of_its_buffers_sees_no_frame_of_it",

@@ -133,8 +133,8 @@ CACHED = [
     Defect(
         "the cache grows without bound",
         CONDITIONING,
-        "if len(self._entries) > self.capacity:",
-        "if len(self._entries) > 1000 * self.capacity:",
+        "LRUCache(self.capacity)",
+        "LRUCache(1000 * self.capacity)",
         f"{T_CACHE}::test_the_least_recently_used_entry_goes_first",
         "cached_conditioning",
     ),

@@ -12,10 +12,10 @@ from torch import Tensor
 from harness.engine import checks
 from harness.engine.aot.onnx_file import signature
 from harness.engine.aot.runtime import DTYPES, refusals, session
-from harness.engine.aot.signature import AXES, VELOCITY
+from harness.engine.aot.signature import VELOCITY
 from harness.engine.errors import ExecutorError, PipelineClosed
 from harness.engine.executors.base import Batch, ExecutorStream
-from harness.engine.executors.kept import Kept
+from harness.engine.executors.static_buffers import Kept, fill
 
 
 class OnnxExecutor:
@@ -94,7 +94,7 @@ class OnnxExecutor:
         self.signature.check(batch, self.max_rows)
         buffers = self._buffers_for(batch)
         with torch.no_grad():
-            _fill(buffers, batch)
+            fill({name: buffer for name, buffer in buffers.items() if name != VELOCITY}, batch)
             for each in self._buffers.values():
                 _poison(each)
         try:
@@ -134,16 +134,3 @@ class OnnxExecutor:
 
 def _poison(buffers: Mapping[str, Tensor]) -> None:
     buffers[VELOCITY].fill_(torch.nan)
-
-
-def _fill(buffers: Mapping[str, Tensor], batch: Batch) -> None:
-    """Copy a batch into the buffers; missing rows repeat the batch's first row, missing frames are zero."""
-    for name, source in batch.tensors().items():
-        if name not in buffers:
-            continue
-        target = buffers[name]
-        if "frames" in AXES[name]:
-            target[:, source.shape[1] :].zero_()
-            target = target[:, : source.shape[1]]
-        target[: batch.rows].copy_(source)
-        target[batch.rows :].copy_(target[:1].expand_as(target[batch.rows :]))

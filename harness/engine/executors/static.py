@@ -14,7 +14,7 @@ from harness.engine.decoders.base import Decoder
 from harness.engine.errors import ExecutorError
 from harness.engine.executors.base import Batch, ExecutorStream
 from harness.engine.executors.eager import EagerExecutor
-from harness.engine.executors.kept import Kept
+from harness.engine.executors.static_buffers import Kept
 
 Shapes: TypeAlias = tuple[tuple[torch.Size, torch.dtype, torch.device], ...]
 """Shape, dtype and device of every input: the key of a set of buffers."""

@@ -10,8 +10,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from harness.engine.aot.signature import AXES
 from harness.engine.executors.base import Batch
+from harness.engine.executors.static_buffers import fill
 
 ALIGNMENT = 256
 """Alignment, in bytes, that TensorRT requires of the address of every tensor."""
@@ -33,17 +33,8 @@ class Buffers:
     output: Tensor
 
     def fill(self, batch: Batch) -> None:
-        """Copy a batch into the input buffers, cast to their dtypes.
-
-        Missing rows repeat the batch's first row, missing frames are zero.
-
-        Args:
-            batch: a batch with at most the rows and frames of the buffers, and exactly their tokens.
-        """
-        given = batch.tensors()
-        with torch.no_grad():
-            for name, target in self.inputs.items():
-                _fill(target, given[name], framed="frames" in AXES[name])
+        """Copy a batch into the input buffers; see `static_buffers.fill`."""
+        fill(self.inputs, batch)
 
 
 def aligned(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -57,14 +48,3 @@ def aligned(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) ->
         raw = torch.empty(size + ALIGNMENT, dtype=torch.uint8, device=device)
         start = -raw.data_ptr() % ALIGNMENT
         return raw[start : start + size].view(dtype).view(shape)
-
-
-def _fill(target: Tensor, source: Tensor, *, framed: bool) -> None:
-    rows = source.shape[0]
-    if framed:
-        frames = source.shape[1]
-        # At every run, because an earlier run may have had more frames.
-        target[:, frames:].zero_()
-        target = target[:, :frames]
-    target[:rows].copy_(source)
-    target[rows:].copy_(source[:1].expand_as(target[rows:]))

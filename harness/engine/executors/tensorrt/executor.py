@@ -18,7 +18,7 @@ from harness.engine.aot.sidecar import Sidecar, read_plan
 from harness.engine.aot.signature import VELOCITY, Signature, Span
 from harness.engine.errors import EngineError, ExecutorError, InvalidInput, PipelineClosed
 from harness.engine.executors.base import Batch
-from harness.engine.executors.kept import Kept
+from harness.engine.executors.static_buffers import Kept
 from harness.engine.executors.tensorrt.buffers import Buffers, Key
 from harness.engine.executors.tensorrt.context import Context, Profiled
 from harness.engine.executors.tensorrt.engine import RowLimits, row_limits, signature

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.engine.executors.kept import Kept
+from harness.engine.executors.static_buffers import Kept
 
 
 def add(kept: Kept[str, int], key: str, value: int) -> None:
