@@ -106,9 +106,8 @@ class Report:
 
     def summary(self) -> str:
         """The verdicts counted, and with what the scenarios were compared, in one line."""
-        counts = Counter(result.verdict for result in self.results)
-        counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
-        return f"{len(self.results)} scenario{'s'[: len(self.results) != 1]}: {counted} ({self._where()})"
+        found = counted([result.verdict for result in self.results])
+        return f"{len(self.results)} scenario{'s'[: len(self.results) != 1]}: {found} ({self._where()})"
 
     def document(self) -> dict[str, Any]:
         """The report as plain JSON values."""
@@ -176,6 +175,12 @@ def check(
         results += [stray for source in used(list(chosen), known) for stray in _strays(source, scenarios)]
     compared_with = {source.platform: source.differs for source in known if source.platform in compared}
     return Report(tuple(results), platform.name(), compared_with, here)
+
+
+def counted(verdicts: Sequence[Verdict]) -> str:
+    """The number of each verdict that occurs, in words: `24 exact, 2 tolerance`."""
+    counts = Counter(verdicts)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
 
 
 def select(scenarios: Mapping[str, Scenario], only: Sequence[str]) -> dict[str, Scenario]:

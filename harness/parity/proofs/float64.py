@@ -9,7 +9,6 @@ latents of a scenario, in float64.
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
@@ -27,7 +26,7 @@ from harness.engine.errors import OutsideProfile
 from harness.engine.executors import EagerExecutor, Executor
 from harness.parity.baselines import captures as blessed
 from harness.parity.baselines import platform
-from harness.parity.baselines.captures import EPS, Verdict, select
+from harness.parity.baselines.captures import EPS, Verdict, counted, select
 from harness.parity.baselines.sources import sources
 from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, executor, pinned, play
@@ -116,11 +115,10 @@ class EngineReport:
 
     def summary(self) -> str:
         """The verdicts counted, in one line."""
-        counts = Counter(result.verdict for result in self.results)
-        counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
+        found = counted([result.verdict for result in self.results])
         what = self.engine.kind if self.engine.file is None else f"{self.engine.kind} {self.engine.file}"
         bound = f"bits, or {FACTOR:g} times the eager executor's distance from float64"
-        return f"{len(self.results)} scenario{'s'[: len(self.results) != 1]} on {what}: {counted} ({bound})"
+        return f"{len(self.results)} scenario{'s'[: len(self.results) != 1]} on {what}: {found} ({bound})"
 
     def document(self) -> dict[str, Any]:
         """The report as plain JSON values."""
@@ -161,7 +159,7 @@ def check(
         replays: dict[str, Played] = {}
         strays: list[OnEngine | blessed.Result] = []
         if engine.blessed:
-            sources(captures, platform.fingerprint())  # refuses before the replays, which take long
+            sources(captures, platform.fingerprint())  # where there are none, this raises before the long replays
             replays = {scenario.name: play(scenario) for scenario in chosen.values()}
             report = blessed.check(chosen, lambda scenario: replays[scenario.name], captures, tuple(chosen))
             strays = [result for result in report.results if not result.verdict.passes]
