@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from harness.engine.switches import SWITCHES
+from harness.registry import COMPARED
+
 ROOT = Path(__file__).resolve().parent.parent
 # Each variant: the one file that it is written in, the line before it, and its record.
 VARIANTS = {
@@ -67,10 +70,10 @@ def replace_once(path: Path, before: str, after: str) -> None:
 
 def test_a_switch_is_offered_drawn_and_compared(facts: dict[str, dict[str, Any]]) -> None:
     found = facts["switch"]
-    executors = ["eager", "static", "made_up"]
+    executors = [*map(str, COMPARED), "made_up"]
     assert (found["plain"], found["bench"]) == (False, False)
     assert found["check"] and found["rail"] and found["acted"]
-    assert found["ablated"] == 6
+    assert found["ablated"] == len(SWITCHES) + 1
     assert found["drawn"] == [True, True]
     assert sorted(found["properties"]) == sorted(executors)
     assert sorted(found["verdicts"]) == sorted([kind, "exact", True] for kind in executors)
