@@ -11,7 +11,10 @@ from harness.engine.conditioning import CacheCounts
 
 
 class DropReason(StrEnum):
-    """Why a request was displaced."""
+    """Reason for which a submission displaced a request.
+
+    `queue_full`: the queue already held `depth` requests. `length_changed`: the new request has another length T.
+    """
 
     QUEUE_FULL = "queue_full"
     LENGTH_CHANGED = "length_changed"
@@ -27,7 +30,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Submission:
-    """What `submit` did: the new request's name, and whatever it displaced."""
+    """Result of a submission: the new request's name, and the requests that it displaced."""
 
     id: str | int
     dropped: tuple[Dropped, ...]
@@ -35,15 +38,15 @@ class Submission:
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A generated latent. It is the caller's: no later tick changes it.
+    """A generated latent, which no later tick changes.
 
     Attributes:
         id: the request's name.
         latent: float32 `[1, T, D]`.
-        seed: the request's.
-        steps: how many steps it ran.
-        denoise: the request's.
-        ticks_in_flight: how many ticks it was in the ring.
+        seed: the request's seed.
+        steps: number of steps that the request ran.
+        denoise: the request's denoising strength.
+        ticks_in_flight: number of ticks that the request was in the ring.
     """
 
     id: str | int
@@ -56,7 +59,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Stats:
-    """Counts since the pipeline was made, and what it holds now.
+    """Counts since the pipeline was made, and the pipeline's present state.
 
     Attributes:
         ticks: committed ticks.
@@ -66,13 +69,13 @@ class Stats:
         dropped: requests displaced.
         decoder_runs: executor runs of committed ticks.
         decoder_rows: rows of those runs.
-        joins: runs on a stream of the executor's own, which the current stream, or the host, waited for.
+        joins: decoder runs on an executor's own stream, each waited for by the current stream or by the host.
         euler_steps: steps of slots on the plain Euler path.
-        gates: questions whether a curve is neutral.
-        depth: places that take new requests.
-        in_flight: occupied places.
-        queued: waiting requests.
-        conditioning: hits, misses and evictions of the conditioning cache, those of ticks that failed too.
+        gates: neutrality checks of curves.
+        depth: places that take new requests, now.
+        in_flight: occupied places, now.
+        queued: waiting requests, now.
+        conditioning: hits, misses and evictions of the conditioning cache, including those of failed ticks.
     """
 
     ticks: int = 0
