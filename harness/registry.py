@@ -1,4 +1,4 @@
-"""The decoders and executors that a comparison can be asked for by name."""
+"""Decoders and executors by name."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from harness.engine.executors import CudaStream, EagerExecutor, Executor, Static
 
 AFFINE = "affine"
 AFFINE_CHANNELS = 4
-"""It takes any number; comparisons give it so many."""
+"""Latent channels D of the affine decoder in comparisons; the decoder itself takes any number."""
 
 PRESETS = ("tiny", "mid", "2b")
 
 
 @lru_cache(maxsize=4)
 def decoder(name: str, *, encoder_dim: int = 16, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Decoder:
-    """A decoder by name, made once.
+    """Make a decoder by name; calls with the same arguments return the same decoder.
 
     Args:
         name: `affine` (closed form), `tiny`, `mid` or `2b` (the ACE-Step architecture with seeded random weights), or
-            the path of a local checkpoint.
-        encoder_dim: E of `affine`; the others have their own.
-        dtype: what the others compute in.
-        device: where the others are.
+            the directory of a local checkpoint.
+        encoder_dim: encoder width E of `affine`; not read for the other decoders.
+        dtype: dtype in which the decoder computes; not read for `affine`.
+        device: device of the decoder; `affine` has no weights and runs on every device.
 
     Raises:
-        InvalidInput: neither a name nor a directory, or a device that is not here.
+        InvalidInput: neither a name nor a directory, or a device that is not available.
     """
     check_name(name)
     check_here(device)
@@ -50,19 +50,19 @@ def decoder(name: str, *, encoder_dim: int = 16, dtype: torch.dtype = torch.floa
 
 
 def onnx_file(name: str, *, encoder_dim: int = 16, dtype: str = "float32", tokens: int = TOKENS) -> Path:
-    """A decoder by name as an ONNX file, exported once a process, in a folder that goes with it.
+    """Export a decoder by name to an ONNX file, once a process, in a folder that is removed when the process ends.
 
     Args:
         name: see `decoder`.
-        encoder_dim: E of `affine`.
-        dtype: what the others compute in, by name.
-        tokens: L of `affine`, which is static there.
+        encoder_dim: encoder width E of `affine`; not read for the other decoders.
+        dtype: name of the dtype in which the decoder computes; not read for `affine`.
+        tokens: number of tokens L of `affine`, whose exported file has a static length; not read for the others.
 
     Raises:
         InvalidInput: neither a name nor a directory.
         PackageMissing: the exporter is not installed.
     """
-    # What says nothing about the decoder is left out, so that whoever asks for the same file gets it.
+    # Arguments that the decoder does not read are left out of the cache's key: equal files are exported once.
     return _exported(AFFINE, encoder_dim, "float32", tokens) if name == AFFINE else _exported(name, 0, dtype, None)
 
 
@@ -75,12 +75,12 @@ def _exported(name: str, encoder_dim: int, dtype: str, tokens: int | None) -> Pa
 
 @lru_cache(maxsize=1)
 def _exports() -> TemporaryDirectory[str]:
-    """The folder, which is removed at the process's end."""
+    """Folder of exported files, removed when the process ends."""
     return TemporaryDirectory(prefix="harness-onnx-")
 
 
 def check_name(name: str) -> None:
-    """Refuse what is no decoder's name.
+    """Check the name of a decoder.
 
     Raises:
         InvalidInput: neither a name nor a directory.
@@ -90,43 +90,46 @@ def check_name(name: str) -> None:
 
 
 def check_here(device: str) -> None:
-    """Refuse a device that torch does not know or has not here.
+    """Check that a device is available.
 
     Raises:
-        InvalidInput: it is one.
+        InvalidInput: torch does not know the device, or the machine does not have it.
     """
     try:
         torch.empty(0, device=device)
     except (AssertionError, NotImplementedError, RuntimeError) as error:
-        raise InvalidInput("device", f"'{device}'", f"a device that is here ({str(error).splitlines()[0]})") from error
+        raise InvalidInput("device", f"'{device}'", f"an available device ({str(error).splitlines()[0]})") from error
 
 
 def widths(decoder: Decoder) -> tuple[int, int]:
-    """A decoder's channels D and encoder width E.
+    """Return the latent channels D and the encoder width E of a decoder.
 
     Raises:
-        TypeError: it is none of `decoder`'s.
+        TypeError: a decoder that the function `decoder` does not make.
     """
     if isinstance(decoder, AffineDecoder):
         return AFFINE_CHANNELS, decoder.encoder_dim or 16
     if not isinstance(decoder, decoders.AceStepDecoder):
-        raise TypeError(f"the widths of a {type(decoder).__name__} are not known")
+        raise TypeError(f"a {type(decoder).__name__} is no decoder of the registry: its widths are unknown")
     return decoder.channels, decoder.encoder_dim
 
 
 class DeferredStream:
-    """A CPU's model of an executor's own stream: a run is computed no sooner than somebody waits for it.
+    """Model of an executor's own stream on a CPU: a run is computed only when a caller waits for the stream.
 
-    So a caller who forgets to wait reads the buffer as it was before the run, always and not now and then.
+    A missing wait therefore always shows: the caller reads the buffer of the run before. On a GPU a missing wait is a
+    race, which shows now and then.
+
+    Attributes:
+        pending: number of launches that no caller has waited for.
     """
 
     def __init__(self) -> None:
-        """A stream that holds nothing."""
         self._pending: list[Callable[[], None]] = []
 
     @property
     def pending(self) -> int:
-        """How many launches nobody has waited for."""
+        """Number of launches that no caller has waited for."""
         return len(self._pending)
 
     def launch(self, work: Callable[[], None]) -> None:
@@ -145,13 +148,13 @@ class DeferredStream:
 
 @dataclass(frozen=True)
 class Asked:
-    """The options of an executor that is to be made.
+    """Options of an executor to make.
 
     Attributes:
-        max_rows: see `EagerExecutor`.
-        pin_rows: see `EagerExecutor`.
+        max_rows: limit of rows in one run; see `EagerExecutor`.
+        pin_rows: number of rows that every run is padded to, or None; see `EagerExecutor`.
         device: the device of the decoder.
-        file: the compiled decoder to run; empty for a kind that runs the decoder itself.
+        file: the compiled decoder to run; the empty path for a kind that runs the decoder itself.
     """
 
     max_rows: int
@@ -181,21 +184,21 @@ def _onnx(_decoder: Decoder, asked: Asked) -> Executor:
 def _tensorrt(_decoder: Decoder, asked: Asked) -> Executor:
     device = str(asked.device)
     made = executors.TensorRTExecutor(asked.file, max_rows=asked.max_rows, pin_rows=asked.pin_rows, device=device)
-    # Its stream is a CudaStream, which a protocol's own attribute does not allow.
+    # mypy: the protocol's `stream` is mutable, so its type is invariant, and a CudaStream does not match it.
     return cast(Executor, made)
 
 
 @dataclass(frozen=True)
 class ExecutorRecord:
-    """The record of a kind of executor.
+    """Record of a kind of executor.
 
     Attributes:
-        make: makes an executor of a decoder, or of the file that `Asked` names.
-        devices: types of the devices that the kind runs on.
+        make: function that makes an executor for a decoder, or for the file that `Asked` names.
+        devices: types of the devices on which the kind runs.
         streams: types of the devices on which the kind has a stream of its own.
-        file: the file that the kind runs, in words; empty for a kind that runs the decoder itself.
-        exports: the file is exported from the decoder where none is named.
-        stand_in: the kind is a CPU's model of a stream on a GPU, and is compared only where a stream matters.
+        file: description of the file that the kind runs; empty for a kind that runs the decoder itself.
+        exports: the decoder is exported where no file is named.
+        stand_in: the kind models a GPU's stream on a CPU, and is compared only where a stream matters.
     """
 
     make: Callable[[Decoder, Asked], Executor]
@@ -210,11 +213,11 @@ _EAGER = ExecutorRecord(_eager)
 
 
 class ExecutorKind(StrEnum):
-    """A kind of executor, each with its record.
+    """Kind of executor, with its record.
 
-    `eager` calls the decoder. `static` calls the decoder on static buffers, on a GPU on a stream of its own.
-    `deferred` is `static` on a CPU with a stream that computes as late as possible. `onnx` and `tensorrt` run a
-    compiled decoder: an exported file on the CPU, and a built plan on a GPU.
+    `eager` calls the decoder. `static` calls the decoder on static buffers, on a GPU in a stream of its own.
+    `deferred` is `static` on a CPU with a `DeferredStream`. `onnx` and `tensorrt` run a compiled decoder: an exported
+    file on the CPU, and a built plan on a GPU.
     """
 
     record: ExecutorRecord
@@ -226,7 +229,7 @@ class ExecutorKind(StrEnum):
     TENSORRT = "tensorrt", ExecutorRecord(_tensorrt, devices=("cuda",), streams=("cuda",), file="a built plan")
 
     def __new__(cls, name: str, record: ExecutorRecord = _EAGER) -> ExecutorKind:
-        """A member whose value is its name."""
+        """Make a member whose value is its name."""
         member = str.__new__(cls, name)
         member._value_ = name
         member.record = record
@@ -234,7 +237,7 @@ class ExecutorKind(StrEnum):
 
     @property
     def ahead_of_time(self) -> bool:
-        """The kind runs a compiled decoder from a file, and not the decoder itself."""
+        """Say whether the kind runs a compiled decoder from a file, and not the decoder itself."""
         return bool(self.record.file)
 
     def has_own_stream(self, device: torch.device | str = "cpu") -> bool:
@@ -243,10 +246,10 @@ class ExecutorKind(StrEnum):
 
 
 LIVE = tuple(kind for kind in ExecutorKind if not kind.ahead_of_time)
-"""The kinds that run the decoder itself: a comparison takes these where no kind is named."""
+"""Kinds that run the decoder itself: the default of a comparison."""
 
 COMPARED = tuple(kind for kind in LIVE if not kind.record.stand_in)
-"""Those of `LIVE` whose bits and costs are measured where no kind is named."""
+"""Kinds of `LIVE` that are no stand-ins: the default of measurements of bits and costs."""
 
 
 def executor(
@@ -257,26 +260,27 @@ def executor(
     device: str = "cpu",
     engine: Path | None = None,
 ) -> Executor:
-    """A new executor of `kind`.
+    """Make a new executor of `kind`.
 
     Args:
-        kind: which.
-        decoder: the model; an engine that was made ahead of time does not ask.
-        max_rows: see `EagerExecutor`.
-        pin_rows: see `EagerExecutor`.
-        device: where the decoder is.
-        engine: the file that an ahead-of-time kind runs, see `engine_for`. `onnx` has as many threads as torch has now.
+        kind: kind of the executor.
+        decoder: the model; not read by a kind that runs a compiled decoder.
+        max_rows: limit of rows in one run; see `EagerExecutor`.
+        pin_rows: number of rows that every run is padded to, or None; see `EagerExecutor`.
+        device: device of the decoder.
+        engine: file of the compiled decoder, for a kind that runs one; see `engine_for`. An `onnx` executor uses as
+            many threads as torch is set to at the call.
 
     Raises:
-        InvalidInput: an ahead-of-time kind without a file, another one with a file, or a device that it has nothing to
-            do with.
-        EngineError: the file cannot be used, or the package that runs it is not installed.
+        InvalidInput: a kind that runs a compiled decoder without a file, another kind with a file, or a device on which
+            the kind does not run.
+        EngineError: the file cannot be used, or the package that runs the file is not installed.
     """
     kind, place = ExecutorKind(kind), torch.device(device)
     if kind.ahead_of_time:
         if engine is None:
             raise InvalidInput(
-                "engine", "none", f"the path of {kind.record.file}: executors of the kind {kind} run one"
+                "engine", "none", f"the path of {kind.record.file}, which executors of the kind {kind} run"
             )
         check_device(kind, place)
     elif engine is not None:
@@ -287,14 +291,18 @@ def executor(
 def engine_for(
     kind: ExecutorKind | str, name: str, *, encoder_dim: int = 16, dtype: str = "float32", tokens: int = TOKENS
 ) -> Path | None:
-    """The file that an executor of `kind` runs where none is named: for `onnx` the decoder's, exported, else None.
+    """Return the default compiled decoder of an executor of `kind`: for `onnx` an export of the decoder, else None.
 
     Args:
-        kind: of the executor.
-        name: of the decoder; see `onnx_file`, as for the others.
-        encoder_dim: E of `affine`.
-        dtype: what the others compute in, by name.
-        tokens: L of `affine`.
+        kind: kind of the executor.
+        name: name of the decoder; this and the other arguments as in `onnx_file`.
+        encoder_dim: encoder width E of `affine`.
+        dtype: name of the dtype in which the decoder computes.
+        tokens: number of tokens L of `affine`.
+
+    Raises:
+        InvalidInput: bfloat16, which ONNX Runtime does not run on a CPU, or a refusal of `onnx_file`.
+        PackageMissing: the exporter is not installed.
     """
     if not ExecutorKind(kind).record.exports:
         return None
@@ -304,10 +312,10 @@ def engine_for(
 
 
 def check_device(kind: ExecutorKind | str, device: torch.device | str) -> None:
-    """Refuse a device that executors of an ahead-of-time `kind` are not on.
+    """Check that a kind that runs a compiled decoder runs on a device; other kinds run on every device.
 
     Raises:
-        InvalidInput: it is one; a kind that runs the decoder itself is wherever that is.
+        InvalidInput: the kind does not run on the device, or torch does not know the device.
     """
     try:
         named = torch.device(device).type
@@ -316,4 +324,4 @@ def check_device(kind: ExecutorKind | str, device: torch.device | str) -> None:
     kind = ExecutorKind(kind)
     if kind.ahead_of_time and named not in kind.record.devices:
         where = " or ".join(f"'{each}'" for each in kind.record.devices)
-        raise InvalidInput("device", f"'{device}'", f"{where}, where executors of the kind {kind} are")
+        raise InvalidInput("device", f"'{device}'", f"{where}, where executors of the kind {kind} run")

@@ -1,4 +1,4 @@
-"""`bless`: make the present results or costs the blessed ones."""
+"""`bless`: make the present results the captures, or the present costs the blessed ones."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from harness.rails.costs import rails as costs
 
 
 @click.command("bless", short_help="Make the present results this platform's captures.")
-@click.option("--reason", default="", help="Why the captures may change; kept with them.")
+@click.option("--reason", default="", help="Reason of the change, kept with the captures or costs.")
 @click.option("--costs", "with_costs", is_flag=True, help="Bless the costs of steady rings, instead of the captures.")
-@json_option("Write what changed here too.")
+@json_option("Write the changes to this file too.")
 @CAPTURES_OPTION
 @ONLY_OPTION
 @click.pass_obj
 def bless_command(
     battery: Battery, reason: str, with_costs: bool, json_path: Path | None, captures: Path, only: tuple[str, ...]
 ) -> None:
-    """Make the engine's present results this platform's captures, and say what moved.
+    """Make the engine's present results this platform's captures, and print the changes.
 
-    Refuses with exit code 2 under CI, without a reason, with uncommitted captures, and where a scenario does not
-    reproduce in three replays.
+    The command refuses with exit code 2 under CI, without a reason, with uncommitted captures, and if three replays of
+    a scenario do not give the same bits.
     """
     if with_costs and only:
-        raise click.UsageError("--costs blesses every rail: --only is of the captures")
+        raise click.UsageError("--costs blesses every rail: --only goes with captures")
     check_writable(json_path)
     try:
         if with_costs:
@@ -51,7 +51,7 @@ def bless_command(
 
 
 def _bless_costs(reason: str, captures: Path, json_path: Path | None) -> None:
-    """Bless the costs, and print what changed."""
+    """Bless the costs and print the changes."""
     found = costs.bless(reason, captures)
     write_json(json_path, {"costs": found.document()})
     changed = [row for row in found.rows if not row.same]

@@ -1,4 +1,4 @@
-"""`check`: the battery against its captures, switches in lockstep, costs counted."""
+"""`check`: compare the battery with its captures, switches in lockstep, and costs with the blessed ones."""
 
 from __future__ import annotations
 
@@ -39,34 +39,38 @@ from harness.registry import ExecutorKind
 
 @click.command("check", short_help="Compare what the engine makes with its captures.")
 @click.option("--switches", is_flag=True, help="Compare every switch on and off in lockstep, instead of the captures.")
-@click.option("--costs", is_flag=True, help="Count what steady rings cost, instead of the captures.")
+@click.option("--costs", is_flag=True, help="Count the costs of steady rings, instead of the captures.")
 @click.option("--all", "everything", is_flag=True, help="Captures, switches and costs.")
-@choice("--switch", SWITCHES, "Of --switches, only this one; may be given several times.")
-@choice("--executor", list(ExecutorKind), "Of --switches, only on this kind; without it onnx or tensorrt, see above.")
+@choice("--switch", SWITCHES, "With --switches: only this switch; may be given several times.")
+@choice(
+    "--executor", list(ExecutorKind), "With --switches: only this kind. Alone: onnx or tensorrt, as described above."
+)
 @on_engine.OPTION
-@click.option("--decoder", multiple=True, help="Of --switches or an engine, this one instead of affine and tiny.")
-@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of its decoder.")
-@click.option("--device", default="cpu", show_default=True, help="Where these are compared, such as cuda.")
-@json_option("Write the report here too.")
+@click.option(
+    "--decoder", multiple=True, help="Decoder of --switches or of --executor alone, instead of affine and tiny."
+)
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Dtype of the decoder.")
+@click.option("--device", default="cpu", show_default=True, help="Device of the decoder, such as cuda.")
+@json_option("Write the report to this file too.")
 @CAPTURES_OPTION
 @ONLY_OPTION
 @click.argument("names", nargs=-1)
 @click.pass_obj
 def check_command(battery: Battery, /, **options: Any) -> None:
-    """Replay the battery, or NAMES of it, and compare it with its captures.
+    """Play the battery, or the scenarios NAMES, and compare the results with the captures.
 
-    With --switches it is played on two pipelines instead, one with a switch on and one with it off, and these are
-    compared after every tick: scenario by scenario, switch by switch, on static and on eager executors, with the
-    affine and the tiny ACE-Step decoder. With --costs the exact costs of steady rings are counted and compared with the
-    blessed ones.
+    With --switches, every scenario is played on two pipelines, one with a switch on and one with the switch off. The
+    two pipelines are compared after every tick: for every switch, on static and on eager executors, with the affine
+    and the tiny ACE-Step decoder. With --costs, the exact costs of steady rings are counted and compared with the
+    blessed costs.
 
-    With --executor onnx or tensorrt and none of these, the battery is played on an engine that was made ahead of time,
-    --engine PATH or the decoder's export. Its latents must be the eager executor's to the bit, or at most twice as far
-    from a replay in float64 as these are. What is outside the engine's profile is not compared.
+    With --executor onnx or tensorrt alone, the battery is played on a compiled decoder: the file of --engine, or an
+    export of the decoder. Its latents must equal those of the eager executor to the bit, or be at most twice as far
+    from a replay in float64 as those are. Scenarios outside the profile of the compiled decoder are not compared.
 
-    Exits with 0 where every verdict is exact or tolerance, with 1 on any other, with 2 on a wrong command line, and
-    with 125 where it could not run: no captures for this platform, no costs for this version of torch, or an engine
-    that fails before it can be compared. So it can be given to `git bisect run`.
+    The exit code is 0 if every verdict is exact or tolerance, 1 on any other verdict, 2 on a wrong command line, and
+    125 if nothing could be compared: no captures for this platform, no costs for this version of torch, or a compiled
+    decoder that fails before the comparison. These codes suit `git bisect run`.
     """
     names = chosen(battery, options["only"] + options["names"])
     with_switches = options["switches"] or options["everything"]
@@ -93,7 +97,7 @@ def check_command(battery: Battery, /, **options: Any) -> None:
     except (store.NoCaptures, platform.NoReferencePlatform, EngineError) as error:
         click.echo(f"cannot check: {error}", err=True)
         sys.exit(COULD_NOT_RUN)
-    except Exception:  # noqa: BLE001 - a crash is no verdict, and Python's own exit code 1 would read as a difference
+    except Exception:  # noqa: BLE001 - Python's exit code 1 of a crash would be read as a difference
         Console(stderr=True).print_exception()
         sys.exit(COULD_NOT_RUN)
     write_json(options["json_path"], checked.document())
@@ -107,17 +111,17 @@ def check_command(battery: Battery, /, **options: Any) -> None:
 def _played(
     battery: Battery, engine: Engine | None, captures: Path, only: Sequence[str], advance: Callable[[str], None]
 ) -> Report | EngineReport:
-    """The battery against its captures, or on an engine."""
+    """Play the battery and compare it with its captures, or play it on a compiled decoder."""
     if engine is not None:
         return check_engine(engine, battery.scenarios, captures, only, advance)
     return check(battery.scenarios, battery.play, captures, only, advance)
 
 
 def _pairs(battery: Battery, chosen: Sequence[str], options: Mapping[str, Any]) -> list[Pair]:
-    """What `--switches` compares.
+    """List the comparisons of `--switches`.
 
     Raises:
-        UsageError: nothing at all, such as `joined_stream` on an executor without a stream of its own.
+        UsageError: an unknown decoder, or no comparison, as for `joined_stream` on executors without their own stream.
     """
     named = {"switches": options["switch"], "executors": options["executor"], "decoders": options["decoder"]}
     try:

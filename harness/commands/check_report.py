@@ -1,4 +1,4 @@
-"""What one `check` found out about the captures, the switches and the costs."""
+"""Report of one `check`: results of the captures, the switches and the costs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from harness.rails.costs.rails import CostReport
 
 @dataclass(frozen=True)
 class CheckReport:
-    """A whole check.
+    """Report of a whole check.
 
     Attributes:
-        captures: of the battery against its captures, or on an engine; None where that was not asked for.
-        switches: of every switch in lockstep; empty where that was not asked for.
-        costs: of the cost rails; None where that was not asked for.
+        captures: report of the battery against its captures, or on a compiled decoder; None if not asked for.
+        switches: results of the switches in lockstep; empty if not asked for.
+        costs: report of the cost rails; None if not asked for.
     """
 
     captures: Report | EngineReport | None
@@ -30,13 +30,13 @@ class CheckReport:
 
     @property
     def compared(self) -> bool:
-        """Whether anything was compared: not costs that nothing is blessed for, nor what an engine does not take."""
+        """Say whether anything was compared; ungated costs and scenarios outside a profile were not."""
         played = self.captures is not None and self.captures.compared
         return played or bool(self._switched) or (self.costs is not None and self.costs.gated)
 
     @property
     def passes(self) -> bool:
-        """Whether something was compared and every verdict passes; costs that are not gated have none."""
+        """Say whether something was compared and every verdict passes; costs that are not gated have no verdict."""
         parts = [] if self.captures is None or not self.captures.compared else [self.captures.passes]
         parts += [result.verdict.passes for result in self._switched]
         parts += [self.costs.passes] if self.costs is not None and self.costs.gated else []
@@ -47,13 +47,13 @@ class CheckReport:
         return [result for result in self.switches if result.verdict is not Verdict.OUTSIDE_PROFILE]
 
     def summary(self) -> list[str]:
-        """A line for each of the three."""
+        """Summarize costs, switches and captures in one line each."""
         lines = [] if self.costs is None else [self.costs.summary()]
         lines += [summary_of(self.switches)] if self.switches else []
         return lines + ([] if self.captures is None else [self.captures.summary()])
 
     def document(self) -> dict[str, Any]:
-        """The check as plain JSON values."""
+        """Return the report as plain JSON values."""
         found = {"scenarios": []} if self.captures is None else self.captures.document()
         where = found.get("platform", {"name": platform.name(), "fingerprint": platform.fingerprint()})
         verdicts = Counter(str(result.verdict) for result in self.switches)
@@ -65,8 +65,8 @@ class CheckReport:
 
 
 def summary_of(results: Sequence[SwitchResult]) -> str:
-    """The switches' verdicts counted, in one line."""
+    """Count the verdicts of the switches in one line."""
     counts = Counter(result.verdict for result in results)
     counted = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
     idle = sum(not result.acted for result in results)
-    return f"{len(results)} comparisons of a switch on and off: {counted} (in {idle} it had nothing to do)"
+    return f"{len(results)} comparisons of a switch on and off: {counted} (in {idle} the switch did not act)"

@@ -1,4 +1,4 @@
-"""Options, progress, errors and JSON files: the parts that several commands have."""
+"""Common parts of the commands: options, progress, errors and JSON files."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ ONLY_OPTION = click.option(
 
 
 def json_option(words: str) -> Callable[[Any], Any]:
-    """The option `--json PATH`, passed on as `json_path`."""
+    """Make the option `--json PATH`, passed to the command as `json_path`; `words` is its help text."""
     return click.option("--json", "json_path", type=FILE, help=words)
 
 
 def choice(name: str, values: Iterable[str], words: str) -> Callable[[Any], Any]:
-    """An option that may be given several times, with one of `values` each time."""
+    """Make an option that may be given several times, with one of `values` each time; `words` is its help text."""
     return click.option(name, multiple=True, type=click.Choice([str(value) for value in values]), help=words)
 
 
 def write_json(path: Path | None, document: Mapping[str, object]) -> None:
-    """Write a report to `path`, whole or not at all; None writes nothing. Exits with 125 where it cannot be written."""
+    """Write a report to `path`, whole or not at all; None writes nothing. Exit with 125 if the write fails."""
     if path is None:
         return
     data = (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
@@ -49,7 +49,7 @@ def write_json(path: Path | None, document: Mapping[str, object]) -> None:
 
 
 def check_writable(*paths: Path | None) -> None:
-    """End the command before its work, with exit code 125, where one of its files could not be written."""
+    """Exit with 125 before the command's work if one of its output files could not be written."""
     for path in paths:
         if path is not None:
             with _writing(path):
@@ -66,10 +66,10 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def chosen(battery: Battery, only: Sequence[str]) -> Sequence[str]:
-    """The names in `only`.
+    """Return the names in `only`.
 
     Raises:
-        UsageError: one of them is no scenario of the battery.
+        UsageError: a name that is no scenario of the battery.
     """
     with usage_errors():
         select(battery.scenarios, only)
@@ -78,7 +78,7 @@ def chosen(battery: Battery, only: Sequence[str]) -> Sequence[str]:
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Turn a refused input into a wrong command line, exit code 2."""
+    """Turn `InvalidInput` inside a `with` block into a wrong command line, exit code 2."""
     try:
         yield
     except InvalidInput as error:
@@ -87,10 +87,10 @@ def usage_errors() -> Iterator[None]:
 
 @contextmanager
 def reported(what: str) -> Iterator[None]:
-    """Print an error of a compiled decoder in one line, and exit.
+    """Print an error of a compiled decoder inside a `with` block in one line, and exit.
 
     Args:
-        what: the command, as the message says it: `cannot export: ...`.
+        what: the verb of the message, such as `export` in `cannot export: ...`.
     """
     try:
         with usage_errors():
@@ -105,7 +105,7 @@ def reported(what: str) -> Iterator[None]:
 
 @contextmanager
 def progress(console: Console, total: int | None) -> Iterator[Callable[[str], None]]:
-    """A bar on a terminal, and nothing in a log."""
+    """Show a progress bar on a terminal, nothing in a log; yield a function that takes the next step's name."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as shown:
         task = shown.add_task("check", total=total)
         yield lambda name: shown.update(task, advance=1, description=name)

@@ -1,4 +1,4 @@
-"""Hidden commands that other commands run in a fresh process."""
+"""Hidden commands, which other commands run in a fresh process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.rails.costs import rails as costs
 
 @click.command("_costs", hidden=True)
 def costs_command() -> None:
-    """Print the costs of every rail as JSON, for a count in a fresh process."""
+    """Count the costs of every rail and print them as JSON."""
     click.echo(json.dumps(costs.counted()))
 
 
@@ -24,7 +24,7 @@ def costs_command() -> None:
 @click.argument("names", nargs=-1)
 @click.pass_obj
 def digests_command(battery: Battery, names: tuple[str, ...]) -> None:
-    """Print the digests of NAMES as JSON, for a replay in a fresh process."""
+    """Play the scenarios NAMES and print the digests of the results as JSON."""
     found = {}
     with platform.one_thread():
         for name, scenario in select(battery.scenarios, names).items():
@@ -38,7 +38,7 @@ def digests_command(battery: Battery, names: tuple[str, ...]) -> None:
 @click.argument("names", nargs=-1)
 @click.pass_obj
 def tensors_command(battery: Battery, folder: Path, names: tuple[str, ...]) -> None:
-    """Write the finished tensors of NAMES to FOLDER, for a replay with other kernels."""
+    """Play the scenarios NAMES and write the finished latents to FOLDER."""
     with platform.one_thread():
         for name, scenario in select(battery.scenarios, names).items():
             atomic.write(folder / store.file_name(name), store.serialize(battery.play(scenario).finished))

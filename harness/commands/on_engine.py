@@ -1,4 +1,4 @@
-"""What the commands have in common that take an ahead-of-time engine: `--executor onnx|tensorrt --engine PATH`."""
+"""Options of the commands that run a compiled decoder: `--executor onnx|tensorrt --engine PATH`."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ OPTION = click.option(
     "--engine",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     metavar="PATH",
-    help="ONNX file or plan of an onnx or tensorrt executor; for onnx the decoder is exported if none is named.",
+    help="Exported file (onnx) or plan (tensorrt) to run; onnx exports the decoder if no file is named.",
 )
 
 
 class CannotRun(click.ClickException):
-    """What runs a plan is not here; the exit code is that of a command that could not run."""
+    """A command cannot run here, such as a plan without TensorRT or a GPU; exit code 125."""
 
     exit_code = COULD_NOT_RUN
 
 
 def engine_to_check(options: Mapping[str, Any], *, alone: bool) -> Engine | None:
-    """The engine that `check` plays the battery on; None where it compares something else.
+    """Return the compiled decoder on which `check` plays the battery; None where the options ask for another check.
 
     Args:
-        options: of the command.
-        alone: whether neither switches nor costs were asked for.
+        options: options of the command.
+        alone: neither switches nor costs were asked for.
 
     Raises:
         UsageError: options that contradict each other.
-        CannotRun: of a plan, without TensorRT or without a GPU.
+        CannotRun: a plan was asked for, and there is no TensorRT or no GPU.
     """
     kinds, file, decoders = options["executor"], options["engine"], options["decoder"]
     _check(kinds, file, options["device"])
@@ -48,7 +48,7 @@ def engine_to_check(options: Mapping[str, Any], *, alone: bool) -> Engine | None
     if not (alone and any(ExecutorKind(kind).ahead_of_time for kind in kinds)):
         return None
     if len(kinds) > 1 or len(decoders) > 1 or options["switch"]:
-        raise click.UsageError("without --switches the battery is played on one --executor, with one --decoder at most")
+        raise click.UsageError("without --switches, give one --executor, at most one --decoder and no --switch")
     decoder = next(iter(decoders), None)
     if decoder is not None:
         _check_name(decoder)
@@ -56,11 +56,11 @@ def engine_to_check(options: Mapping[str, Any], *, alone: bool) -> Engine | None
 
 
 def probed(options: Mapping[str, Any]) -> tuple[Path | None, str]:
-    """The file and the device of `probe`.
+    """Return the file and the device of `probe`.
 
     Raises:
         UsageError: options that contradict each other.
-        CannotRun: of a plan, without TensorRT or without a GPU.
+        CannotRun: a plan was asked for, and there is no TensorRT or no GPU.
     """
     _check(options["executor"], options["engine"], options["device"])
     _check_decoders(options["decoders"], options["engine"], 1)
@@ -68,11 +68,11 @@ def probed(options: Mapping[str, Any]) -> tuple[Path | None, str]:
 
 
 def benched(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The load of `bench`, its file as text.
+    """Return the fields of the load of `bench`, with the path of the file as text.
 
     Raises:
         UsageError: options that contradict each other.
-        CannotRun: of a plan, without TensorRT or without a GPU.
+        CannotRun: a file that cannot be read, or a plan was asked for, and there is no TensorRT or no GPU.
     """
     kinds, file = [options["executor"]], options["engine"]
     _check(kinds, file, options["device"])
@@ -83,7 +83,7 @@ def benched(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _dtype(kind: ExecutorKind, file: Path) -> str:
-    """What the engine in a file gives its velocity in: the decoder beside it computes in that, too."""
+    """Dtype of the velocity of a compiled decoder, by name; `bench` makes the live decoder in the same dtype."""
     try:
         if kind is ExecutorKind.TENSORRT:
             return str(sidecar.read(file).dtypes[VELOCITY])
@@ -93,17 +93,22 @@ def _dtype(kind: ExecutorKind, file: Path) -> str:
 
 
 def device(kinds: Sequence[str], named: str) -> str:
-    """Where everything is: a plan runs on a GPU, also where no device is named."""
+    """Device of the decoder: the named one, but `cuda` for a plan if no device was named."""
     return "cuda" if (list(kinds), named) == ([ExecutorKind.TENSORRT], "cpu") else named
 
 
 def _check(kinds: Sequence[str], file: Path | None, named: str) -> None:
-    """Refuse a file without a kind of executor that runs it, a kind that lacks its file, and one that is elsewhere."""
+    """Check that the kinds of executor, the file and the device fit each other and can run here.
+
+    Raises:
+        UsageError: a file without a kind that runs it, a plan's kind without a file, or a device of another type.
+        CannotRun: a plan was asked for, and there is no TensorRT or no GPU.
+    """
     ahead = [kind for kind in kinds if ExecutorKind(kind).ahead_of_time]
     if file is not None and (len(kinds), len(ahead)) != (1, 1):
-        raise click.UsageError("--engine goes with one --executor, onnx or tensorrt: the others run the decoder itself")
+        raise click.UsageError("--engine goes with one --executor, onnx or tensorrt: others run the decoder itself")
     if file is None and ExecutorKind.TENSORRT in ahead:
-        raise click.UsageError("--executor tensorrt needs --engine PATH, the plan that it runs")
+        raise click.UsageError("--executor tensorrt needs --engine PATH, the plan to run")
     try:
         for kind in ahead:
             registry.check_device(kind, device(kinds, named))
@@ -114,13 +119,17 @@ def _check(kinds: Sequence[str], file: Path | None, named: str) -> None:
     except EngineError as error:
         raise CannotRun(str(error)) from error
     if ExecutorKind.TENSORRT in ahead and not torch.cuda.is_available():
-        raise CannotRun("--executor tensorrt: torch sees no CUDA GPU here, and a plan runs on nothing else")
+        raise CannotRun("--executor tensorrt: torch sees no CUDA GPU here, and a plan runs only on one")
 
 
 def _check_decoders(decoders: Sequence[str], file: Path | None, least: int) -> None:
-    """Refuse a file with other than one decoder: it was made of one. With `least` 0 each scenario has its own."""
+    """Check that a file comes with one decoder at most, and with at least `least` decoders.
+
+    Raises:
+        UsageError: another number of decoders.
+    """
     if file is not None and not least <= len(decoders) <= 1:
-        raise click.UsageError(f"--engine goes with one --decoder, the one it was made of, got {len(decoders)}")
+        raise click.UsageError(f"--engine goes with one --decoder, from which the file was made, got {len(decoders)}")
 
 
 def _check_name(decoder: str) -> None:

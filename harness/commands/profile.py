@@ -167,7 +167,7 @@ def _shape(options: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 def _provenance(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What is run, where and by what."""
+    """Facts about the profiled run: executor, decoder, device, sizes."""
     engine = options["engine"]
     device = options["device"] or ("cuda" if options["executor"] == ExecutorKind.TENSORRT else "cpu")
     return {

@@ -47,7 +47,7 @@ def _purpose(found: contract.Findings, left: Sequence[str]) -> str:
 
 
 def _axes(subjects: Sequence[Subject], others: Sequence[str]) -> Axes:
-    """What is to be measured: the subjects, then those of `others` whose names tell the options.
+    """Subjects to measure: the given ones, then those of `others` whose names tell the options.
 
     A file that was named is of one decoder and one kind, so nothing can be measured beside it.
     """
@@ -58,7 +58,7 @@ def _axes(subjects: Sequence[Subject], others: Sequence[str]) -> Axes:
 
 
 def _measured(axes: Axes, like: Subject) -> list[Subject]:
-    """What a probe with these options measures."""
+    """Subjects that a probe with these options measures."""
     return contract.declared(
         axes["decoder"],
         axes["executor"],

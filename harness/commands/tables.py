@@ -95,7 +95,7 @@ def benched(measured: throughput.Measured, savings: Sequence[ablation.Saving]) -
 
 
 def _saving_tables(savings: Sequence[ablation.Saving]) -> Iterator[Table]:
-    """What each switch saves of a tick, and of its host part, with the mark of what is no figure."""
+    """Two tables of savings, of a tick and of its host part, with a mark where a saving is no figure."""
     interval = f"{CONFIDENCE:.0%} interval"
     for title in ("ms a tick", "host ms"):
         saved = Table("switched off", title, "saved", interval, "")

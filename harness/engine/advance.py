@@ -1,4 +1,4 @@
-"""What a tick does to one slot, as tensor functions over its plan: decoder input, combination, step, correction."""
+"""Tensor functions that carry out one slot's plan: decoder input, combination, step, correction."""
 
 from __future__ import annotations
 
@@ -18,19 +18,25 @@ from harness.engine.slot import Slot
 
 @dataclass(frozen=True, eq=False)
 class Combined:
-    """A slot's velocity and what guidance leaves behind, each `[1, T, D]` or None."""
+    """A slot's combined velocity and guidance state, each float32 `[1, T, D]`.
+
+    Attributes:
+        velocity: velocity of the step, before the velocity scale.
+        average: running average of the guidance direction; None without guidance.
+        kept_negative: negative velocity that the slot keeps for later steps, or None.
+    """
 
     velocity: Tensor
     average: Tensor | None
     kept_negative: Tensor | None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Those that are there, by name."""
+        """The tensors that are not None, by name."""
         return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
 
 
 def mask_in_force(plan: SlotPlan) -> Tensor | None:
-    """The latent mask times its strength at this step, `[1, T, 1]` or `[1, 1, 1]`; None where no mask acts."""
+    """Latent mask times its strength at this step, `[1, T, 1]` or `[1, 1, 1]`; None where no mask acts."""
     latent_mask = plan.request.latent_mask
     if latent_mask is None or plan.mask_strength is None:
         return None
@@ -38,7 +44,7 @@ def mask_in_force(plan: SlotPlan) -> Tensor | None:
 
 
 def blended_state(plan: SlotPlan, slot: Slot) -> Tensor:
-    """The slot's state with the frames outside the latent mask set to the original at the slot's time."""
+    """State `[1, T, D]` of a slot, with the frames outside the latent mask set to the original at the slot's time."""
     mask, latent_mask = mask_in_force(plan), plan.request.latent_mask
     if mask is None or latent_mask is None:
         return slot.x
@@ -48,13 +54,13 @@ def blended_state(plan: SlotPlan, slot: Slot) -> Tensor:
 
 
 def combine(plan: SlotPlan, slot: Slot, positives: Sequence[Tensor], negatives: Sequence[Tensor]) -> Combined:
-    """One velocity out of the rows of a slot.
+    """Combine the velocities of a slot's rows into one velocity.
 
     Args:
         plan: the slot's plan.
-        slot: its state before the tick.
+        slot: the slot before the tick.
         positives: velocity of each active positive condition, float32 `[1, T, D]`.
-        negatives: velocity of each negative condition that ran.
+        negatives: velocity of each negative condition that ran, float32 `[1, T, D]`.
     """
     v_pos = _mean(plan.positives, positives)
     if plan.guidance is None:
@@ -70,18 +76,18 @@ def combine(plan: SlotPlan, slot: Slot, positives: Sequence[Tensor], negatives: 
 
 
 def scaled(plan: SlotPlan, velocity: Tensor) -> Tensor:
-    """The velocity times the velocity scale in force."""
+    """Multiply the velocity by the velocity scale in force."""
     return velocity if plan.velocity_scale is None else velocity * plan.velocity_scale.values
 
 
 def step(plan: SlotPlan, slot: Slot, x: Tensor, velocity: Tensor) -> Tensor:
-    """The state after this step.
+    """Move a slot's state one step; return the new state, float32 `[1, T, D]`.
 
     Args:
         plan: the slot's plan.
-        slot: its state before the tick.
-        x: the state that the step starts from, after the latent mask's blend.
-        velocity: the combined velocity, before the velocity scale.
+        slot: the slot before the tick.
+        x: the state before the step, after the latent mask's blend, `[1, T, D]`.
+        velocity: the combined velocity before the velocity scale, `[1, T, D]`.
     """
     v = scaled(plan, velocity)
     if plan.path is Path.EULER:
@@ -99,7 +105,7 @@ def step(plan: SlotPlan, slot: Slot, x: Tensor, velocity: Tensor) -> Tensor:
 
 
 def edited(plan: SlotPlan, x0: Tensor) -> Tensor:
-    """The clean estimate after the latent mask and the x0 target."""
+    """Apply the latent mask and the x0 target to the clean estimate."""
     mask, latent_mask = mask_in_force(plan), plan.request.latent_mask
     if mask is not None and latent_mask is not None:
         x0 = blend.mix(mask, x0, latent_mask.original.float())
@@ -112,14 +118,24 @@ def edited(plan: SlotPlan, x0: Tensor) -> Tensor:
 
 
 def injected(plan: SlotPlan, x: Tensor) -> Tensor:
-    """The stepped state with fresh noise, where noise injection is in force."""
+    """Add fresh noise to the stepped state, where noise injection is in force."""
     if plan.noise_injection is None:
         return x
     return solver.inject(x, _own_noise(plan), plan.noise_injection.values, plan.s)
 
 
 def corrected(plan: SlotPlan, dcw: DCWPlan | None, x: Tensor, velocity: Tensor, stepped: Tensor) -> Tensor:
-    """The stepped state after the wavelet correction; off at time 0."""
+    """Apply the wavelet correction to the stepped state.
+
+    Without a correction, and for a step that starts at time 0, the stepped state is returned as is.
+
+    Args:
+        plan: the slot's plan.
+        dcw: the correction in force, or None.
+        x: the state before the step, after the latent mask's blend, `[1, T, D]`.
+        velocity: the combined velocity before the velocity scale, `[1, T, D]`.
+        stepped: the state after the step, `[1, T, D]`.
+    """
     if dcw is None or plan.t == 0.0:
         return stepped
     clean = solver.denoised(x, velocity, plan.t)
@@ -143,14 +159,14 @@ def _weight(condition: Condition, like: Tensor) -> Tensor:
 def _negative_velocity(
     plan: SlotPlan, guided: GuidancePlan, slot: Slot, negatives: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor | None]:
-    """The negative velocity, and the one that the slot keeps."""
+    """Negative velocity, and the copy that the slot keeps for later steps, or None."""
     if guided.negative is NegativeSource.ROWS:
         v_neg = _mean(plan.negatives, negatives)
-        # A copy: the velocity may be a view of a buffer that the executor's next run overwrites.
+        # Copy: the velocity may be a view of a buffer, and the executor's next run overwrites the buffer.
         return v_neg, v_neg.clone() if guided.keeps else None
     held = slot.kept_negative if guided.negative is NegativeSource.KEPT else slot.initial_noise
     if held is None:
-        raise TypeError(f"the slot has nothing to take its negative velocity from: {guided.negative}")
+        raise TypeError(f"the slot holds no tensor of the negative velocity's source, {guided.negative}")
     return held, held if guided.keeps else None
 
 

@@ -1,4 +1,4 @@
-"""Checks at the boundary: each raises `InvalidInput` naming the field, what it got and what was expected."""
+"""Checks of arguments. Each raises `InvalidInput` with the field, the value that was given and what was expected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ E = TypeVar("E", bound=StrEnum)
 
 
 def describe(value: object) -> str:
-    """A short text for an error message: a tensor's dtype, shape and device, anything else's repr."""
+    """Describe a value for an error message: a tensor by dtype, shape and device, anything else by its repr."""
     if isinstance(value, Tensor):
         return f"{value.dtype} tensor of shape {list(value.shape)} on {value.device}"
     text = repr(value)
@@ -24,7 +24,7 @@ def describe(value: object) -> str:
 
 
 def integer(field: str, value: Any, low: int, high: int | None = None) -> int:
-    """`value` as an int in `[low, high]`; bools are not integers."""
+    """Return `value` if it is an integer in `[low, high]`; a bool is not an integer."""
     expected = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
     if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
         raise InvalidInput(field, describe(value), expected)
@@ -32,7 +32,7 @@ def integer(field: str, value: Any, low: int, high: int | None = None) -> int:
 
 
 def number(field: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
-    """`value` as a finite float in `[low, high]`; bools are not numbers."""
+    """Return `value` as a float if it is a finite number in `[low, high]`; a bool is not a number."""
     expected = "a finite number"
     if low > -math.inf:
         expected += f" >= {low}"
@@ -40,14 +40,14 @@ def number(field: str, value: Any, low: float = -math.inf, high: float = math.in
         expected += f" and <= {high}" if low > -math.inf else f" <= {high}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidInput(field, describe(value), expected)
-    # Compared before it becomes a float: an integer can be too large for one.
+    # Compared before the conversion, because an integer can be too large for a float.
     if not -sys.float_info.max <= value <= sys.float_info.max or not low <= value <= high:
         raise InvalidInput(field, describe(value), expected)
     return float(value)
 
 
 def member(field: str, value: Any, kind: type[E]) -> E:
-    """`value` (a member or its string) as a member of the closed set `kind`."""
+    """Return the member of the enum `kind` that `value` is or names."""
     try:
         return kind(value)
     except ValueError:
@@ -55,27 +55,27 @@ def member(field: str, value: Any, kind: type[E]) -> E:
 
 
 def flag(field: str, value: Any) -> bool:
-    """`value` as a bool, nothing else."""
+    """Return `value` if it is a bool."""
     if not isinstance(value, bool):
         raise InvalidInput(field, describe(value), "True or False")
     return value
 
 
 def instance(field: str, value: Any, kind: type, expected: str) -> None:
-    """`value` is an instance of `kind`."""
+    """Check that `value` is an instance of `kind`; `expected` describes `kind` in the error message."""
     if not isinstance(value, kind):
         raise InvalidInput(field, describe(value), expected)
 
 
 def tensor(field: str, value: Any, shape: tuple[int | str, ...]) -> Tensor:
-    """`value` is a finite floating point tensor of `shape`; a name in `shape` stands for any size of at least 1."""
+    """Return `value` if it is a finite floating point tensor of `shape`; a name in `shape` is any size from 1 on."""
     made = shaped(field, value, shape)
     finite(field, made)
     return made
 
 
 def shaped(field: str, value: Any, shape: tuple[int | str, ...]) -> Tensor:
-    """`value` is a floating point tensor of `shape`: all of `tensor` but the values, which nothing here reads."""
+    """Return `value` if it is a floating point tensor of `shape`: the checks of `tensor` that read no values."""
     expected = "a finite floating point tensor of shape [" + ", ".join(str(size) for size in shape) + "]"
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim != len(shape):
         raise InvalidInput(field, describe(value), expected)
@@ -86,7 +86,7 @@ def shaped(field: str, value: Any, shape: tuple[int | str, ...]) -> Tensor:
 
 
 def finite(field: str, value: Tensor) -> None:
-    """Every element of `value` is finite."""
+    """Check that every element of `value` is finite. Reads the tensor, which waits for a GPU."""
     bad = ~torch.isfinite(value)
     if bool(bad.any()):
         index = tuple(int(i) for i in bad.nonzero()[0])
@@ -94,6 +94,6 @@ def finite(field: str, value: Tensor) -> None:
 
 
 def same_device(field: str, value: Tensor, device: torch.device) -> None:
-    """`value` lies on `device`."""
+    """Check that `value` lies on `device`."""
     if value.device != device:
-        raise InvalidInput(field, f"a tensor on {value.device}", f"{device}, where the request's other tensors are")
+        raise InvalidInput(field, f"a tensor on {value.device}", f"a tensor on {device}, like the others")

@@ -1,4 +1,4 @@
-"""Pads and stacks the conditions of a decoder run, plainly or through a cache."""
+"""Padding and stacking of the conditions of a decoder run, with and without a cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from harness.engine.request import Condition
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """The conditioning of one run of N rows: `[N, L, E]`, bool `[N, L]` and `[N, T, C]`."""
+    """Conditioning of one run of N rows.
+
+    Attributes:
+        encoder_hidden_states: `[N, L, E]`.
+        encoder_mask: bool `[N, L]`, True on attended tokens.
+        context_latents: `[N, T, C]`.
+    """
 
     encoder_hidden_states: Tensor
     encoder_mask: Tensor
@@ -28,17 +34,17 @@ class Conditioner(Protocol):
     """Builds the conditioning of one run."""
 
     def __call__(self, conditions: Sequence[Condition], contexts: Sequence[Tensor], length: int) -> Conditioning:
-        """One row for each condition and the context beside it, padded to `length` tokens."""
+        """Build one row for each condition and its context, padded to `length` tokens."""
         ...
 
 
 def build(conditions: Sequence[Condition], contexts: Sequence[Tensor], length: int) -> Conditioning:
-    """Pad and stack.
+    """Pad the conditions of a run to one length and stack them with their contexts.
 
     Args:
-        conditions: one a row, each of at most `length` tokens.
+        conditions: one condition a row, each of at most `length` tokens.
         contexts: the rows' context latents, `[1, T, C]` each.
-        length: tokens L to pad to, with zero rows that the mask hides.
+        length: number of tokens L to pad to, with zero rows that the mask hides.
     """
     return Conditioning(
         encoder_hidden_states=torch.cat([pad_states(c, length) for c in conditions]),
@@ -48,12 +54,12 @@ def build(conditions: Sequence[Condition], contexts: Sequence[Tensor], length: i
 
 
 def pad_states(condition: Condition, length: int) -> Tensor:
-    """The encoder states with zero rows up to `length`, `[1, L, E]`."""
+    """Pad the encoder states with zero rows to `length`: `[1, L, E]`."""
     return functional.pad(condition.encoder_hidden_states, (0, 0, 0, length - condition.length))
 
 
 def pad_mask(condition: Condition, length: int) -> Tensor:
-    """True on the tokens that are attended, False on the padding: bool `[1, L]`."""
+    """Pad the encoder mask to `length`: bool `[1, L]`, True on attended tokens, False on padding."""
     own = condition.encoder_mask
     if own is None:
         own = torch.ones((1, condition.length), dtype=torch.bool, device=condition.encoder_hidden_states.device)
@@ -68,7 +74,7 @@ Key: TypeAlias = tuple[int, tuple[tuple[SourceKey, SourceKey | None, SourceKey],
 
 @dataclass(frozen=True)
 class CacheCounts:
-    """How often the cache answered, built and threw out."""
+    """Number of hits, misses and evictions of a cache."""
 
     hits: int = 0
     misses: int = 0
@@ -76,33 +82,32 @@ class CacheCounts:
 
 
 class ConditioningCache:
-    """`build` behind a small LRU: a hit returns the very tensors that a rebuild would equal.
+    """Least-recently-used cache of `build`: a hit returns the tensors of an earlier call, equal to a rebuild's.
 
-    Entries are keyed on the identity and the version counter of every source tensor, so writing into a condition in
-    place makes a rebuild. Writers that move no counter are not seen: `tensor.data`, memory shared with NumPy or DLPack,
-    a storage written to directly, and a CUDA graph or engine that writes into the tensor when it is replayed (clone
-    such a text encoder's output). Inference tensors have no counter and go by identity alone. An entry holds its
-    sources, so no identity is reused while it is a key.
+    The key holds the identity and the version counter of every source tensor, so a write to a condition in place causes
+    a rebuild. Writes that do not increment the counter are not detected: writes through `tensor.data`, through memory
+    shared with NumPy or DLPack, directly to a storage, and by a replayed CUDA graph or TensorRT plan (clone the
+    output of such a text encoder). Inference tensors have no counter; the key holds their identity alone. An entry
+    keeps its source tensors alive, so that no identity is reused while the entry exists.
 
     Args:
-        capacity: how many runs' conditionings are kept, at least 1; a request's tensors stay in memory as long.
+        capacity: number of runs whose conditioning is kept, at least 1; the entries keep their requests' tensors alive.
 
     Raises:
         InvalidInput: a capacity below 1.
     """
 
     def __init__(self, capacity: int = 8) -> None:
-        """An empty cache."""
         self.capacity = checks.integer("capacity", capacity, 1)
         self.counts = CacheCounts()
         self._entries: LRUCache[Key, tuple[tuple[Tensor, ...], Conditioning]] = LRUCache(self.capacity)
 
     def __len__(self) -> int:
-        """How many conditionings are kept."""
+        """Number of entries."""
         return len(self._entries)
 
     def __call__(self, conditions: Sequence[Condition], contexts: Sequence[Tensor], length: int) -> Conditioning:
-        """What `build` returns for the same arguments."""
+        """Return what `build` returns for the same arguments."""
         key = (length, tuple(_row_key(c, latents) for c, latents in zip(conditions, contexts, strict=True)))
         hits, misses, evictions = self.counts.hits, self.counts.misses, self.counts.evictions
         if key in self._entries:
@@ -114,7 +119,7 @@ class ConditioningCache:
         return made
 
     def clear(self) -> None:
-        """Let go of every entry."""
+        """Drop every entry."""
         self._entries.clear()
 
 
@@ -129,5 +134,5 @@ def _row_key(condition: Condition, context: Tensor) -> tuple[SourceKey, SourceKe
 
 
 def source_key(tensor: Tensor) -> SourceKey:
-    """What a tensor is known by: its identity and how often it was written to (0 for an inference tensor)."""
+    """Key of a tensor: its identity and its version counter (0 for an inference tensor)."""
     return id(tensor), 0 if tensor.is_inference() else tensor._version  # noqa: SLF001 torch has no public counter

@@ -1,4 +1,4 @@
-"""Configuration of a pipeline, fixed for its life, and of the wavelet correction."""
+"""Configuration of a pipeline, fixed for its lifetime, and of the wavelet correction."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from harness.engine.wavelet import RECONSTRUCTION_BOUND, DCWMode, reconstruction
 
 
 class Solver(StrEnum):
-    """How a slot without an SDE curve steps: along the velocity, or by denoising and noising again."""
+    """Step of a slot without an SDE curve.
+
+    `ode`: an Euler step along the velocity. `sde`: denoise to the clean estimate, then add noise again.
+    """
 
     ODE = "ode"
     SDE = "sde"
 
 
 class Padding(StrEnum):
-    """What a condition shorter than the encoder length becomes.
+    """Padding of a condition that is shorter than the encoder length.
 
-    `mask`: zero rows that the decoder is told not to attend; an executor that takes no mask refuses unequal lengths.
-    `zeros`: zero rows, attended where the executor takes no mask. It has to be asked for, because it moves the output.
+    `mask`: zero rows, masked out in the decoder; with an executor that takes no mask, unequal lengths are refused.
+    `zeros`: zero rows, attended where the executor takes no mask. Attended zero rows change the output, so `zeros` is
+    not the default.
     """
 
     MASK = "mask"
@@ -36,9 +40,12 @@ class DCW:
 
     Attributes:
         mode: `"low"`, `"high"`, `"double"` or `"pix"`.
-        a: first scaler: a number, or a curve of any length, resampled to the band it scales.
-        b: second scaler, the high band's in mode `"double"`; other modes do not read it.
-        wavelet: a discrete wavelet of PyWavelets that reconstructs to 1e-5.
+        a: first scaler: a number, or a curve of any length, resampled to the length of the band. 0 is off.
+        b: second scaler, of the high band in mode `"double"`; not read in the other modes. 0 is off.
+        wavelet: name of a discrete wavelet of PyWavelets whose reconstruction error is at most 1e-5.
+
+    Raises:
+        InvalidInput: an unknown mode or wavelet, or a scaler that is not finite.
     """
 
     mode: DCWMode | str = DCWMode.DOUBLE
@@ -47,24 +54,24 @@ class DCW:
     wavelet: str = "haar"
 
     def __post_init__(self) -> None:
-        """Check every field and bring the scalers into their normal form."""
+        """Check every field and convert the scalers to `Curve`."""
         object.__setattr__(self, "mode", checks.member("dcw.mode", self.mode, DCWMode))
         object.__setattr__(self, "a", curve("dcw.a", self.a))
         object.__setattr__(self, "b", curve("dcw.b", self.b))
-        expected = f"a discrete wavelet of PyWavelets that reconstructs to {RECONSTRUCTION_BOUND:g}"
+        expected = f"a discrete wavelet of PyWavelets with a reconstruction error of at most {RECONSTRUCTION_BOUND:g}"
         checks.instance("dcw.wavelet", self.wavelet, str, expected)
         try:
             error = reconstruction_error(self.wavelet)
         except ValueError:
             raise InvalidInput("dcw.wavelet", repr(self.wavelet), expected) from None
         if error > RECONSTRUCTION_BOUND:
-            raise InvalidInput("dcw.wavelet", f"{self.wavelet!r}, which reconstructs to {error:.1e}", expected)
+            raise InvalidInput("dcw.wavelet", f"{self.wavelet!r} with a reconstruction error of {error:.1e}", expected)
 
     @property
     def scalers(self) -> tuple[Curve, Curve]:
-        """`a` and `b` in their normal form."""
+        """`a` and `b` as `Curve`s."""
         if not isinstance(self.a, Curve) or not isinstance(self.b, Curve):
-            raise TypeError("scalers are read before DCW was checked")
+            raise TypeError("DCW.scalers was read before the fields of DCW were checked")
         return self.a, self.b
 
 
@@ -73,15 +80,18 @@ class PipelineConfig:
     """A pipeline's configuration.
 
     Attributes:
-        depth: how many requests are in flight at once, at least 1 and at most the executor's `max_rows`.
+        depth: number of requests in flight at once, at least 1 and at most the executor's `max_rows`.
         steps: denoising steps of a request, at least 1.
-        shift: of the schedule, above 0.
-        solver: `"ode"` or `"sde"`.
-        encoder_length: tokens L that every condition is padded to, fixed for the pipeline's life. None: the longest
-            condition of the first submission, rounded up to a multiple of 64.
+        shift: shift of the time schedule, above 0; 1 leaves the times evenly spaced.
+        solver: step of slots without an SDE curve: `"ode"` or `"sde"`.
+        encoder_length: number of tokens L that every condition is padded to, fixed for the pipeline's lifetime. None:
+            the length of the longest condition of the first request, rounded up to a multiple of 64.
         dcw: wavelet correction, or None.
-        switches: which optimizations are on.
+        switches: the optimizations that are on.
         padding: `"mask"`, or `"zeros"` to let a decoder without a mask attend zero rows.
+
+    Raises:
+        InvalidInput: a field of another type, or out of range.
     """
 
     depth: int = 4

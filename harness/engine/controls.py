@@ -1,4 +1,4 @@
-"""Live controls: values that are set on a pipeline while it runs and act from the next tick on."""
+"""Live controls: values that are set on a running pipeline and act from the next tick on."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ def _has_strength(request: Request) -> bool:
 
 def _guidance(request: Request) -> Guidance:
     if request.guidance is None:
-        raise TypeError("a control of guidance is read of a request without guidance")
+        raise TypeError("a guidance control was read for a request without guidance")
     return request.guidance
 
 
 def _target(request: Request) -> X0Target:
     if request.x0_target is None:
-        raise TypeError("a control of the x0 target is read of a request without one")
+        raise TypeError("an x0-target control was read for a request without an x0 target")
     return request.x0_target
 
 
 Gate = Callable[[Curve, float], bool]
-"""`(curve, neutral value)` to whether the curve is neutral."""
+"""Function of `(curve, neutral value)` that says whether every frame of the curve has the neutral value."""
 
 
 class SharedControl(StrEnum):
-    """A control that overrides a value on every slot that has something for it to act on, with its record.
+    """A control, with its record. The control overrides one value of every request that the control acts on.
 
     Attributes:
-        acts_on: says whether a request has something that the control acts on.
-        own: the request's own value, in its normal form; it is asked only where `acts_on` holds.
-        neutral: the value that takes the path of the value not being set; None where every value acts.
+        acts_on: function that says whether the control acts on a request.
+        own: function that returns the request's own value as a `Curve`, or None; called only where `acts_on` holds.
+        neutral: the value at which a tick takes the same path as without a value; None where no value is neutral.
     """
 
     acts_on: Callable[[Request], bool]
@@ -74,7 +74,7 @@ class SharedControl(StrEnum):
         own: Callable[[Request], Curve | None],
         neutral: float | None,
     ) -> SharedControl:
-        """A member whose value is its name."""
+        """Make a member whose value is its name."""
         member = str.__new__(cls, name)
         member._value_ = name
         member.acts_on, member.own, member.neutral = acts_on, own, neutral
@@ -86,7 +86,7 @@ class Controls:
     """The live controls in force, all on the ring's device.
 
     Attributes:
-        shared: overriding curves by control; a control that is not there leaves the request's own value.
+        shared: overriding curves by control; a control without a curve leaves the request's own value.
         dcw: wavelet correction, or None.
         channel_gain: factor `[1, T, D]` or `[1, 1, D]` of the decoder's input, or None.
     """
@@ -96,10 +96,10 @@ class Controls:
     channel_gain: Curve | None = None
 
     def in_force(self, control: SharedControl, request: Request, gate: Gate) -> Curve | None:
-        """The curve of `control` for a request: the shared one, else the request's own.
+        """Return the curve in force of `control` for a request: the shared curve, else the request's own.
 
-        None where the request has nothing that the control acts on, where no value is set, and where the curve is
-        neutral, as `gate` says.
+        None where the control does not act on the request, where no value is set, and where `gate` finds the curve
+        neutral.
         """
         if not control.acts_on(request):
             return None
@@ -110,7 +110,7 @@ class Controls:
 
 
 def placed(controls: Controls, device: torch.device) -> Controls:
-    """The same controls, their curves on `device`."""
+    """Copy the controls, with every curve on `device`."""
     dcw, gain = controls.dcw, controls.channel_gain
     if dcw is not None:
         a, b = dcw.scalers
@@ -123,7 +123,11 @@ def placed(controls: Controls, device: torch.device) -> Controls:
 
 
 def check_frames(controls: Controls, frames: int) -> None:
-    """Raise `InvalidInput` where a control in force has another number of frames than a request."""
+    """Check that every control in force fits a request of `frames` frames.
+
+    Raises:
+        InvalidInput: a control has another number of frames.
+    """
     held = {f"shared control {name.value}": value for name, value in controls.shared.items()}
     if controls.channel_gain is not None:
         held["channel gain"] = controls.channel_gain
@@ -134,7 +138,11 @@ def check_frames(controls: Controls, frames: int) -> None:
 
 
 def check_gain_channels(controls: Controls, channels: int) -> None:
-    """Raise `InvalidInput` where the channel gain in force has another number of channels than a request."""
+    """Check that the channel gain in force fits a request of `channels` latent channels.
+
+    Raises:
+        InvalidInput: the gain has another number of channels.
+    """
     gain = controls.channel_gain
     if gain is not None and gain.values.shape[2] != channels:
         expected = f"{gain.values.shape[2]} channels, as the channel gain in force has (set it to None first)"

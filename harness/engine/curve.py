@@ -1,4 +1,4 @@
-"""A per-frame multiplier in its normal form, with what the host needs to know about it decided once."""
+"""Curves: scalars or per-frame values in one normal form, with the facts that the host needs read once."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Curve:
     """A scalar or per-frame curve.
 
     Attributes:
-        values: float32 `[1, 1, 1]` (a scalar) or `[1, T, 1]`; a copy of what the caller gave, never written to.
-        uniform: the one value that every frame has, else None. Read from the tensor once, here, so that a tick
-            can ask whether the curve is neutral without reading the device.
+        values: float32 `[1, 1, 1]` (a scalar) or `[1, T, 1]`; a copy of the caller's value, never written to.
+        uniform: the value of every frame if all frames have the same value, else None. Read from the tensor once, when
+            the curve is made, so that a tick can check for a neutral curve without a device read.
     """
 
     values: Tensor
@@ -29,15 +29,15 @@ class Curve:
 
     @property
     def frames(self) -> int | None:
-        """The number of frames T, or None where one value holds for every length."""
+        """Number of frames T, or None for a scalar, which fits every length."""
         return None if self.values.shape[1] == 1 else self.values.shape[1]
 
     def is_everywhere(self, value: float) -> bool:
-        """Whether every frame has `value`: a host fact."""
+        """Say whether every frame has `value`, without reading the tensor."""
         return self.uniform == value
 
     def to(self, device: torch.device) -> Curve:
-        """The same curve on `device`; itself where it is there already."""
+        """Return the curve on `device`; the same object if the curve is on `device` already."""
         if self.values.device == device:
             return self
         return replace(self, values=self.values.to(device))
@@ -47,12 +47,15 @@ CurveLike: TypeAlias = "float | Tensor | Curve"
 
 
 def ask_host(curve: Curve, value: float) -> bool:
-    """Whether `curve` has `value` at every frame, from the fact recorded when it was made."""
+    """Say whether `curve` has `value` at every frame, by the fact recorded when the curve was made.
+
+    The reference is `ask_tensor`.
+    """
     return curve.is_everywhere(value)
 
 
 def ask_tensor(curve: Curve, value: float) -> bool:
-    """The plain twin of `ask_host`: reads the tensor, and on a GPU waits for it."""
+    """Say whether `curve` has `value` at every frame by reading the tensor, which waits for a GPU."""
     return bool((curve.values.double() == value).all())
 
 
@@ -65,15 +68,15 @@ def curve(
     high: float | None = None,
     device: torch.device | None = None,
 ) -> Curve:
-    """Bring `value` into the normal form.
+    """Convert `value` to a `Curve`.
 
     Args:
-        field: the caller's name for it, for error messages.
+        field: name of the argument, for error messages.
         value: a number, or a real tensor of shape `[]`, `[T]`, `[1, T]` or `[1, T, 1]`, or a `Curve`.
-        frames: T, where it is known; a per-frame curve of another length is refused.
-        low: smallest value allowed, if any.
-        high: largest value allowed, if any.
-        device: where the curve is needed; a number goes there, a tensor must already be there.
+        frames: number of frames T that a per-frame curve must have; None allows every length.
+        low: smallest value allowed, or None.
+        high: largest value allowed, or None.
+        device: device of the curve, or None. A number is put on the device; a tensor must be there already.
 
     Raises:
         InvalidInput: another type, rank, length or device, a value that is not finite or out of range.
@@ -107,7 +110,7 @@ def _normal_form(field: str, value: Any) -> Curve:
 
 
 def _of_number(field: str, value: float) -> Curve:
-    """The curve of a number: what the host needs to know of it is known without reading the tensor."""
+    """Make the curve of a number; `uniform` is known without reading the tensor."""
     values = torch.tensor(value, dtype=torch.float32).reshape(1, 1, 1)
     rounded = ctypes.c_float(value).value
     if not math.isfinite(rounded):

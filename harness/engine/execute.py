@@ -1,4 +1,4 @@
-"""Carries out a planned tick: gather, decoder runs, combine, step, correct. Tensor functions over the plan."""
+"""Execution of a planned tick by tensor functions: gather, decoder runs, combine, step, correct."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.engine.switches import Integrator
 
 
 class Stage(StrEnum):
-    """Where in a tick a tensor was made."""
+    """Stage of a tick in which a tensor is made, in the order of a tick."""
 
     GATHER = "gather"
     DECODER = "decoder"
@@ -32,20 +32,20 @@ class Stage(StrEnum):
 
 
 Observer = Callable[[Stage, int, str, Tensor], None]
-"""Called with stage, place in the ring, the tensor's name and the tensor, which the observer must not keep uncopied."""
+"""Function of `(stage, place in the ring, tensor's name, tensor)`; an observer that keeps the tensor must copy it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Machinery:
-    """What a tick runs on.
+    """The parts of a pipeline that run a tick.
 
     Attributes:
         executor: runs the decoder.
         conditioner: builds the conditioning of a run.
-        encoder_length: tokens L that conditions are padded to.
-        integrator: how plain Euler slots are integrated.
-        join: called between a run and the first use of what it returned; see `executors.stream`.
-        observe: told of every tensor of every stage, or None.
+        encoder_length: number of tokens L that conditions are padded to.
+        integrator: integration of slots on the plain Euler path.
+        join: called between a decoder run and the first use of its output; see `executors.stream`.
+        observe: called with every tensor of every stage, or None.
     """
 
     executor: Executor
@@ -56,18 +56,21 @@ class Machinery:
     observe: Observer | None = None
 
     def saw(self, stage: Stage, index: int, name: str, tensor: Tensor) -> None:
-        """Tell the observer, if there is one."""
+        """Call the observer, if there is one."""
         if self.observe is not None:
             self.observe(stage, index, name, tensor)
 
 
 def execute(plan: TickPlan, slots: Mapping[int, Slot], machinery: Machinery) -> dict[int, Slot]:
-    """Every slot after the tick, by place. The given slots stay as they are.
+    """Run a planned tick; return every slot after the tick, by place.
 
     Args:
-        plan: the tick.
-        slots: the planned slots by place, the admitted ones included.
-        machinery: executor and conditioning.
+        plan: the plan of the tick.
+        slots: the planned slots by place, the admitted ones included; not modified.
+        machinery: executor, conditioner and settings.
+
+    Raises:
+        ExecutorError: the executor's output has another shape than its input.
     """
     states = {p.index: advance.blended_state(p, slots[p.index]) for p in plan.slots}
     positives, negatives = _velocities(plan, states, machinery)
@@ -101,9 +104,9 @@ def _velocities(
             raise ExecutorError(
                 f"the executor returned {list(out.shape)} for rows of {list(batch.hidden_states.shape)}"
             )
-        # A copy wherever another run follows: the output may be a view of a buffer which that run overwrites, and
-        # where it is float32 already a mere cast would be that view.
-        # Contiguous, because a norm over T of a transposed layout rounds otherwise: bits must not depend on it.
+        # Copy where another run follows: that run may overwrite the output's buffer, and a cast from float32 to float32
+        # copies nothing.
+        # Contiguous: a norm over T rounds differently in a transposed layout, and bits must not depend on the layout.
         velocity = out.to(torch.float32, copy=number + 1 < len(plan.runs)).contiguous()
         for position, row in enumerate(rows):
             v = velocity[position : position + 1]
@@ -156,7 +159,7 @@ def _step(
 def _step_together(
     plans: list[SlotPlan], states: Mapping[int, Tensor], velocities: Mapping[int, Tensor]
 ) -> dict[int, Tensor]:
-    """Euler for many slots in two launches; its reference is `advance.step` on the Euler path, slot by slot.
+    """Euler step of many slots in two launches; the reference is `advance.step` on the Euler path, slot by slot.
 
     Scalars stay on the host and nothing is concatenated. The product and the sum are rounded separately, as in
     `solver.euler`; `alpha=` would fuse them.

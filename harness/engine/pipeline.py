@@ -1,4 +1,4 @@
-"""The streaming pipeline: owns the ring, the queue and the live controls; plans a tick, runs it, commits it."""
+"""The streaming pipeline: owns the ring, the queue and the live controls; plans, runs and commits each tick."""
 
 from __future__ import annotations
 
@@ -28,22 +28,21 @@ from harness.engine.switches import Integrator
 
 
 class StreamPipeline:
-    """Keeps up to `depth` requests in flight and moves each one step a tick.
+    """A streaming pipeline: keeps up to `depth` requests in flight and moves each one step a tick.
 
-    A tick that fails (an executor's error, out of memory) leaves ring, queue and controls as they were and can be run
-    again. The pipeline does not close the executor, which may serve others.
+    A tick that fails (an executor's error, out of memory) leaves ring, queue and controls unchanged and can be run
+    again. The pipeline does not close the executor, because other pipelines may use the same one.
 
     Args:
-        executor: runs the decoder; its `max_rows` bounds the depth.
-        config: None is `PipelineConfig()`.
-        observe: told of every tensor of every stage, for comparisons; None in production.
+        executor: runs the decoder; `executor.max_rows` bounds the depth.
+        config: the pipeline's configuration; None is `PipelineConfig()`.
+        observe: called with every tensor of every stage, for comparisons; None in production.
 
     Raises:
-        InvalidInput: a depth above the executor's `max_rows`, or something that is no executor.
+        InvalidInput: a depth above `executor.max_rows`, or an object that is no `Executor`.
     """
 
     def __init__(self, executor: Executor, config: PipelineConfig | None = None, *, observe: Observer | None = None):
-        """See the class."""
         checks.instance("executor", executor, Executor, "an Executor: max_rows, takes_mask, stream, run and close")
         self.config = config or PipelineConfig()
         self.executor = executor
@@ -58,36 +57,36 @@ class StreamPipeline:
         self._stats = Stats()
         self._closed = False
 
-    # What a caller asks and tells.
+    # Public methods.
 
     @property
     def depth(self) -> int:
-        """How many places take new requests."""
+        """Number of places that take new requests."""
         return self._depth
 
     @property
     def max_depth(self) -> int:
-        """The largest depth: the executor's `max_rows`."""
+        """Largest depth: the executor's `max_rows`."""
         return self.executor.max_rows
 
     @property
     def encoder_length(self) -> int | None:
-        """Tokens that conditions are padded to; None until it is configured or a first request fixed it."""
+        """Number of tokens that conditions are padded to; None if not configured and no request was submitted yet."""
         return self.config.encoder_length if self._geometry is None else self._geometry.encoder_length
 
     @property
     def slots(self) -> tuple[Slot | None, ...]:
-        """The ring: a frozen record for each occupied place."""
+        """The ring: a frozen `Slot` at each occupied place, None at each free one."""
         return self._ring
 
     def submit(self, request: Request) -> Submission:
-        """Queue a request.
+        """Queue a request; return its name and the requests that it displaced.
 
-        The queue holds `depth` requests; when it is full, the oldest is dropped. A request of another length T
-        replaces everything that is queued and in flight.
+        The queue holds `depth` requests; a submission to a full queue drops the oldest one. A request of another length
+        T drops every request that is queued or in flight.
 
         Raises:
-            InvalidInput: the request does not fit the pipeline. Nothing has changed then.
+            InvalidInput: the request does not fit the pipeline; the pipeline is unchanged.
             PipelineClosed: after `close`.
         """
         self._check_open()
@@ -114,11 +113,11 @@ class StreamPipeline:
         return Submission(name, tuple(dropped))
 
     def tick(self) -> list[Finished]:
-        """Move every slot one step and hand out what finished, in ring order.
+        """Move every slot one step; return the latents that finished, in ring order.
 
         Raises:
             PipelineClosed: after `close`.
-            Exception: whatever the executor raises. Nothing has changed then.
+            Exception: any exception of the executor; the pipeline is unchanged.
         """
         self._check_open()
         with torch.no_grad():
@@ -130,20 +129,22 @@ class StreamPipeline:
             return self._commit(plan, moved)
 
     def drain(self) -> list[Finished]:
-        """Tick until nothing is queued or in flight; every latent that finished, in order."""
+        """Tick until nothing is queued or in flight; return every latent that finished, in order."""
         return [finished for batch in self._until_empty() for finished in batch]
 
     def set_shared_curve(self, name: str, value: CurveLike | None) -> None:
-        """Override a value on every slot that has what it acts on, from the next tick on.
+        """Override a value of every slot that the control acts on, from the next tick on.
 
         Args:
             name: `velocity_scale`, `noise_injection` (every slot), `sde_curve` (slots with a source),
                 `guidance_scale`, `momentum`, `rescale` (guided slots) or `x0_strength` (slots with an x0 target
                 without a curve).
-            value: a number or a per-frame curve; None gives each request's own value back.
+            value: a number or a per-frame curve; None restores each request's own value.
 
         Raises:
-            InvalidInput: another name, or a curve that is not finite or of another length than what is in flight.
+            InvalidInput: another name, or a curve that is not finite or whose length differs from the requests in
+                flight.
+            PipelineClosed: after `close`.
         """
         self._check_open()
         control = checks.member("name", name, SharedControl)
@@ -153,10 +154,14 @@ class StreamPipeline:
         self._controls = replace(self._controls, shared=shared)
 
     def set_channel_gain(self, gain: Tensor | None) -> None:
-        """Multiply what the decoder sees of every slot, from the next tick on; the state itself is not scaled.
+        """Multiply the decoder's input of every slot by a gain, from the next tick on; the slot's state is not scaled.
 
         Args:
             gain: `[1, T, D]` or `[1, 1, D]`, finite; copied. None is off.
+
+        Raises:
+            InvalidInput: another shape or device, or a value that is not finite.
+            PipelineClosed: after `close`.
         """
         self._check_open()
         self._controls = replace(self._controls, channel_gain=None if gain is None else self._channel_gain(gain))
@@ -170,13 +175,14 @@ class StreamPipeline:
         self._controls = controls if self._device is None else placed(controls, self._device)
 
     def set_depth(self, depth: int) -> None:
-        """Change how many places take new requests, from the next tick on.
+        """Change the number of places that take new requests, from the next tick on.
 
-        Slots beyond a smaller depth finish. What is queued stays queued; the next submission drops the oldest beyond
-        the new depth.
+        Slots beyond a smaller depth finish their requests. Queued requests stay queued; the next submission drops the
+        oldest ones beyond the new depth.
 
         Raises:
             InvalidInput: a depth below 1 or above `max_depth`.
+            PipelineClosed: after `close`.
         """
         self._check_open()
         self._check_depth("depth", depth)
@@ -184,7 +190,7 @@ class StreamPipeline:
         self._ring = _resized(self._ring, depth)
 
     def stats(self) -> Stats:
-        """What was counted, and what is held now; also after `close`."""
+        """Return the counts since the pipeline was made and its present state; allowed after `close`."""
         return replace(
             self._stats,
             depth=self._depth,
@@ -193,22 +199,22 @@ class StreamPipeline:
         )
 
     def close(self) -> None:
-        """Let go of ring, queue and cached conditions. Calling it twice is fine; the executor stays open."""
+        """Release ring, queue and cached conditions; the executor stays open. A second call is allowed."""
         self._closed = True
         self._ring, self._queue = (), ()
         self._cache.clear()
 
     def __enter__(self) -> StreamPipeline:
-        """The pipeline itself."""
+        """Return the pipeline."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Close the pipeline."""
         self.close()
 
-    # How a tick is made.
+    # Parts of a tick.
 
     def _plan(self) -> TickPlan:
         return plan_tick(
@@ -223,7 +229,7 @@ class StreamPipeline:
 
     def _machinery(self) -> Machinery:
         if self._geometry is None:
-            raise TypeError("a tick runs slots before a request fixed the geometry")
+            raise TypeError("the ring has slots, but no request has fixed the geometry")
         switches = self.config.switches
         return Machinery(
             executor=self.executor,
@@ -263,11 +269,11 @@ class StreamPipeline:
         while self._queue or any(slot is not None for slot in self._ring):
             yield self.tick()
 
-    # What is known and checked.
+    # Facts and checks.
 
     @property
     def _frames(self) -> int | None:
-        """The length T of what is in flight or queued; None where nothing is."""
+        """Number of frames T of the requests that are queued or in flight; None where there are none."""
         requests = [slot.request for slot in self._ring if slot is not None] + [q.request for q in self._queue]
         return requests[0].frames if requests else None
 
@@ -307,7 +313,7 @@ def _finished(slot: Slot, tick: int) -> Finished:
 
 
 def _resized(ring: tuple[Slot | None, ...], depth: int) -> tuple[Slot | None, ...]:
-    """The ring with `depth` places, and more only as far as occupied ones reach."""
+    """Resize the ring to `depth` places, or up to the last occupied place where that lies beyond `depth`."""
     last = max((index for index, slot in enumerate(ring) if slot is not None), default=-1)
     size = max(depth, last + 1)
     return (*ring[:size], *(None,) * (size - len(ring)))

@@ -1,7 +1,7 @@
-"""What a tick does, decided on the host: who is admitted, which rows run when, which path each slot takes.
+"""Plan of a tick, made on the host: the admitted requests, the rows of each decoder run, the path of each slot.
 
-Nothing here makes or reads a tensor, with one exception: with the switch `host_gates` off, whether a curve is neutral
-is asked of the tensor, as a twin of the recorded fact.
+Planning makes and reads no tensor, with one exception: with the switch `host_gates` off, a neutrality check reads the
+curve's tensor, as the plain path of the fact that the curve recorded.
 """
 
 from __future__ import annotations
@@ -22,21 +22,31 @@ from harness.engine.wavelet import DCWMode
 
 
 class CountedGate:
-    """A gate that counts how often it was asked."""
+    """A gate that counts its neutrality checks.
+
+    Args:
+        gate: the gate that decides.
+
+    Attributes:
+        asked: number of checks.
+    """
 
     def __init__(self, gate: Gate) -> None:
-        """Count the questions to `gate`."""
         self._gate = gate
         self.asked = 0
 
     def __call__(self, curve: Curve, neutral: float) -> bool:
-        """What the gate says."""
+        """Count the check and return the gate's answer."""
         self.asked += 1
         return self._gate(curve, neutral)
 
 
 class Path(StrEnum):
-    """How a slot steps; see `harness.engine.solver`."""
+    """Path of a slot's step, each with its formulas in `harness.engine.solver`.
+
+    `euler`: an Euler step. `edited`: an Euler step through an edited clean estimate. `sde`: denoise, then add noise.
+    `sde_curve`: as `sde`, with the clean estimate mixed with the source.
+    """
 
     EULER = "euler"
     EDITED = "edited"
@@ -46,7 +56,7 @@ class Path(StrEnum):
 
 @dataclass(frozen=True)
 class Queued:
-    """A submitted request that waits for a slot, with its schedule: `total + 1` times."""
+    """A submitted request that waits for a slot, and its schedule `times` of `total + 1` floats."""
 
     id: str | int
     request: Request
@@ -55,7 +65,13 @@ class Queued:
 
 @dataclass(frozen=True)
 class Admission:
-    """A queued request that enters the ring this tick at place `index`; `masked` if its latent mask will ever act."""
+    """A queued request that enters the ring in this tick.
+
+    Attributes:
+        index: the request's place in the ring.
+        queued: the request.
+        masked: the request has a latent mask that acts.
+    """
 
     index: int
     queued: Queued
@@ -64,7 +80,7 @@ class Admission:
 
 @dataclass(frozen=True, eq=False)
 class GuidancePlan:
-    """A slot's guidance this tick, its curves resolved.
+    """A slot's guidance in this tick, with the curves in force.
 
     Attributes:
         negative: the source of the negative velocity.
@@ -72,8 +88,8 @@ class GuidancePlan:
         scale: guidance scale `g`.
         momentum: factor of the running average.
         rescale: guidance rescale `k`; None where it is neutral.
-        norm_threshold: bound of the direction's norm per channel, or None.
-        eta: share of the parallel part that is kept.
+        norm_threshold: bound of the direction's norm per channel, or None for no bound.
+        eta: share of the direction's parallel part that is kept.
     """
 
     negative: NegativeSource
@@ -87,7 +103,12 @@ class GuidancePlan:
 
 @dataclass(frozen=True, eq=False)
 class TargetPlan:
-    """An x0 target that acts this tick: with `amount`, times `ramp` where the target is gated."""
+    """An x0 target that acts in this tick.
+
+    Attributes:
+        amount: share of the target in the clean estimate.
+        ramp: factor of `amount` for a target with a curve, in (0, 1]; None for a target with a strength.
+    """
 
     amount: Curve
     ramp: float | None
@@ -105,25 +126,25 @@ class DCWPlan:
 
 @dataclass(frozen=True, eq=False)
 class SlotPlan:
-    """What one slot does this tick.
+    """One slot's part of a tick.
 
     Attributes:
-        index: its place in the ring.
-        request: the request in it.
-        step: which step, from 0.
-        total: of how many.
-        t: time before the step.
-        s: time after it.
+        index: the slot's place in the ring.
+        request: the request in the slot.
+        step: number of the step, from 0.
+        total: number of steps of the request.
+        t: time before the step, in [0, 1].
+        s: time after the step, below `t` or equal.
         positives: active positive conditions.
-        negatives: active negative conditions whose rows run this tick.
-        path: how it steps.
-        guidance: or None.
-        velocity_scale: None where neutral.
-        noise_injection: None where neutral, at `s = 0` and on the SDE paths.
-        sde_curve: on the path of that name, else None.
-        mask_strength: factor of the latent mask in force, or None where no mask acts.
-        target: None where nothing moves the clean estimate.
-        noise: which noise the step reads: None, the step's own, or the latent mask's.
+        negatives: active negative conditions whose rows run in this tick.
+        path: path of the step.
+        guidance: guidance in force, or None.
+        velocity_scale: factor of the velocity; None where neutral.
+        noise_injection: amount of fresh noise; None where neutral, at `s = 0` and on the SDE paths.
+        sde_curve: share of the clean estimate on the path `sde_curve`, else None.
+        mask_strength: factor of the latent mask, in [0, 1]; None where no mask acts.
+        target: x0 target in force; None where no target acts.
+        noise: purpose of the noise that the step reads, or None where the step reads none.
     """
 
     index: int
@@ -145,13 +166,21 @@ class SlotPlan:
 
     @property
     def finishes(self) -> bool:
-        """Whether this is the slot's last step."""
+        """Say whether the step is the slot's last one."""
         return self.step + 1 == self.total
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a decoder run: the `number`-th active condition of its sign of the slot at place `index`, at `t`."""
+    """One row of a decoder run.
+
+    Attributes:
+        index: the slot's place in the ring.
+        number: the condition's number, from 0, among the slot's active conditions of the same sign.
+        condition: the condition.
+        negative: the condition is a negative one.
+        t: time of the row.
+    """
 
     index: int
     number: int
@@ -161,23 +190,23 @@ class Row:
 
     @property
     def name(self) -> str:
-        """What it is called in its slot: `positive[0]`."""
+        """Name of the row within its slot, such as `positive[0]`."""
         return f"{'negative' if self.negative else 'positive'}[{self.number}]"
 
 
 @dataclass(frozen=True)
 class TickPlan:
-    """What a tick does.
+    """Plan of a tick.
 
     Attributes:
         tick: the tick's number, from 0.
-        admissions: who enters the ring, oldest first.
-        slots: every occupied place in ring order.
-        runs: the rows of each decoder run. Rows are every slot's positives in slot order, then every slot's
-            negatives in slot order.
-        dcw: the correction after the step, or None.
+        admissions: the requests that enter the ring, oldest first.
+        slots: the plan of each occupied place, in ring order.
+        runs: the rows of each decoder run: every slot's positives in slot order, then every slot's negatives in slot
+            order.
+        dcw: wavelet correction after the step, or None.
         channel_gain: factor of the decoder's input, or None.
-        gates: how often it was asked whether a curve is neutral.
+        gates: number of neutrality checks of curves.
     """
 
     tick: int
@@ -203,12 +232,12 @@ def plan_tick(
 
     Args:
         tick: the tick's number.
-        ring: the places, occupied or None; at least `depth` of them.
+        ring: the places, each a slot or None; at least `depth` places.
         queue: waiting requests, oldest first.
         controls: the live controls in force.
         config: the pipeline's configuration.
-        depth: how many places take new requests; places beyond it finish what they hold.
-        max_rows: the executor's ceiling for one run.
+        depth: number of places that take new requests; a slot at a place beyond `depth` only finishes its request.
+        max_rows: the executor's limit of rows in one run.
     """
     gate = CountedGate(ask_host if config.switches.host_gates else ask_tensor)
     entering = _entering(ring, queue, depth)
@@ -240,10 +269,10 @@ def plan_tick(
 def split_runs(
     positives: Sequence[Row], negatives: Sequence[Row], max_rows: int, *, fused: bool
 ) -> tuple[tuple[Row, ...], ...]:
-    """The rows of each decoder run.
+    """Split the rows of a tick into decoder runs of at most `max_rows` rows.
 
-    Fused, all rows run at once where they fit. Otherwise the positive pass is followed by the negative one, each in as
-    many runs as it takes.
+    With `fused`, all rows are one run where they fit. Otherwise the positive rows run first and the negative rows
+    after them, each group in as many runs as it needs.
     """
     if fused and len(positives) + len(negatives) <= max_rows:
         return (tuple([*positives, *negatives]),) if positives else ()
@@ -255,7 +284,7 @@ def split_runs(
 
 
 def plan_dcw(dcw: DCW | None, gate: Gate) -> DCWPlan | None:
-    """The correction in force, or None where every scaler that its mode reads is neutral."""
+    """Plan the wavelet correction; None where every scaler that the mode reads is neutral."""
     if dcw is None:
         return None
     mode = DCWMode(dcw.mode)
@@ -267,19 +296,19 @@ def plan_dcw(dcw: DCW | None, gate: Gate) -> DCWPlan | None:
 
 
 def active(conditions: Sequence[Condition], step: int, total: int) -> tuple[Condition, ...]:
-    """The conditions whose range holds `step`; the first one where none does; none of none."""
+    """Conditions whose step range holds `step`; the first condition where no range does; empty for no conditions."""
     found = tuple(c for c in conditions if c.is_active(step, total))
     return found or tuple(conditions[:1])
 
 
 def _entering(ring: Sequence[Slot | None], queue: Sequence[Queued], depth: int) -> dict[int, Queued]:
-    """The requests that enter the ring, by their place, oldest first."""
+    """Requests that enter the ring, by place, oldest first."""
     free = [index for index in range(depth) if ring[index] is None]
     return dict(zip(free, queue, strict=False))
 
 
 def _acts(latent_mask: LatentMask | None, gate: Gate) -> bool:
-    """Say whether a latent mask acts: a mask with a strength of its own does at every step, a neutral one at none."""
+    """Say whether a latent mask acts: with `strength_at` the mask always acts, without only where it is not neutral."""
     if latent_mask is None:
         return False
     return latent_mask.strength_at is not None or not gate(required(latent_mask.mask), 1.0)

@@ -1,8 +1,8 @@
-"""What a caller asks for: frozen records, checked when they are made.
+"""Requests: frozen records of what to generate, checked when they are made.
 
-Curves, masks and weights are copied. Encoder states, context latents and sources are not: the caller promises not to
-change them while the request is in flight. Their values are read when they are first given, and when a request is made
-after they were written to; see `harness.engine.once`.
+Curves, masks and weights are copied. Encoder states, context latents and sources are not copied: the caller must not
+write to them while the request is in flight. The check for finite values reads such a tensor when it is first given,
+and again when a request is made after a write to it; see `harness.engine.once`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,15 @@ class Condition:
 
     Attributes:
         encoder_hidden_states: `[1, L, E]`, finite, any floating dtype. Not copied.
-        encoder_mask: `[1, L]` of 0 and 1 (bool, integer or float); None attends every token, whatever mask the text
-            encoder returned. At least one token is attended. Copied.
-        temporal_weight: weight of this condition's velocity where several are active, at least 0; None is 1. Copied.
-        step_range: `(start, end)` within [0, 1]: active while `start <= step/total < end`; None is always.
+        encoder_mask: `[1, L]` of 0 and 1 (bool, integer or float), 1 for an attended token, with at least one 1. None
+            attends every token, whatever mask the text encoder returned. Copied.
+        temporal_weight: weight of this condition's velocity among the active ones, a number or a curve, at least 0;
+            None is 1. Copied.
+        step_range: `(start, end)` with `0 <= start < end <= 1`: the condition is active while
+            `start <= step/total < end`. None: always active.
+
+    Raises:
+        InvalidInput: a field of another type, shape, device or range.
     """
 
     encoder_hidden_states: Tensor
@@ -55,11 +60,11 @@ class Condition:
 
     @property
     def length(self) -> int:
-        """Tokens L, before padding."""
+        """Number of tokens L, before padding."""
         return self.encoder_hidden_states.shape[1]
 
     def is_active(self, step: int, total: int) -> bool:
-        """Whether `step` of `total` lies in the condition's range."""
+        """Say whether `step` of `total` lies in the condition's step range."""
         return self.step_range is None or self.step_range[0] <= step / total < self.step_range[1]
 
 
@@ -68,14 +73,18 @@ class Guidance:
     """Adaptive projected guidance (arXiv:2410.02416); see `harness.engine.guidance`.
 
     Attributes:
-        scale: guidance scale `g`, a number or a curve; 1 still runs the negative rows, so that it can be changed live.
-        negatives: negative conditions, at least one where the mode runs negative rows (`full`, `initialize`); `self`
-            reads none.
+        scale: guidance scale `g`, a number or a curve. At 1 the negative rows still run, so that the scale can be
+            changed live.
+        negatives: negative conditions, at least one in a mode that runs negative rows (`full`, `initialize`); not read
+            in mode `self`.
         mode: `"full"`, `"initialize"` or `"self"`.
         momentum: factor of the running average, a number or a curve.
         rescale: guidance rescale `k` (arXiv:2305.08891), a number or a curve; None or 0 is off.
         norm_threshold: bound of the direction's norm per channel, above 0; None is off.
-        eta: how much of the parallel part is kept.
+        eta: share of the direction's parallel part that is kept; 0 keeps none.
+
+    Raises:
+        InvalidInput: a field of another type or range.
     """
 
     scale: CurveLike
@@ -87,7 +96,7 @@ class Guidance:
     eta: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check every field. Whether a mode's negatives are there is checked by the `Request` that uses it."""
+        """Check every field but one: the `Request` checks that a mode has the negatives it needs."""
         object.__setattr__(self, "scale", curve("guidance.scale", self.scale))
         object.__setattr__(self, "momentum", curve("guidance.momentum", self.momentum))
         if self.rescale is not None:
@@ -104,13 +113,17 @@ class Guidance:
 
 @dataclass(frozen=True, eq=False)
 class X0Target:
-    """A latent that the clean estimate is moved toward.
+    """A target latent that the clean estimate is moved toward.
 
     Attributes:
-        latent: `[1, T, D]`. Not copied.
-        strength: a number or a curve, acting in the second half of the steps; 0 is off. Not with `curve`.
-        curve: a curve that acts where its gate is open; instead of `strength`.
-        gate: share of the steps, in [0, 1], after which `curve` opens, linearly up to the last step.
+        latent: `[1, T, D]`, finite. Not copied.
+        strength: share of the target, a number or a curve, in the second half of the steps; 0 is off. Copied.
+        curve: share of the target behind a gate, a number or a curve, instead of `strength`; None is off. Copied.
+        gate: share of the steps, in [0, 1], after which `curve` starts to act; its effect grows linearly up to the
+            last step.
+
+    Raises:
+        InvalidInput: a field of another type, shape, device or range, or both `strength` and `curve`.
     """
 
     latent: Tensor
@@ -127,7 +140,7 @@ class X0Target:
         object.__setattr__(self, "gate", checks.number("x0_target.gate", self.gate, 0.0, 1.0))
         if self.curve is not None:
             if not strength.is_everywhere(0.0):
-                raise InvalidInput("x0_target.strength", "a strength beside a curve", "one of strength and curve")
+                raise InvalidInput("x0_target.strength", "a strength and a curve", "either a strength or a curve")
             gated = curve("x0_target.curve", self.curve, frames=frames, device=device)
             object.__setattr__(self, "curve", gated)
 
@@ -136,18 +149,21 @@ CURVES = ("velocity_scale", "noise_injection", "sde_curve", "initial_noise")
 """The fields of a `Request` that are curves."""
 
 StrengthAt = Callable[[int, int], float]
-"""`(step, total)` to a number in [0, 1]. It is asked while a tick is planned, on the host, once per slot and tick."""
+"""Function of `(step, total)` that returns a number in [0, 1]; called on the host, once per slot and tick."""
 
 
 @dataclass(frozen=True, eq=False)
 class LatentMask:
-    """Which frames are generated (1) and which keep an original (0).
+    """Mask over the frames: 1 generates a frame, 0 keeps the original frame.
 
     Attributes:
         mask: a number or per-frame values in [0, 1], bool, integer or float. Copied.
-        original: `[1, T, D]`, the latent that is kept; it also stands in for a missing source, even where the mask is 1
-            everywhere and keeps nothing. Not copied.
-        strength_at: factor of the mask at each step; None is 1. A pure function.
+        original: `[1, T, D]`, finite, the latent whose frames are kept. A request without a source uses the original as
+            its source, also where the mask is 1 at every frame. Not copied.
+        strength_at: pure function that returns the factor of the mask at each step; None is 1.
+
+    Raises:
+        InvalidInput: a field of another type, shape, device or range.
     """
 
     mask: CurveLike
@@ -166,10 +182,10 @@ class LatentMask:
             raise InvalidInput("latent_mask.strength_at", checks.describe(self.strength_at), "a callable or None")
 
     def strength_in_force(self, step: int, total: int) -> float:
-        """What `strength_at` says at `step` of `total`; 1 without one.
+        """Return the value of `strength_at` at `step` of `total`; 1 without `strength_at`.
 
         Raises:
-            InvalidInput: it returned something else than a number in [0, 1].
+            InvalidInput: `strength_at` returned anything but a number in [0, 1].
         """
         if self.strength_at is None:
             return 1.0
@@ -182,18 +198,22 @@ class Request:
 
     Attributes:
         conditions: one or more `Condition`s of one width, dtype and device.
-        context_latents: `[1, T, 2*D]`: source latents, then chunk mask. Not copied.
-        seed: 0 to 2**64 - 1.
-        id: a name for the result; None lets the pipeline number it.
-        denoise: at least 0; below 1 it starts from a source (or a latent mask's original).
-        source: `[1, T, D]`. Not copied.
-        guidance: or None for none.
-        velocity_scale: factor of the velocity; 1 is off.
-        noise_injection: fresh noise after an Euler step; 0 is off.
+        context_latents: `[1, T, 2*D]`, finite: source latents, then chunk mask. Not copied.
+        seed: an integer from 0 to 2**64 - 1.
+        id: name of the result, a string or an integer; with None the pipeline makes up a name.
+        denoise: denoising strength, at least 0. Below 1, generation starts from the source (or the latent mask's
+            original), which must be there.
+        source: `[1, T, D]`, finite, or None. Not copied.
+        guidance: a `Guidance`, or None for no guidance.
+        velocity_scale: factor of the velocity, a number or a curve; 1 or None is off. Copied, like the next three.
+        noise_injection: amount of fresh noise after an Euler step, a number or a curve; 0 or None is off.
         sde_curve: share of the clean estimate against the source in the SDE step; needs a source or a latent mask.
-        initial_noise: share of noise against the source at the start; needs a source or a latent mask.
-        x0_target: or None.
-        latent_mask: or None.
+        initial_noise: share of noise against the source in the initial state; needs a source or a latent mask.
+        x0_target: an `X0Target`, or None.
+        latent_mask: a `LatentMask`, or None.
+
+    Raises:
+        InvalidInput: a field of another type, shape, device or range, or fields that do not fit each other.
     """
 
     conditions: Sequence[Condition]
@@ -244,12 +264,12 @@ class Request:
 
     @property
     def device(self) -> torch.device:
-        """Where all of the request's tensors are."""
+        """Device of all of the request's tensors."""
         return self.context_latents.device
 
     @property
     def stand_in_source(self) -> Tensor | None:
-        """The source, or the latent mask's original in its place, or None."""
+        """The source; without a source the latent mask's original; without either None."""
         if self.source is None and self.latent_mask is not None:
             return self.latent_mask.original
         return self.source
@@ -277,10 +297,12 @@ class Request:
         if self.stand_in_source is not None:
             return
         if self.denoise < 1.0:
-            raise InvalidInput("denoise", f"{self.denoise} without source or latent_mask", "a source to start from")
+            expected = "a source or a latent_mask to start from"
+            raise InvalidInput("denoise", f"{self.denoise} without source or latent_mask", expected)
         for name in ("initial_noise", "sde_curve"):
             if getattr(self, name) is not None:
-                raise InvalidInput(name, "a curve without source or latent_mask", "a source that it mixes with")
+                expected = "a source or a latent_mask to mix with"
+                raise InvalidInput(name, "a curve without source or latent_mask", expected)
 
     def _check_guidance(self) -> None:
         if self.guidance is None:
@@ -304,7 +326,7 @@ class Request:
             states = condition.encoder_hidden_states
             field = f"{name}.encoder_hidden_states"
             checks.same_device(field, states, self.device)
-            if not states.is_inference():  # of such a tensor nobody knows whether it was written to
+            if not states.is_inference():  # an inference tensor has no version counter that would show a write
                 once.finite(field, states)
             if states.dtype != first.dtype or states.shape[2] != first.shape[2]:
                 expected = f"{first.dtype} of width {first.shape[2]}, as conditions[0] has"
@@ -314,22 +336,30 @@ class Request:
 
 
 def normal(value: CurveLike | None) -> Curve | None:
-    """A checked record's curve field: in its normal form, or None."""
+    """Return a checked record's curve field as a `Curve`, or None.
+
+    Raises:
+        TypeError: the field is not in its normal form, so its record was not checked.
+    """
     if value is None or isinstance(value, Curve):
         return value
-    raise TypeError("a curve field is read before its record was checked")
+    raise TypeError("a curve field was read before its record was checked")
 
 
 def required(value: CurveLike | None) -> Curve:
-    """A checked record's curve field that always has a value."""
+    """Return a checked record's curve field that is never None.
+
+    Raises:
+        TypeError: the field is None, or its record was not checked.
+    """
     made = normal(value)
     if made is None:
-        raise TypeError("a curve field that always has a value has none")
+        raise TypeError("a required curve field is None")
     return made
 
 
 def binary_mask(field: str, value: Any, shape: tuple[int, ...]) -> Tensor:
-    """A 0/1 mask in bool, integer or float as a bool copy.
+    """Copy a mask of 0 and 1 (bool, integer or float) to a bool tensor.
 
     Raises:
         InvalidInput: another shape, or a value that is neither 0 nor 1.

@@ -11,7 +11,10 @@ from harness.engine.conditioning import CacheCounts
 
 
 class DropReason(StrEnum):
-    """The reason why a waiting request was dropped."""
+    """Reason for which a submission displaced a request.
+
+    `queue_full`: the queue already held `depth` requests. `length_changed`: the new request has another length T.
+    """
 
     QUEUE_FULL = "queue_full"
     LENGTH_CHANGED = "length_changed"
@@ -19,7 +22,7 @@ class DropReason(StrEnum):
 
 @dataclass(frozen=True)
 class Dropped:
-    """A waiting request that was dropped because of a submission.
+    """A request, waiting or in flight, that was dropped because of a submission.
 
     Attributes:
         id: the request's name.
@@ -32,12 +35,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Submission:
-    """The result of `submit`.
-
-    Attributes:
-        id: the name of the new request.
-        dropped: the waiting requests that were dropped for the new one.
-    """
+    """Result of a submission: the new request's name, and the requests that it displaced."""
 
     id: str | int
     dropped: tuple[Dropped, ...]
@@ -45,15 +43,15 @@ class Submission:
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A finished latent, which belongs to the caller: no later tick writes to its memory.
+    """A generated latent, which no later tick changes.
 
     Attributes:
         id: the request's name.
         latent: float32 `[1, T, D]`.
         seed: the request's seed.
-        steps: the number of steps that the request ran.
-        denoise: the request's denoise.
-        ticks_in_flight: the number of ticks that the request was in the ring.
+        steps: number of steps that the request ran.
+        denoise: the request's denoising strength.
+        ticks_in_flight: number of ticks that the request was in the ring.
     """
 
     id: str | int
@@ -66,23 +64,23 @@ class Finished:
 
 @dataclass(frozen=True)
 class Stats:
-    """Counts since the pipeline was made, and its present state.
+    """Counts since the pipeline was made, and the pipeline's present state.
 
     Attributes:
-        ticks: the number of committed ticks.
-        submitted: the number of accepted requests.
-        admitted: the number of requests that entered the ring.
-        finished: the number of finished latents.
-        dropped: the number of dropped requests.
-        decoder_runs: the number of executor runs of committed ticks.
-        decoder_rows: the number of rows of these runs.
-        joins: the number of waits, of the current stream or the host, for runs on an executor's own stream.
-        euler_steps: the number of slot steps on the plain Euler path.
-        gates: the number of checks if a curve is neutral.
-        depth: the present number of slots for new requests.
-        in_flight: the present number of occupied slots.
-        queued: the present number of waiting requests.
-        conditioning: hits, misses and evictions of the conditioning cache; failed ticks are included.
+        ticks: committed ticks.
+        submitted: accepted requests.
+        admitted: requests that entered the ring.
+        finished: latents handed out.
+        dropped: requests displaced.
+        decoder_runs: executor runs of committed ticks.
+        decoder_rows: rows of those runs.
+        joins: decoder runs on an executor's own stream, each waited for by the current stream or by the host.
+        euler_steps: steps of slots on the plain Euler path.
+        gates: neutrality checks of curves.
+        depth: places that take new requests, now.
+        in_flight: occupied places, now.
+        queued: waiting requests, now.
+        conditioning: hits, misses and evictions of the conditioning cache, including those of failed ticks.
     """
 
     ticks: int = 0

@@ -1,4 +1,4 @@
-"""The production path: a decoder and its executor, prepared conditions, and streams over them."""
+"""Sessions: a decoder and its executor, the null condition, and the streams that share them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from harness.engine.results import Finished, Submission
 
 
 class Session:
-    """Holds what streams share.
+    """A decoder and an executor that several streams share.
 
     Args:
         decoder: the model.
-        executor: runs it, and is closed with the session; None is `EagerExecutor(decoder)`.
-        null_embedding: `[1, 1, E]`, what the model was trained to take for "no condition"; None is the decoder's own
-            `null_embedding`, where it has one.
+        executor: runs the decoder and is closed with the session; None is `EagerExecutor(decoder)`.
+        null_embedding: `[1, 1, E]`, the encoder state that the model was trained with for "no condition"; None takes
+            the decoder's attribute `null_embedding`, where the decoder has one.
 
     Raises:
         InvalidInput: a null embedding of another shape, or a decoder that cannot be called, such as an executor.
@@ -37,9 +37,8 @@ class Session:
     def __init__(
         self, decoder: Decoder, executor: Executor | None = None, *, null_embedding: Tensor | None = None
     ) -> None:
-        """See the class."""
         if not callable(decoder):
-            raise InvalidInput("decoder", checks.describe(decoder), "a decoder; an executor comes after it")
+            raise InvalidInput("decoder", checks.describe(decoder), "a decoder; the executor is the second argument")
         own = getattr(decoder, "null_embedding", None) if null_embedding is None else null_embedding
         if own is not None:
             checks.tensor("null_embedding", own, (1, 1, "E"))
@@ -51,16 +50,17 @@ class Session:
         self._closed = False
 
     def null_condition(self, condition: Condition) -> Condition:
-        """The null embedding at every token of `condition`'s length, so that a guided batch is uniform.
+        """Make a condition of the null embedding, with as many tokens as `condition`.
 
-        Asked again for the same length, dtype and device it returns the same record.
+        Equal lengths keep the rows of a guided batch uniform. Calls for the same length, dtype and device return the
+        same record.
 
         Raises:
-            InvalidInput: there is no null embedding, or it has another width than the condition.
+            InvalidInput: there is no null embedding, or the null embedding has another width than the condition.
         """
         states = condition.encoder_hidden_states
         if self.null_embedding is None:
-            raise InvalidInput("null_embedding", "none", "one: the decoder has none and the session was given none")
+            raise InvalidInput("null_embedding", "none", "a null embedding of the decoder, or given to the session")
         if self.null_embedding.shape[2] != states.shape[2]:
             expected = f"width {self.null_embedding.shape[2]}, as the null embedding has"
             raise InvalidInput("condition.encoder_hidden_states", checks.describe(states), expected)
@@ -78,16 +78,17 @@ class Session:
         config: PipelineConfig | None = None,
         source: Tensor | None = None,
     ) -> Stream:
-        """A stream of requests that share conditions, context and source.
+        """Open a stream of requests that share conditions, context and source.
 
         Args:
-            conditions: the positive conditions.
-            context_latents: `[1, T, 2*D]`.
-            config: of the stream's pipeline.
-            source: `[1, T, D]`, where a denoise below 1 will be asked for.
+            conditions: the positive conditions, at least one.
+            context_latents: `[1, T, 2*D]`; see `Request`.
+            config: configuration of the stream's pipeline; None is `PipelineConfig()`.
+            source: `[1, T, D]`, needed for a denoise below 1.
 
         Raises:
             PipelineClosed: after `close`.
+            InvalidInput: an argument that `Request` refuses.
         """
         if self._closed:
             raise PipelineClosed("the session is closed")
@@ -96,7 +97,7 @@ class Session:
         return stream
 
     def close(self) -> None:
-        """Close every stream, then the executor. Calling it twice is fine."""
+        """Close every stream, then the executor. A second call is allowed."""
         self._closed = True
         for stream in self._streams:
             stream.close()
@@ -104,26 +105,25 @@ class Session:
         self.executor.close()
 
     def __enter__(self) -> Session:
-        """The session itself."""
+        """Return the session."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Close the session."""
         self.close()
 
 
 class Stream:
-    """A pipeline that is fed one request a tick. Made by `Session.stream`.
+    """A pipeline that takes at most one request a tick. Made by `Session.stream`.
 
     Attributes:
-        pipeline: takes the live controls, depth changes and questions.
-        last_submission: what the last tick's request displaced, or None.
+        pipeline: the stream's pipeline, for live controls, changes of depth and statistics.
+        last_submission: result of the last tick's submission, or None where the tick submitted nothing.
     """
 
     def __init__(self, session: Session, template: Request, config: PipelineConfig | None) -> None:
-        """See `Session.stream`."""
         self.pipeline = StreamPipeline(session.executor, config)
         self.last_submission: Submission | None = None
         self._session = session
@@ -137,19 +137,19 @@ class Stream:
         negative: Condition | None = None,
         guidance: Guidance | float | None = None,
     ) -> list[Finished]:
-        """Submit a request and run one tick.
+        """Submit a request and run one tick; return the latents that finished, in ring order.
 
-        The host reads no tensor where every tensor and `denoise` was given before; see `harness.engine.once`.
+        The host reads no tensor if every tensor and the value of `denoise` were given before; see
+        `harness.engine.once`.
 
         Args:
-            seed: of the request; None submits nothing.
-            denoise: of the request.
-            negative: its negative condition, where guided; None is the null condition.
-            guidance: a `Guidance`, or a scale for full guidance, or None. A `Guidance` that brings its own negatives
-                keeps them.
+            seed: seed of the request, 0 to 2**64 - 1; None submits no request.
+            denoise: denoising strength of the request, at least 0.
+            negative: negative condition of a guided request; None is the null condition.
+            guidance: a `Guidance`, or a scale for full guidance, or None. A `Guidance` with negatives keeps its own.
 
         Raises:
-            InvalidInput: what `Request` and `StreamPipeline.submit` refuse; nothing was submitted and no tick ran.
+            InvalidInput: `Request` or `StreamPipeline.submit` refused the request; no tick ran.
         """
         self.last_submission = None
         if seed is not None:
@@ -158,7 +158,7 @@ class Stream:
         return self.pipeline.tick()
 
     def drain(self) -> list[Finished]:
-        """Finish what is queued and in flight."""
+        """Tick until nothing is queued or in flight; return every latent that finished, in order."""
         return self.pipeline.drain()
 
     def close(self) -> None:
@@ -172,7 +172,7 @@ class Stream:
             return None
         made = guidance if isinstance(guidance, Guidance) else Guidance(scale=guidance)
         if made.negatives and negative is not None:
-            raise InvalidInput("negative", "a condition beside guidance.negatives", "one of the two")
+            raise InvalidInput("negative", "a condition beside guidance.negatives", "either of the two")
         if made.negatives or not GuidanceMode(made.mode).needs_negatives:
             return made
         return replace(made, negatives=(negative or self._session.null_condition(self._template.conditions[0]),))

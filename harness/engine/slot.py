@@ -1,4 +1,4 @@
-"""One place of the ring: a frozen record of a request in flight and its state."""
+"""Slots: frozen records of the requests in flight and their states."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Slot:
 
     Attributes:
         id: the request's name in the results.
-        request: what is generated.
-        admitted_at: number of the tick that took it in.
-        times: the schedule, `total + 1` floats.
-        step: the next step, 0 to `total - 1`.
+        request: the request.
+        admitted_at: number of the tick that admitted the request, from 0.
+        times: the schedule, `total + 1` floats in [0, 1].
+        step: number of the next step, from 0.
         x: the state at `times[step]`.
-        initial_noise: what `self` guidance takes for its negative velocity, else None.
-        mask_noise: the latent mask's noise, None without a mask or with a neutral one.
-        average: the guidance direction's running average, else None.
-        kept_negative: the negative velocity of step 0 in mode `initialize`, a copy, else None.
+        initial_noise: the negative velocity of `self` guidance, else None.
+        mask_noise: noise of the latent mask; None without a mask or with a neutral one.
+        average: running average of the guidance direction; None without guidance.
+        kept_negative: copy of the negative velocity of step 0 in mode `initialize`, else None.
     """
 
     id: str | int
@@ -43,19 +43,24 @@ class Slot:
 
     @property
     def total(self) -> int:
-        """How many steps the request runs."""
+        """Number of steps of the request."""
         return len(self.times) - 1
 
     def state(self) -> dict[str, Tensor]:
-        """The tensors that a tick moves, by name."""
+        """The tensors that a tick replaces, by name."""
         named = {"x": self.x, "average": self.average, "kept_negative": self.kept_negative}
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
 def admit(id: str | int, request: Request, times: tuple[float, ...], tick: int, *, masked: bool) -> Slot:
-    """The slot of a request that enters the ring at `tick`, its noise drawn and its initial state made.
+    """Make the slot of a request that enters the ring: draw its noise and make its initial state.
 
-    `masked` says whether its latent mask will ever act; one that never does draws no noise.
+    Args:
+        id: the request's name.
+        request: the request.
+        times: the request's schedule, `total + 1` floats.
+        tick: number of the tick that admits the request.
+        masked: the request has a latent mask that acts; only such a mask gets noise.
     """
     shape = (1, request.frames, request.channels)
     drawn = noise(request.seed, Purpose.INITIAL, 0, shape, request.device)
@@ -75,7 +80,13 @@ def admit(id: str | int, request: Request, times: tuple[float, ...], tick: int, 
 
 
 def initial_state(request: Request, drawn: Tensor, first: float) -> Tensor:
-    """The state at the first time: noise, mixed with the source where the request says so."""
+    """Initial state `[1, T, D]`: noise, mixed with the source where the request asks for it.
+
+    Args:
+        request: the request.
+        drawn: its initial noise, float32 `[1, T, D]`.
+        first: the first time of the schedule.
+    """
     source = request.stand_in_source
     if source is None:
         return drawn

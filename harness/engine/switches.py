@@ -1,8 +1,8 @@
-"""Switches: the optimizations of a tick, each beside its plain twin.
+"""Switches: the optimizations of a tick, each with a plain path beside it.
 
-A switch is one field of `Switches`. Its record says the plain and the fast value, how one sees that the switch acted,
-and which executors it needs. Checks, `PLAIN_PATH`, lockstep, `check --switches`, the cost rails, `bench` and the
-property tests read the records: nothing else lists the switches.
+A switch is one field of `Switches`. The record of a switch holds the plain and the fast value, a function that tells
+from `Stats` whether the switch acted, and the kind of executor that the switch needs. Checks, `PLAIN_PATH`, lockstep,
+`check --switches`, the cost rails, `bench` and the property tests read the records: nothing else lists the switches.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Switch:
         name: the field of `Switches`.
         plain: the value of the plain path, False or a member of an enum.
         fast: the value that is on by default, of the same type as `plain`.
-        acted: takes the `Stats` of two pipelines, the switch on in the first and off in the second, and says whether
-            the switch changed the work of either. Where it did not, equal results prove nothing.
+        acted: function of the `Stats` of two pipelines, the switch on in the first and off in the second. It says
+            whether the switch changed the work of either pipeline; if not, equal results prove nothing.
         needs_own_stream: the switch acts only on an executor with a stream of its own.
     """
 
@@ -47,7 +47,7 @@ class Switch:
     needs_own_stream: bool = False
 
     def checked(self, value: object) -> bool | StrEnum:
-        """`value` in the type of the record.
+        """Return `value` in the type of the record.
 
         Raises:
             InvalidInput: `value` is neither a flag nor, where the record has an enum, a member of it.
@@ -58,7 +58,7 @@ class Switch:
         return checks.flag(field_name, value)
 
     def parsed(self, word: str) -> bool | StrEnum:
-        """The value that a person writes as `on`, `off` or, where the record has an enum, by a member's name.
+        """Parse a value of the command line: `on`, `off` or, where the record has an enum, the name of a member.
 
         Raises:
             InvalidInput: another word.
@@ -68,7 +68,7 @@ class Switch:
 
 
 def switch(*, plain: Any, fast: Any, acted: Callable[[Stats, Stats], bool], needs_own_stream: bool = False) -> Any:
-    """A field of `Switches` with its record; see `Switch`."""
+    """Make a field of `Switches` with its record; see `Switch`."""
     record = {"plain": plain, "fast": fast, "acted": acted, "needs_own_stream": needs_own_stream}
     return field(default=fast, metadata={_RECORD: record})
 
@@ -77,17 +77,17 @@ def switch(*, plain: Any, fast: Any, acted: Callable[[Stats, Stats], bool], need
 class Switches:
     """The optimizations of a tick. Each is on by default, off is the plain path, and both give the same bits.
 
-    For `fused_cfg` that holds on an executor whose rows do not depend on how many run with them. Pinned rows make such
-    an executor of any other.
+    For `fused_cfg` the bits are the same only on an executor whose rows do not depend on the number of rows in a run.
+    Pinned rows make every executor such a one.
 
     Attributes:
-        fused_cfg: positive and negative rows in one decoder run where they fit `max_rows`; off: two passes.
-        cached_conditioning: padded and stacked conditions kept between ticks; off: rebuilt every tick.
-        integrator: `"foreach"`, or `"per_slot"` as the plain path.
-        host_gates: a tick reads whether a curve is neutral from a fact that was recorded when the curve was set; off:
-            the tick reads the tensor.
-        joined_stream: the current stream waits for an executor's own stream by an event; off: the host waits. It
-            acts on executors that have a stream of their own.
+        fused_cfg: positive and negative rows run in one decoder run where they fit `max_rows`; off: in two passes.
+        cached_conditioning: padded and stacked conditions are kept between ticks; off: rebuilt every tick.
+        integrator: `"foreach"` integrates all plain Euler slots in two launches; off, `"per_slot"`: one by one.
+        host_gates: a neutrality check of a curve reads a fact that was recorded when the curve was made; off: the check
+            reads the tensor.
+        joined_stream: the current stream waits for an executor's own stream by an event; off: the host waits. Acts only
+            on executors with a stream of their own.
     """
 
     fused_cfg: bool = switch(plain=False, fast=True, acted=lambda on, off: on.decoder_runs < off.decoder_runs)
@@ -106,12 +106,12 @@ class Switches:
             object.__setattr__(self, record.name, record.checked(getattr(self, record.name)))
 
     def turned_on(self, name: str) -> Switches:
-        """A copy with the switch `name` on."""
+        """Return a copy with the switch `name` on."""
         changed: dict[str, Any] = {name: SWITCHES[name].fast}
         return replace(self, **changed)
 
     def turned_off(self, name: str) -> Switches:
-        """A copy with the switch `name` off."""
+        """Return a copy with the switch `name` off."""
         changed: dict[str, Any] = {name: SWITCHES[name].plain}
         return replace(self, **changed)
 

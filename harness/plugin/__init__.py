@@ -1,11 +1,11 @@
-"""A pytest plugin that lends the harness's proofs to projects with an engine of their own, as fixtures.
+"""Pytest plugin: fixtures that give the harness's proofs to projects with an engine of their own.
 
-`blessed` holds trees of tensors against captures, `lockstep` two engines against each other, `cost_rail` the cost of a
-block against blessed counts. Blessing is an explicit act, `--harness-bless "reason"`, and a run that blessed anything
-is red: comparing with what one has just written proves nothing. So is a whole run in which no test asked for something
-that is blessed; and a failure stays one however often its test is tried again.
+`blessed` compares trees of tensors with captures, `lockstep` compares two engines, `cost_rail` compares the costs of a
+block of code with blessed counts. Captures are written only with `--harness-bless "reason"`. A run that blessed
+anything fails, because a comparison with captures of the same run proves nothing. A run of the whole suite also fails
+if no test asked for some blessed entry. A test that failed fails again in every rerun of the same run.
 
-Nothing here imports torch before a test uses a fixture, or blessed files or `--harness-bless` ask for it.
+The plugin imports torch only when a test uses a fixture, when there are blessed files, or with `--harness-bless`.
 """
 
 from __future__ import annotations

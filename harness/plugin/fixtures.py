@@ -25,7 +25,7 @@ FIXTURES = ("blessed", "lockstep", "cost_rail")
 
 
 class _Fixture:
-    """What the fixtures share: the run's ledger, the test's notes, and where captures are."""
+    """Common part of the fixtures: the run's ledger, the test's notes, and the place of the captures."""
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
         self._options = request.config.option
@@ -35,9 +35,9 @@ class _Fixture:
         self._test: str = request.node.nodeid
 
     def _settle(self, entry: Path, bless: Callable[[str], Rewritten | None]) -> None:
-        """Note that `entry` was asked for; where the run blesses, bless it the first time.
+        """Note that the test asked for `entry`; in a run that blesses, bless the entry the first time.
 
-        A later test that asks for it again is compared with what the first one made of it.
+        Later tests that ask for the same entry are compared with the entry that the first test blessed.
         """
         __tracebackhide__ = True
         first = str(entry) not in self._ledger.asked
@@ -49,7 +49,7 @@ class _Fixture:
                 self._ledger.blessed.append(str(entry))
 
     def _passed(self, kind: str, entry: Path, name: str) -> None:
-        """Note what was the same: nothing, where the run itself has written the other side."""
+        """Note an exact comparison, or that the test blessed, where this run wrote the entry itself."""
         if str(entry) in self._ledger.blessed:
             self._notes.blessed.append(name)
         else:
@@ -57,27 +57,29 @@ class _Fixture:
 
 
 class Blessed(_Fixture):
-    """Holds trees of tensors against captures."""
+    """Comparison of trees of tensors with captures."""
 
     def __call__(self, name: str, what: object, *, k: float = 0.0) -> None:
-        """Pass where `what` is byte for byte what was blessed under `name`.
+        """Pass if the tree `what` equals the capture `name` byte for byte.
 
         Args:
-            name: the capture's: letters, digits, `_`, `-`, `.`.
+            name: name of the capture: letters, digits, `_`, `-`, `.`.
             what: a tree of tensors (mappings, sequences, dataclasses, None; tensors as leaves), or a function without
-                arguments that makes one. Only what a function makes can be blessed, since it is called three times.
-            k: tolerance on other machines than the one that blessed it, `max |Δ| <= k * eps * rms(capture)` for every
-                tensor, with float32's eps; blessed with the capture. 0 is byte for byte everywhere.
+                arguments that returns such a tree. Only a function can be blessed, because blessing calls it three
+                times.
+            k: tolerance on machines other than the one that blessed the capture, at least 0: for every tensor
+                `max |Δ| <= k * eps * rms(capture)`, with the eps of float32. `k` is kept with the capture. 0 requires
+                equal bytes on every machine.
 
         Raises:
-            ParityError: it differs; the first differences are named.
-            OutOfBound: it differs on another machine by more than `k` lets pass.
-            CaptureMissing: it was never blessed on this platform, or its file is gone.
-            CaptureCorrupt: its file or manifest is truncated or altered.
-            NothingCompared: there is no tensor with an element.
-            NotComparable: a leaf is no tensor, or one that has no bytes to compare.
-            InvalidInput: a wrong name or `k`.
-            BlessRefused: the run blesses, and this cannot be blessed.
+            ParityError: the tree differs; the message names the first differences.
+            OutOfBound: the tree differs on another machine by more than the tolerance.
+            CaptureMissing: the name was never blessed on this platform, or the capture's file is missing.
+            CaptureCorrupt: the capture's file or manifest is truncated or altered.
+            NothingCompared: the tree has no tensor with an element.
+            NotComparable: a leaf is no tensor, or a tensor without bytes to compare.
+            InvalidInput: a name or `k` that is not allowed.
+            BlessRefused: the run blesses, and the tree cannot be blessed.
         """
         __tracebackhide__ = True
         from harness.parity.baselines import blessed  # noqa: PLC0415 - imports torch
@@ -96,25 +98,25 @@ class Blessed(_Fixture):
 
 
 class Lockstep(_Fixture):
-    """Holds two engines against each other."""
+    """Comparison of two engines that get the same events."""
 
     def __call__(self, plain: object, fast: object, events: Iterable[object]) -> Agreed:
-        """Pass where `plain` and `fast`, fed the same events, return byte for byte the same after each of them.
+        """Pass if `plain` and `fast` return the same bytes after each of the events.
 
         Args:
-            plain: the engine that is right. An event that can be called is called with the engine, such as
-                `operator.methodcaller("tick")`; the engine is called with any other.
-            fast: the one that must be the same.
-            events: what happens, in order. Neither engine may write to tensors in them.
+            plain: the reference engine. An event that can be called, such as `operator.methodcaller("tick")`, is called
+                with the engine; the engine is called with any other event.
+            fast: the engine that must return the same bytes.
+            events: the events, in order. Neither engine may write to an event's tensors.
 
         Returns:
-            How many events and tensors were compared.
+            The number of events and of tensors that were compared.
 
         Raises:
-            EnginesParted: the first event after which they differ, and the path in the tree that does.
-            NothingCompared: no event made them return a tensor with an element.
-            NotComparable: they return something else than trees of tensors, as `blessed` takes them.
-            InvalidInput: both are one object.
+            EnginesParted: the engines differ; the message names the first event and the paths in the tree.
+            NothingCompared: after no event did the engines return a tensor with an element.
+            NotComparable: an engine returns anything but a tree of tensors; see `Blessed`.
+            InvalidInput: `plain` and `fast` are the same object.
         """
         __tracebackhide__ = True
         from harness.parity.proofs import generic as by_event  # noqa: PLC0415 - imports torch
@@ -132,19 +134,20 @@ class Lockstep(_Fixture):
         executor: Callable[[], Executor] | None = None,
         **options: Any,
     ) -> None:
-        """Pass where this project's pipeline makes the same bits with one of its switches on and off.
+        """Pass if the pipeline of stream-harness makes the same bits with a switch on and off.
 
         Args:
             switch: a field of `harness.engine.Switches`.
-            script: what happens, see `harness.parity.battery.scripts`.
+            script: the events; see `harness.parity.battery.scripts`.
             decoder: a decoder, or a name that `harness.registry.decoder` knows.
-            executor: makes an executor at every call; None is one of each kind that `--harness-executor` names.
-            options: `others`, `max_rows`, `pin_rows`, `device`, as `harness.parity.proofs.lockstep.run` has them.
+            executor: function that makes a new executor at every call; None compares on each kind that
+                `--harness-executor` names.
+            options: `others`, `max_rows`, `pin_rows` and `device`, as in `harness.parity.proofs.lockstep.run`.
 
         Raises:
-            Parted: the first tick, slot and stage that differ.
-            NothingCompared: no tick made a tensor, or the switch had nothing to do.
-            InvalidInput: no such switch, or the script asks for what is refused.
+            Parted: the pipelines differ; the message names the first tick, slot and stage.
+            NothingCompared: no tick made a tensor, or the switch did not act.
+            InvalidInput: an unknown switch, or an event that the pipelines refuse.
         """
         __tracebackhide__ = True
         from harness.engine.switches import SWITCHES  # noqa: PLC0415 - imports torch
@@ -157,7 +160,7 @@ class Lockstep(_Fixture):
         for kind in able:
             self._one_switch(switch, script, decoder, kind, options)
         if not able:
-            why = f"{switch} acts on executors with a stream of their own, which {', '.join(asked)} has not"
+            why = f"{switch} acts on executors with a stream of their own, and {', '.join(asked)} has none"
             self._notes.not_gated.append(why)
             self._ledger.not_gated.append(f"lockstep {self._test}: {why} (--harness-executor deferred)")
 
@@ -170,30 +173,30 @@ class Lockstep(_Fixture):
 
         ran = lockstep.run(script, switch, decoder, kind, **options)
         if not lockstep.acted(switch, ran.first.stats(), ran.second.stats()):
-            raise NothingCompared(f"{switch} had nothing to do in the script: that both agree says nothing")
+            raise NothingCompared(f"{switch} did not act in the script: equal results prove nothing")
         self._ledger.exact.append(f"lockstep: {self._test}, {switch} on and off, {ran.compared} tensors")
 
 
 class CostRail(_Fixture):
-    """Holds the cost of a block against blessed counts."""
+    """Comparison of the costs of a block with blessed counts."""
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[Block]:
-        """Count operators, allocations, copies and host reads of a `with` block; pass where each is what was blessed.
+        """Count operators, allocations, copies and host reads of a `with` block; pass if they equal the blessed counts.
 
-        Work of other threads is not seen. What is done once (a cache filled, a buffer made) is counted where it is
-        done: run the block's code before, if that is not to be part of it.
+        Work of other threads is not counted. Work that happens only once (filling a cache, making a buffer) is counted
+        if it happens in the block. To leave such work out, run the code once before the block.
 
         Args:
-            name: the rail's: letters, digits, `_`, `-`, `.`.
+            name: name of the rail: letters, digits, `_`, `-`, `.`.
 
         Raises:
-            CostsMoved: a count is higher or lower, or there on one side alone.
-            CaptureMissing: it was never blessed.
-            CaptureCorrupt: its file cannot be used.
-            NothingCompared: no operator ran.
-            InvalidInput: a wrong name.
-            BlessRefused: the run blesses, and this cannot be blessed.
+            CostsMoved: a count is higher or lower than blessed, or only one side has the count.
+            CaptureMissing: the name was never blessed.
+            CaptureCorrupt: the file of the name cannot be used.
+            NothingCompared: no operator ran and the host read no tensor.
+            InvalidInput: a name that is not allowed.
+            BlessRefused: the run blesses, and the costs cannot be blessed.
         """
         __tracebackhide__ = True
         from harness.rails.costs.block import Block  # noqa: PLC0415 - imports torch
@@ -218,20 +221,20 @@ class CostRail(_Fixture):
 
 @pytest.fixture
 def blessed(request: pytest.FixtureRequest) -> Iterator[Blessed]:
-    """`blessed(name, tree_or_function, k=0)`: byte for byte what was blessed under that name; one torch thread."""
+    """`blessed(name, tree_or_function, k=0)`: compare a tree with the capture of that name; one torch thread."""
     with one_thread():
         yield Blessed(request)
 
 
 @pytest.fixture
 def lockstep(request: pytest.FixtureRequest) -> Iterator[Lockstep]:
-    """`lockstep(plain, fast, events)`: two engines, the same bytes after every event; one torch thread."""
+    """`lockstep(plain, fast, events)`: compare the bytes of two engines after every event; one torch thread."""
     with one_thread():
         yield Lockstep(request)
 
 
 @pytest.fixture
 def cost_rail(request: pytest.FixtureRequest) -> Iterator[CostRail]:
-    """`with cost_rail(name)`: exactly the operators, allocations, copies and host reads that were blessed."""
+    """`with cost_rail(name)`: compare operators, allocations, copies and host reads with the blessed counts."""
     with one_thread():
         yield CostRail(request)

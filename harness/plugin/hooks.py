@@ -1,4 +1,4 @@
-"""The hooks that pytest calls: options, verdicts of tests, the verdict of a run and its summary."""
+"""Hooks that pytest calls: options, verdicts of tests, the verdict of a run and its summary."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from harness.plugin.whole import left_out
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options."""
+    """Add the plugin's options."""
     group = parser.getgroup("harness", "proofs that no bit and no cost has moved (stream-harness)")
     group.addoption(
-        "--harness-bless", metavar="REASON", help="Bless what drifted, for this reason; the run is red, run again."
+        "--harness-bless", metavar="REASON", help="Bless what drifted, for this reason. The run fails: run again."
     )
     group.addoption("--harness-captures", metavar="DIR", help="Folder of captures (default: captures in the rootdir).")
     group.addoption(
@@ -29,12 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--harness-executor",
         action="append",
         metavar="KIND",
-        help="Executor of lockstep.switch, such as eager, static or deferred; several times.",
+        help="Executor of lockstep.switch: eager (default), static or deferred; may be given several times.",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the ledger, and refuse to bless where that would not be an explicit act."""
+    """Start the ledger; refuse to bless where blessing is not allowed, and refuse unknown executors."""
     config.stash[LEDGER] = Ledger()
     config.stash[COLLECTED] = 0
     if config.option.harness_bless is not None:
@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
-    """What the tests will be held against, if any of them uses a fixture or an option was given."""
+    """Report the number of tests with the fixtures and the folder of captures, if the plugin is used."""
     used = sum(not set(FIXTURES).isdisjoint(getattr(item, "fixturenames", ())) for item in items)
     option = config.option
     if not used:
@@ -57,12 +57,12 @@ def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Count the tests there are."""
+    """Count the collected tests."""
     item.config.stash[COLLECTED] += 1
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Note where tests were left out, by whatever plugin: that is not the whole suite."""
+    """Note that the run is not one of the whole suite, where tests were deselected or could not be collected."""
     ledger = session.config.stash[LEDGER]
     if len(session.items) < session.config.stash[COLLECTED]:
         ledger.left_out.append("tests were deselected")
@@ -72,9 +72,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Fail a test that blessed, skip one that was not gated, refuse one that has failed before."""
+    """Fail a test that blessed or that failed before in this run; skip a test that was not gated."""
     if item.nodeid in item.config.stash[LEDGER].failed:
-        pytest.fail("it failed before in this run: that it passes when tried again would prove nothing", pytrace=False)
+        pytest.fail("it failed before in this run: a pass of a second try proves nothing", pytrace=False)
     result = yield
     notes = item.stash.get(NOTES, Notes())
     if notes.blessed:
@@ -86,13 +86,13 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """Remember a failure, for whoever tries the test again."""
+    """Remember a failed test, so that another try in the same run fails too."""
     if NOTES in item.stash and call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
         item.config.stash[LEDGER].failed.append(item.nodeid)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Make a run red that blessed anything, or in which no test asked for something that is blessed."""
+    """Fail a run that blessed anything, and a whole run in which no test asked for some blessed entry."""
     config, ledger = session.config, session.config.stash[LEDGER]
     if hasattr(config, "workerinput"):
         config.workeroutput["harness"] = asdict(ledger)  # type: ignore[attr-defined]
@@ -106,14 +106,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take over the ledger of one of pytest-xdist's workers."""
+    """Merge the ledger of a pytest-xdist worker into the run's."""
     ledger: Ledger = node.config.stash[LEDGER]
     ended = getattr(node, "workeroutput", {})
     ledger.merge(ended.get("harness", {"left_out": ["a worker ended without its report"]}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """What was compared, what was not gated, what was blessed, and what no test asked for."""
+    """Print the comparisons, what was not gated, what was blessed, and the entries that no test asked for."""
     lines = list(_summary(config))
     if lines:
         terminalreporter.section("harness")
@@ -122,10 +122,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _refuse_unknown_executors(asked: Sequence[str]) -> None:
-    """Refuse kinds that do not run a decoder themselves.
+    """Check the kinds of executor that the command line names.
 
     Raises:
-        UsageError: one of these.
+        UsageError: an unknown kind, or one that runs a compiled decoder.
     """
     from harness.registry import LIVE  # noqa: PLC0415 - imports torch
 
@@ -135,7 +135,7 @@ def _refuse_unknown_executors(asked: Sequence[str]) -> None:
 
 
 def _summary(config: pytest.Config) -> Iterator[tuple[str, bool]]:
-    """The lines of the summary, and which of them make the run red."""
+    """Yield the lines of the summary, each with True if the line is a reason to fail the run."""
     ledger = config.stash[LEDGER]
     counts = Counter(each.split(": ")[0] for each in ledger.exact)
     if counts:
@@ -154,12 +154,12 @@ def _summary(config: pytest.Config) -> Iterator[tuple[str, bool]]:
         yield f"not checked whether {len(unasked)} other blessed entries still have a test: {reasons}", False
     elif unasked:
         yield from (
-            (f"{each}: blessed, but no test asked for it: mend the test or remove it", True) for each in unasked
+            (f"{each}: blessed, but no test asked for it: mend the test or remove the file", True) for each in unasked
         )
 
 
 def _unasked(config: pytest.Config) -> list[str]:
-    """Blessed entries that no test asked for, and stray files among them."""
+    """List the blessed entries that no test asked for, and stray files beside them."""
     captures = captures_of(config)
     if not any(next(captures.glob(f"*/{kind}/*"), None) for kind in ("blessed", "costs")):
         return []

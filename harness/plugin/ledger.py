@@ -1,4 +1,4 @@
-"""Records of a run of tests: what was compared, blessed and left out, in plain values."""
+"""Records of a run of tests: comparisons, blessed entries and tests left out, in plain values."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pytest
 
 @dataclass
 class Ledger:
-    """What a run of tests compared and what it could not, in plain values that one process can send to another.
+    """Ledger of a run of tests, in plain values that one process can send to another.
 
     Attributes:
-        exact: what was compared and is the same to the bit, its kind before a colon.
-        tolerance: what differs within its bound, on another machine than the one that blessed it.
-        not_gated: what was not compared, and why.
-        rewritten: what blessing changed, new against old.
-        blessed: entries that were rewritten, as paths.
-        asked: entries that tests asked for, as paths.
-        left_out: why the run may have left out tests; empty where it was the whole suite.
-        failed: the ids of tests that used a fixture and failed.
+        exact: comparisons with equal bytes or counts, each as `kind: name`.
+        tolerance: captures that differ within their tolerance, on a machine other than the one that blessed them.
+        not_gated: comparisons that were not made, each with the reason.
+        rewritten: changes by blessing, new against old.
+        blessed: paths of the entries that blessing wrote.
+        asked: paths of the entries that tests asked for.
+        left_out: reasons why the run may have left out tests; empty for a run of the whole suite.
+        failed: ids of tests that used a fixture and failed.
     """
 
     exact: list[str] = field(default_factory=list)
@@ -32,14 +32,19 @@ class Ledger:
     failed: list[str] = field(default_factory=list)
 
     def merge(self, other: dict[str, list[str]]) -> None:
-        """Add what another process's ledger holds."""
+        """Add the ledger of another process."""
         for name, values in other.items():
             getattr(self, name).extend(values)
 
 
 @dataclass
 class Notes:
-    """What one test is told at its end: what it blessed, and what it could not gate."""
+    """Notes of one test, read at its end.
+
+    Attributes:
+        blessed: names that the test blessed.
+        not_gated: reasons why comparisons were not made.
+    """
 
     blessed: list[str] = field(default_factory=list)
     not_gated: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Where a run finds its captures, and whether it may bless them."""
+"""Places of a run's captures, and the check that the run may bless them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def refuse_to_bless(config: pytest.Config) -> None:
-    """Refuse under continuous integration, without a reason, over uncommitted captures and in several processes.
+    """Check that the run may bless.
 
     Raises:
-        UsageError: one of these.
+        UsageError: under continuous integration, without a reason, with uncommitted captures, or in several processes.
     """
     from harness.parity.baselines.bless import BlessRefused, refuse_unless_explicit  # noqa: PLC0415 - imports torch
 
@@ -27,20 +27,20 @@ def refuse_to_bless(config: pytest.Config) -> None:
         if hasattr(config, "workerinput") or config.getoption("numprocesses", None):
             raise BlessRefused("several processes would bless at once: run without -n")
         if (config.invocation_params.dir / reason.split("::")[0]).exists() and reason.strip():
-            raise BlessRefused(f"{reason!r} is a path, and no reason")
+            raise BlessRefused(f"{reason!r} is a path, not a reason")
         refuse_unless_explicit(reason, captures_of(config))
     except BlessRefused as error:
         raise pytest.UsageError(f"--harness-bless: {error}") from error
 
 
 def captures_of(config: pytest.Config) -> Path:
-    """The folder that holds one folder of captures a platform."""
+    """Folder with one folder of captures for each platform."""
     given: str | None = config.option.harness_captures
     return config.rootpath / "captures" if given is None else config.invocation_params.dir / given
 
 
 def place_of(config: pytest.Config) -> Place:
-    """The captures that this run compares with."""
+    """Place of the captures that the run compares with."""
     from harness.parity.baselines.blessed import Place  # noqa: PLC0415 - imports torch
 
     return Place(captures_of(config), config.rootpath, config.option.harness_platform)
@@ -48,7 +48,7 @@ def place_of(config: pytest.Config) -> Place:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One torch thread, with which captures are made and checked."""
+    """Use one torch thread inside a `with` block, as captures are made and checked."""
     from harness.parity.baselines import platform  # noqa: PLC0415 - imports torch
 
     with platform.one_thread():
@@ -56,5 +56,5 @@ def one_thread() -> Iterator[None]:
 
 
 def shown(config: pytest.Config, path: Path) -> str:
-    """A path as one reads it from the project's folder."""
+    """Path as text, relative to the project's folder where it lies inside."""
     return os.path.relpath(path, config.rootpath) if path.is_relative_to(config.rootpath) else str(path)

@@ -1,4 +1,4 @@
-"""How much of a suite a run of tests was asked for, and why it may have been less than the whole."""
+"""Test how much of a suite a run was asked for, and why the run may have been less than the whole suite."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.plugin.places import shown
 
 
 def left_out(session: pytest.Session) -> Iterator[str]:
-    """Why a run may not have been that of the whole suite."""
+    """Yield the reasons why a run may not have been one of the whole suite."""
     config = session.config
     finished = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
     if session.shouldstop or session.shouldfail or session.exitstatus not in finished:

@@ -1,1 +1,1 @@
-"""What a tick costs."""
+"""Costs of a tick: counts, times, and comparisons of both."""

@@ -119,5 +119,5 @@ def test_closing_a_session_closes_its_streams_and_its_executor() -> None:
 
 
 def test_an_executor_in_the_decoders_place_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="a decoder; an executor comes after it"):
+    with pytest.raises(InvalidInput, match="a decoder; the executor is the second argument"):
         Session(EagerExecutor(AffineDecoder(16)))  # type: ignore[arg-type]

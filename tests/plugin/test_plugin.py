@@ -346,7 +346,7 @@ def test_another_tolerance_is_blessed_by_itself(outside: Outside) -> None:
 REFUSALS = [
     ({"CI": "true"}, "why", "CI is set"),
     ({}, "", "no reason given"),
-    ({}, "tests/test_outside.py::test_tree", "is a path, and no reason"),
+    ({}, "tests/test_outside.py::test_tree", "is a path, not a reason"),
     ({"GIT_DIR": "nowhere"}, "why", "is in no git checkout"),
 ]
 
@@ -477,7 +477,7 @@ def test_engines_that_part_are_red_and_event_path_and_distance_are_named(outside
         ring = Ring()
         def test_lockstep(lockstep): lockstep(Ring(), late, [1.0, 2.0, 3.5, 4.0])
     """)
-    red(outside.run(), "part at event 2, 3.5:", "slots[0]/x: bytes differ in 1 of 4 elements", "max |Δ| 0.25")
+    red(outside.run(), "differ at event 2, 3.5:", "slots[0]/x: bytes differ in 1 of 4 elements", "max |Δ| 0.25")
 
 
 def test_engines_that_return_nothing_are_red(outside: Outside) -> None:
@@ -510,19 +510,19 @@ def test_a_switch_is_compared_on_every_executor_that_is_asked_for(outside: Outsi
 
 
 def test_a_switch_that_changes_what_a_decoder_of_ones_own_makes_is_red(outside: Outside) -> None:
-    red(switch(outside, "'fused_cfg', script=script, decoder=leaky"), "fused_cfg on and off part at tick 0, slot 0")
+    red(switch(outside, "'fused_cfg', script=script, decoder=leaky"), "fused_cfg on and off differ at tick 0, slot 0")
 
 
 def test_a_switch_is_compared_on_executors_of_ones_own(outside: Outside) -> None:
     green(switch(outside, "'fused_cfg', script=script, executor=lambda: StaticExecutor(affine)"))
-    red(switch(outside, "'fused_cfg', script=script, executor=lambda: EagerExecutor(leaky)"), "part at tick 0")
+    red(switch(outside, "'fused_cfg', script=script, executor=lambda: EagerExecutor(leaky)"), "differ at tick 0")
     outside.edit("tests/test_outside.py", "executor=lambda: EagerExecutor(leaky)", "executor=lambda: made")
     outside.edit("tests/test_outside.py", "def test", "made = EagerExecutor(affine)\ndef test")
     red(outside.run(), "one executor for both pipelines")
 
 
 def test_a_switch_with_nothing_to_do_is_red(outside: Outside) -> None:
-    red(switch(outside, "'fused_cfg', script=Script((Submit(1), Drain()))"), "fused_cfg had nothing to do")
+    red(switch(outside, "'fused_cfg', script=Script((Submit(1), Drain()))"), "fused_cfg did not act")
 
 
 def test_a_switch_that_no_chosen_executor_can_show_is_not_gated(outside: Outside) -> None:
@@ -550,7 +550,7 @@ def test_a_block_that_costs_what_was_blessed_passes(outside: Outside) -> None:
     ("old", "new", "said"),
     [
         ("* self.gain + 1", "* self.gain + 1 + 0", ['aten::add: blessed 1, now 2; replacement "operator aten::add"']),
-        ("* self.gain + 1", "+ 1", ["aten::mul: blessed 1, now None; replacement no such count any more"]),
+        ("* self.gain + 1", "+ 1", ["aten::mul: blessed 1, now None; replacement none, the count is gone"]),
         ("* self.gain + 1", "* self.gain.__mul__(1) + self.x.tolist()[0]", ["host_reads: blessed 0, now 1"]),
         ("* self.gain + 1", "* self.gain + self.x.clone()", ["copies: blessed 0, now 1", "aten::clone: blessed None"]),
     ],
@@ -645,7 +645,7 @@ def test_a_rail_that_counts_otherwise_in_the_run_that_blesses_it_is_red(outside:
                 with cost_rail("tick"):
                     Ring().tick()
                     for _ in range(extra): tree()
-    """), "tick: other costs than blessed")  # fmt: skip
+    """), "tick: costs differ from those blessed")  # fmt: skip
 
 
 # What no test asks for.

@@ -45,7 +45,7 @@ class ReplayFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Digests:
-    """What a replay must reproduce: the finished tensors' `digest_tree` and a digest a tick."""
+    """Digests that a replay must reproduce: `digest_tree` of the finished tensors, and one digest a tick."""
 
     content: str
     ticks: tuple[str, ...]
@@ -53,7 +53,7 @@ class Digests:
 
 @dataclass(frozen=True)
 class Change:
-    """What blessing changed about one scenario: `what` in words, and the distance where there is one."""
+    """A change that blessing made to one scenario: `what` in words, and the distance where there is one."""
 
     name: str
     what: str
@@ -66,7 +66,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Blessed:
-    """What blessing did in `folder`, and how many scenarios it left as they were."""
+    """Result of blessing in `folder`: the changes, and the number of scenarios without one."""
 
     folder: Path
     changes: tuple[Change, ...]

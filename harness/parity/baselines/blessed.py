@@ -86,7 +86,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Rewritten:
-    """What blessing changed: in words, and the new against the old."""
+    """A change that blessing made: in words, and the differences of the new tree from the old one."""
 
     what: str
     differences: tuple[Difference, ...] = ()
@@ -175,7 +175,7 @@ def bless(
 
 
 def entries(place: Place) -> Iterator[Path]:
-    """What lies in the folders that trees are compared with here: captures, and files that are part of none."""
+    """Paths in the folders that trees are compared with here: captures, and files that belong to no capture."""
     for device in ("cpu", "cuda")[: 1 + torch.cuda.is_available()]:
         folder = place.folder(BLESSED, device)
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():

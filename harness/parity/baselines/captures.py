@@ -30,7 +30,7 @@ Play = Callable[[Scenario], Played]
 
 
 class Verdict(StrEnum):
-    """What a check found out about one scenario; only `exact` and `tolerance` pass.
+    """The verdict of a check about one scenario; only `exact` and `tolerance` pass.
 
     `outside_profile` neither passes nor fails: an engine from a file does not take what the scenario runs.
     """
@@ -47,7 +47,7 @@ class Verdict(StrEnum):
 
     @property
     def passes(self) -> bool:
-        """Whether this verdict lets a check succeed."""
+        """True where this verdict lets a check succeed."""
         return self in (Verdict.EXACT, Verdict.TOLERANCE)
 
 
@@ -96,7 +96,7 @@ class Report:
 
     @property
     def passes(self) -> bool:
-        """Whether something was compared and every verdict passes."""
+        """True where something was compared and every verdict passes."""
         return bool(self.results) and all(result.verdict.passes for result in self.results)
 
     @property

@@ -1,4 +1,4 @@
-"""What executors were seen to guarantee on this platform, recorded: `captures/<platform>/contract.json`.
+"""The contract of a platform, `captures/<platform>/contract.json`: guarantees of executors, as they were measured.
 
 A property that the contract records and that does not hold any more is lost, and that is a failure. One that holds
 where the contract says it does not is gained: to be recorded, so that it can be lost again.
@@ -38,7 +38,7 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the contract says of one subject.
+    """The entry of one subject in a contract.
 
     Attributes:
         holds: the numbers of rows at which each property held.
@@ -61,7 +61,7 @@ class Contract:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one subject's measurement found out.
+    """The result of measuring one subject.
 
     Attributes:
         subject: its name.
@@ -100,12 +100,12 @@ class Findings:
 
     @property
     def lost(self) -> bool:
-        """Whether a recorded property does not hold any more."""
+        """True where a recorded property does not hold any more."""
         return any(finding.standing is Standing.LOST for finding in self.findings)
 
     @property
     def gated(self) -> bool:
-        """Whether everything was compared with a contract of this very platform."""
+        """True where everything was compared with a contract of this very platform."""
         standings = {finding.standing for finding in self.findings}
         return bool(self.findings) and not standings & {Standing.MISSING, Standing.NOT_GATED}
 
@@ -234,7 +234,7 @@ def path(captures: Path, device: str = "cpu") -> Path:
 
 
 def fingerprint(device: str = "cpu") -> dict[str, str]:
-    """What decides the bits on `device`, whatever the executor and the dtype: each subject has its own."""
+    """Facts that decide the bits on `device`, without executor and dtype, of which each subject has its own."""
     if torch.device(device).type == "cuda":
         return platform.gpu_fingerprint(device)
     return {name: value for name, value in platform.fingerprint().items() if name not in ("executor", "dtype")}
@@ -250,7 +250,7 @@ def measured(subject: Subject) -> Held:
 
 
 def compare(held: Held, expected: Recorded) -> tuple[list[str], list[str]]:
-    """What was lost and what was gained, in words. A recorded number of rows that was not measured is lost."""
+    """Lost and gained properties, in words. A recorded number of rows that was not measured is lost."""
     holds, fails = _rows(held)
     return list(_missing(expected.holds, holds)), list(_missing(expected.fails, fails))
 

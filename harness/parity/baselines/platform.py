@@ -55,7 +55,7 @@ def one_thread() -> AbstractContextManager[None]:
 
 
 def fingerprint() -> dict[str, str]:
-    """What decides the bits of a float32 run with the eager executor in this process, by name.
+    """Facts, by name, that decide the bits of a float32 run with the eager executor in this process.
 
     Flags are read as they are now, so take it under the same `one_thread` as the run that it describes.
     """
@@ -74,7 +74,7 @@ def fingerprint() -> dict[str, str]:
 
 
 def gpu_fingerprint(device: torch.device | str) -> dict[str, str]:
-    """What decides the bits of a run on a CUDA device, whatever its executor and dtype, by name."""
+    """Facts, by name, that decide the bits of a run on a CUDA device, whatever its executor and dtype."""
     capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
     return {
         "gpu": torch.cuda.get_device_name(device),

@@ -69,7 +69,7 @@ class ManifestAltered(CaptureCorrupt):
 
 @dataclass(frozen=True)
 class Entry:
-    """What the manifest says about one scenario.
+    """The entry of one scenario in a manifest.
 
     Attributes:
         file: the file's name in the folder.

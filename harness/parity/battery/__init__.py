@@ -1,1 +1,1 @@
-"""The battery: scenarios that use every feature of the engine, and scripts that are drawn at random."""
+"""The battery: scenarios that together use every feature of the engine, and scripts that are drawn at random."""

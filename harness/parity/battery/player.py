@@ -1,4 +1,4 @@
-"""Drives a pipeline, or two in lockstep, through a scenario and keeps the results."""
+"""Player: drives a pipeline, or two in lockstep, through a scenario and keeps the results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from harness.parity.compare import digest_tree
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a scenario's tensors: frames T, latent channels D, encoder width E, and where they are."""
+    """Sizes and device of a scenario's tensors.
+
+    Attributes:
+        frames: number of frames T.
+        channels: number of latent channels D.
+        encoder_dim: encoder width E.
+        device: device of the tensors.
+    """
 
     frames: int
     channels: int
@@ -27,11 +34,11 @@ class Sizes:
 
 @dataclass(frozen=True, eq=False)
 class Played:
-    """What a scenario made.
+    """Results of a scenario.
 
     Attributes:
-        finished: finished latents by request id.
-        ticks: digest, after each tick, of every slot's state and of what the tick finished.
+        finished: finished latents, float32 `[1, T, D]`, by request id.
+        ticks: one digest for each tick, over every slot's state and the latents that the tick finished.
     """
 
     finished: dict[str, Tensor]
@@ -39,37 +46,45 @@ class Played:
 
 
 class Player:
-    """Drives one pipeline, or two in lockstep, through a script and keeps what it made."""
+    """Driver of a pipeline, or of two in lockstep, through a script; keeps the results.
+
+    Args:
+        pipeline: the pipeline to drive.
+        sizes: sizes of the requests' tensors.
+
+    Attributes:
+        finished: finished latents by request id.
+        ticks: one digest for each tick; see `Played`.
+    """
 
     def __init__(self, pipeline: Driven, sizes: Sizes) -> None:
-        """A player of `pipeline` whose requests have `sizes`."""
         self.pipeline = pipeline
         self.sizes = sizes
         self.finished: dict[str, Tensor] = {}
         self.ticks: list[str] = []
 
     def latent(self, seed: int, frames: int | None = None) -> Tensor:
-        """A fixed latent `[1, T, D]`."""
+        """Draw a fixed latent `[1, T, D]` by its seed."""
         return self._drawn(seed, frames or self.sizes.frames, self.sizes.channels)
 
     def condition(self, seed: int, length: int, **fields: Any) -> Condition:
-        """A fixed condition of `length` tokens."""
+        """Draw a fixed condition of `length` tokens by its seed; `fields` are those of `Condition`."""
         return Condition(self._drawn(seed, length, self.sizes.encoder_dim), **fields)
 
     def ramp(self, start: float, end: float, frames: int | None = None) -> Tensor:
-        """A linear curve over the frames."""
+        """Make a linear curve over the frames, `[T]`."""
         return torch.linspace(start, end, frames or self.sizes.frames, device=self.sizes.device)
 
     def frames(self) -> Tensor:
-        """The frames' numbers."""
+        """Number the frames from 0, `[T]`."""
         return torch.arange(self.sizes.frames, device=self.sizes.device)
 
     def full(self, shape: tuple[int, ...], value: float) -> Tensor:
-        """A constant."""
+        """Make a constant tensor of `shape`."""
         return torch.full(shape, value, device=self.sizes.device)
 
     def submit(self, id: str, seed: int, *, frames: int | None = None, **fields: Any) -> Submission:
-        """Submit a request; without `conditions` it has one of seven tokens."""
+        """Submit a request with `fields` of `Request`; without `conditions` it has one condition of seven tokens."""
         conditions = fields.pop("conditions", None) or (self.condition(100 + seed, 7),)
         context = torch.cat([self.latent(200 + seed, frames), self.latent(300 + seed, frames)], dim=2)
         return self.pipeline.submit(Request(conditions=conditions, context_latents=context, seed=seed, id=id, **fields))

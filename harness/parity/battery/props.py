@@ -1,4 +1,4 @@
-"""Makes the tensors and records that the events of a script name."""
+"""Props of a script: the tensors and records that its events name."""
 
 from __future__ import annotations
 
@@ -16,44 +16,43 @@ if TYPE_CHECKING:
 
 
 class Props:
-    """Makes the tensors and records that events name, each once.
+    """Maker of the tensors and records that events name; tensors and conditions are made once each.
 
     Args:
-        script: gives the sizes.
-        device: where tensors go.
+        script: the script, for the sizes.
+        device: device of the tensors.
     """
 
     def __init__(self, script: Script, device: torch.device | str = "cpu") -> None:
-        """See the class."""
         self.script = script
         self.device = torch.device(device)
         self._conditions: dict[tuple[Text, int], Condition] = {}
         self._drawn: dict[tuple[int, int, int], Tensor] = {}
 
     def drawn(self, seed: int, length: int, width: int) -> Tensor:
-        """A fixed tensor `[1, length, width]`, the same one each time it is asked for."""
+        """Draw a fixed tensor `[1, length, width]`; equal arguments return the same object."""
         key = (seed, length, width)
         if key not in self._drawn:
             self._drawn[key] = noise(seed, Purpose.INITIAL, 0, (1, length, width), self.device)
         return self._drawn[key]
 
     def latent(self, seed: int, frames: int) -> Tensor:
-        """A fixed latent `[1, T, D]`."""
+        """Draw a fixed latent `[1, T, D]` by its seed."""
         return self.drawn(seed, frames, self.script.channels)
 
     def curve(self, level: Level | None, frames: int) -> Any:
-        """A level as the number or the `[T]` tensor that a caller would pass."""
+        """Turn a level into the argument that a caller would pass: a number, or a curve `[T]`."""
         return torch.linspace(*level, frames, device=self.device) if isinstance(level, tuple) else level
 
     def gain(self, level: Level | None) -> Tensor | None:
-        """A level over the channels, `[1, 1, D]`."""
+        """Turn a level over the channels into a gain `[1, 1, D]`."""
         if level is None:
             return None
         first, last = level if isinstance(level, tuple) else (level, level)
         return torch.linspace(first, last, self.script.channels, device=self.device).reshape(1, 1, -1)
 
     def condition(self, text: Text, frames: int) -> Condition:
-        """The text's condition, its states memory of their own."""
+        """Make the condition of a text; its encoder states share no memory with other tensors."""
         key = (text, frames)
         if key not in self._conditions:
             states = noise(text.seed, Purpose.INITIAL, 0, (1, text.tokens, self.script.encoder_dim), self.device)
@@ -67,21 +66,21 @@ class Props:
         return self._conditions[key]
 
     def rewrite(self, text: Text, seed: int) -> None:
-        """Write other states into every condition that the text has become."""
+        """Write other encoder states, drawn by `seed`, into every condition that was made from the text."""
         for (made, _), condition in self._conditions.items():
             if made == text:
                 states = condition.encoder_hidden_states
                 states.copy_(self.drawn(seed, *states.shape[1:]))
 
     def dcw(self, wavelets: Wavelets | None) -> DCW | None:
-        """The wavelet correction."""
+        """Make the wavelet correction."""
         if wavelets is None:
             return None
         a, b = (self.curve(level, self.script.frames) for level in (wavelets.a, wavelets.b))
         return DCW(wavelets.mode, a, b, wavelets.wavelet)
 
     def guidance(self, guided: Guided, frames: int) -> Guidance:
-        """The guidance."""
+        """Make the guidance."""
         return Guidance(
             scale=self.curve(guided.scale, frames),
             negatives=[self.condition(text, frames) for text in guided.negatives],
@@ -93,19 +92,19 @@ class Props:
         )
 
     def target(self, toward: Toward, frames: int) -> X0Target:
-        """The x0 target."""
+        """Make the x0 target."""
         latent, strength = self.latent(toward.seed, frames), self.curve(toward.strength, frames)
         return X0Target(latent, strength=strength, curve=self.curve(toward.curve, frames), gate=toward.gate)
 
     def mask(self, masked: Masked, frames: int) -> LatentMask:
-        """The latent mask."""
+        """Make the latent mask."""
         mask: Any = self.curve(masked.level, frames)
         if masked.every:
             mask = (torch.arange(frames, device=self.device) % masked.every != 0).float() * mask
         return LatentMask(mask, self.latent(masked.seed, frames), _fading if masked.fading else None)
 
     def request(self, submit: Submit) -> Request:
-        """The request."""
+        """Make the request of a submission."""
         frames = self.script.frames if submit.frames is None else submit.frames
         return Request(
             conditions=[self.condition(text, frames) for text in submit.texts],

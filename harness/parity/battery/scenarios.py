@@ -23,17 +23,17 @@ AFFINE_FRAMES, ACE_STEP_FRAMES = 12, 16
 
 @dataclass(frozen=True)
 class Scenario:
-    """A script and what it runs on.
+    """A script, with the pipeline and the decoder that run it.
 
     Attributes:
-        name: as its capture is named.
-        summary: what it covers, in a line.
-        script: drives the player.
-        config: the pipeline's configuration, as keyword arguments.
-        decoder: its name; see `registry.decoder`. Captures are of `"affine"` and `"tiny"`.
-        switches: the ones it is blessed with.
-        dtype: what the decoder computes in, such as `"float32"`; the affine one does not ask.
-        device: where everything is.
+        name: name of the scenario and of its capture.
+        summary: the features that the scenario covers, in one line.
+        script: function that drives the player.
+        config: fields of the pipeline's configuration that differ from the battery's defaults.
+        decoder: name of the decoder; see `registry.decoder`. Captures are of `"affine"` and `"tiny"`.
+        switches: switches that the capture is blessed with.
+        dtype: name of the dtype in which the decoder computes; not read for `"affine"`.
+        device: device of the decoder and of all tensors.
     """
 
     name: str
@@ -47,47 +47,47 @@ class Scenario:
 
     @property
     def sizes(self) -> Sizes:
-        """The sizes of its tensors."""
+        """Sizes of the scenario's tensors."""
         frames = AFFINE_FRAMES if self.decoder == registry.AFFINE else ACE_STEP_FRAMES
         return Sizes(frames, *registry.widths(decoder(self)), self.device)
 
 
 def decoder(scenario: Scenario) -> Decoder:
-    """The decoder of a scenario."""
+    """Make the decoder of a scenario."""
     return registry.decoder(scenario.decoder, dtype=getattr(torch, scenario.dtype), device=scenario.device)
 
 
 def executor(
     scenario: Scenario, kind: registry.ExecutorKind | str = registry.ExecutorKind.EAGER, engine: Path | None = None
 ) -> Executor:
-    """An executor for a scenario, its rows pinned for the real architecture; captures are blessed on the eager one.
+    """Make an executor for a scenario, with pinned rows for the ACE-Step architecture.
 
     Args:
-        scenario: what it will run.
-        kind: of the executor.
-        engine: the file that an ahead-of-time kind runs; None is `registry.engine_for` the decoder.
+        scenario: the scenario that the executor will run.
+        kind: kind of the executor; captures are blessed with `eager`.
+        engine: file of the compiled decoder, for a kind that runs one; None is the default of `registry.engine_for`.
     """
     engine = engine or registry.engine_for(kind, scenario.decoder, dtype=scenario.dtype)
     return registry.executor(kind, decoder(scenario), 8, pinned(scenario), scenario.device, engine)
 
 
 def pinned(scenario: Scenario) -> int | None:
-    """The rows that a scenario's executor always runs; None where rows are pure anyway."""
+    """Number of rows to which a scenario's runs are padded; None for `affine`, whose rows depend on no other row."""
     return None if scenario.decoder == registry.AFFINE else 8
 
 
 def configuration(scenario: Scenario) -> PipelineConfig:
-    """A scenario's configuration, with the switches that its capture is blessed with."""
+    """Configuration of a scenario's pipeline, with the switches that the capture is blessed with."""
     return PipelineConfig(**{"depth": 3, "steps": 4, **scenario.config}, switches=scenario.switches)
 
 
 def play(scenario: Scenario, *, switches: Switches | None = None, on: Executor | None = None) -> Played:
-    """Run a scenario from the start.
+    """Run a scenario on a new pipeline.
 
     Args:
-        scenario: the script.
-        switches: None is the scenario's own.
-        on: another executor than the one captures are blessed on.
+        scenario: the scenario.
+        switches: switches of the pipeline; None is the scenario's own.
+        on: the executor; None is the one that captures are blessed with.
     """
     config = replace(configuration(scenario), switches=switches or scenario.switches)
     with StreamPipeline(on or executor(scenario), config) as pipeline:
@@ -96,7 +96,7 @@ def play(scenario: Scenario, *, switches: Switches | None = None, on: Executor |
         return Played(player.finished, tuple(player.ticks))
 
 
-# The scripts.
+# Scripts of the scenarios.
 
 
 def _plain(p: Player) -> None:

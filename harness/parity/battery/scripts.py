@@ -1,7 +1,7 @@
-"""What happens to a pipeline, written in plain numbers: a script prints as the Python that makes it again.
+"""Scripts: the events of a pipeline as records of plain numbers.
 
-Tensors are named by the seed that draws them. So a script that was found to break something can be pasted into a test,
-and two scripts that are equal feed a pipeline the same bytes.
+Tensors are named by the seed that draws them, and the `repr` of a script is Python that makes the script again. A
+script that found a defect can therefore be pasted into a test, and two equal scripts feed a pipeline the same bytes.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ __all__ = [
 ]
 
 Level: TypeAlias = "float | tuple[float, float]"
-"""A number at every frame, or a line from the first frame's value to the last one's."""
+"""A number at every frame, or `(first, last)`: a linear curve from the first frame's value to the last frame's."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A condition. Equal texts are one `Condition` in a script, as a caller's who keeps his prompts.
+    """A condition. Equal texts of a script are one `Condition`, as for a caller that uses a prompt again.
 
     Attributes:
-        seed: draws the encoder states.
-        tokens: how many, at least 1.
+        seed: seed of the encoder states.
+        tokens: number of tokens, at least 1.
         weight: temporal weight, or None.
         span: step range, or None.
-        hidden: how many of the last tokens the caller's own mask hides, fewer than all; 0 is no mask.
+        hidden: number of last tokens that the condition's mask hides, fewer than `tokens`; 0 is no mask.
     """
 
     seed: int = 1
@@ -63,7 +63,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Guided:
-    """A `Guidance`, its negatives as texts."""
+    """A `Guidance` with its negatives as texts."""
 
     scale: Level = 2.5
     negatives: tuple[Text, ...] = (Text(90, 3),)
@@ -76,7 +76,7 @@ class Guided:
 
 @dataclass(frozen=True)
 class Toward:
-    """An `X0Target` whose latent `seed` draws."""
+    """An `X0Target` with a latent drawn by `seed`."""
 
     seed: int = 60
     strength: Level = 0.0
@@ -86,13 +86,13 @@ class Toward:
 
 @dataclass(frozen=True)
 class Masked:
-    """A `LatentMask` whose original `seed` draws.
+    """A `LatentMask` with an original drawn by `seed`.
 
     Attributes:
-        seed: draws the original.
-        level: the mask.
-        every: multiplies the mask with 0 at frames that this number divides; 0 leaves it.
-        fading: whether the mask's strength falls from 1 over the steps.
+        seed: seed of the original.
+        level: values of the mask.
+        every: sets the mask to 0 at every frame whose number is a multiple of `every`; 0 leaves the mask unchanged.
+        fading: the mask's strength falls from 1 toward 0 over the steps.
     """
 
     seed: int = 70
@@ -103,7 +103,7 @@ class Masked:
 
 @dataclass(frozen=True)
 class Wavelets:
-    """A `DCW`, its scalers as levels over the frames."""
+    """A `DCW` with its scalers as levels over the frames."""
 
     mode: Literal["low", "high", "double", "pix"] = "double"
     a: Level = 0.05
@@ -113,11 +113,21 @@ class Wavelets:
 
 @dataclass(frozen=True)
 class Submit:
-    """A request; tensors and curves as in `Request`, drawn by seeds and levels.
+    """A submission of a `Request`, with tensors as seeds and curves as levels.
 
     Attributes:
-        frames: T; None is the script's.
+        seed: seed of the request.
+        texts: the conditions.
+        frames: number of frames T; None is the script's.
+        denoise: denoising strength.
         source: seed of the source, or None.
+        guided: the guidance, or None.
+        velocity_scale: as in `Request`, like the three fields after it.
+        noise_injection: see `Request`.
+        sde_curve: see `Request`.
+        initial_noise: see `Request`.
+        toward: the x0 target, or None.
+        masked: the latent mask, or None.
     """
 
     seed: int = 1
@@ -134,78 +144,78 @@ class Submit:
     masked: Masked | None = None
 
     def happen(self, driven: Driven, props: Props) -> list[Finished]:
-        """Submit it."""
+        """Submit the request."""
         driven.submit(props.request(self))
         return []
 
 
 @dataclass(frozen=True)
 class Tick:
-    """`count` ticks."""
+    """Ticks, `count` of them."""
 
     count: int = 1
 
     def happen(self, driven: Driven, props: Props) -> list[Finished]:
-        """Tick."""
+        """Run the ticks."""
         del props
         return [finished for _ in range(self.count) for finished in driven.tick()]
 
 
 @dataclass(frozen=True)
 class Drain:
-    """Ticks until nothing is left."""
+    """Ticks until nothing is queued or in flight."""
 
     def happen(self, driven: Driven, props: Props) -> list[Finished]:
-        """Drain."""
+        """Drain the pipeline."""
         del props
         return driven.drain()
 
 
 @dataclass(frozen=True)
 class Control:
-    """A shared control; None gives each request's own value back."""
+    """A change of a shared control; level None restores each request's own value."""
 
     name: str
     level: Level | None
 
     def happen(self, driven: Driven, props: Props) -> list[Finished]:
-        """Set it."""
+        """Set the control."""
         driven.set_shared_curve(self.name, props.curve(self.level, props.script.frames))
         return []
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A channel gain, a level over the channels; None is off."""
+    """A change of the channel gain, a level over the channels; None is off."""
 
     level: Level | None
 
     def happen(self, driven: Driven, props: Props) -> list[Finished]:
-        """Set it."""
+        """Set the gain."""
         driven.set_channel_gain(props.gain(self.level))
         return []
 
 
 @dataclass(frozen=True)
 class Correct:
-    """Another wavelet correction; None is off."""
+    """A change of the wavelet correction; None is off."""
 
     wavelets: Wavelets | None
 
     def happen(self, driven: Driven, props: Props) -> list[Finished]:
-        """Set it."""
+        """Set the correction."""
         driven.set_dcw(props.dcw(self.wavelets))
         return []
 
 
 @dataclass(frozen=True)
 class Depth:
-    """Another depth."""
+    """A change of the depth."""
 
     depth: int
 
     def happen(self, driven: Driven, props: Props) -> list[Finished]:
-        """Set it."""
+        """Set the depth."""
         del props
         driven.set_depth(self.depth)
         return []
@@ -213,28 +223,28 @@ class Depth:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """The caller breaks his promise: he writes other states, drawn by `seed`, into a condition in place."""
+    """A write of other encoder states, drawn by `seed`, into a condition in place, which callers must not do."""
 
     text: Text
     seed: int
 
     def happen(self, driven: Driven, props: Props) -> list[Finished]:
-        """Write."""
+        """Write to the condition."""
         del driven
         props.rewrite(self.text, self.seed)
         return []
 
 
 class Event(Protocol):
-    """Something that happens to a pipeline."""
+    """An event of a script."""
 
     def happen(self, driven: Driven, props: Props) -> list[Finished]:
-        """Let it happen to `driven`, with what `props` makes; what finished."""
+        """Apply the event to `driven`, with tensors from `props`; return the latents that finished."""
         ...
 
 
 class Driven(Protocol):
-    """What a script drives: a `StreamPipeline`, or two of them in lockstep."""
+    """Interface that a script drives: a `StreamPipeline`, or two pipelines in lockstep."""
 
     @property
     def slots(self) -> tuple[Slot | None, ...]:
@@ -276,19 +286,19 @@ class Driven(Protocol):
 
 @dataclass(frozen=True)
 class Script:
-    """Events, and the pipeline that they happen to.
+    """Events, and the configuration and sizes of the pipeline that takes them.
 
     Attributes:
-        events: in order.
-        depth: of the pipeline, like the fields up to `dcw`; see `PipelineConfig`.
-        steps: of every request.
-        shift: of the schedule.
+        events: the events, in order.
+        depth: depth of the pipeline; this field and the next five as in `PipelineConfig`.
+        steps: steps of every request.
+        shift: shift of the schedule.
         solver: `"ode"` or `"sde"`.
-        encoder_length: tokens that conditions are padded to, or None.
+        encoder_length: number of tokens that conditions are padded to, or None.
         dcw: wavelet correction, or None.
-        frames: T, where an event does not say.
-        channels: D.
-        encoder_dim: E.
+        frames: number of frames T of a request that gives none of its own.
+        channels: number of latent channels D.
+        encoder_dim: encoder width E.
     """
 
     events: tuple[Event, ...] = ()
@@ -303,7 +313,7 @@ class Script:
     encoder_dim: int = 8
 
     def config(self, switches: Switches | None = None) -> PipelineConfig:
-        """The pipeline's configuration; None is the default switches."""
+        """Make the pipeline's configuration; with `switches` None the default switches."""
         return PipelineConfig(
             depth=self.depth,
             steps=self.steps,
@@ -315,6 +325,6 @@ class Script:
         )
 
     def play(self, driven: Driven, device: torch.device | str = "cpu") -> list[Finished]:
-        """Let everything happen; what finished, in order."""
+        """Apply every event to `driven`; return the latents that finished, in order."""
         props = Props(self, device)
         return [finished for event in self.events for finished in event.happen(driven, props)]

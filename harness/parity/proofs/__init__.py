@@ -1,1 +1,1 @@
-"""Proofs that two ways of computing make the same bits, or how near they are."""
+"""Proofs that two ways of computing give the same bits, and measurements of how far apart they are."""

@@ -40,7 +40,7 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Engine:
-    """What is checked.
+    """The compiled decoder that is checked, and how.
 
     Attributes:
         kind: of the executor.
@@ -62,7 +62,7 @@ class Engine:
 
     @property
     def blessed(self) -> bool:
-        """Whether there are captures of what is played."""
+        """True where there are captures of the scenarios that are played."""
         return self.decoder is None and self.device == "cpu"
 
 
@@ -105,12 +105,12 @@ class EngineReport:
 
     @property
     def compared(self) -> bool:
-        """Whether the engine took any scenario."""
+        """True where the compiled decoder took at least one scenario."""
         return any(result.verdict is not Verdict.OUTSIDE_PROFILE for result in self.results)
 
     @property
     def passes(self) -> bool:
-        """Whether something was compared and every verdict passes."""
+        """True where something was compared and every verdict passes."""
         return self.compared and all(r.verdict.passes or r.verdict is Verdict.OUTSIDE_PROFILE for r in self.results)
 
     def summary(self) -> str:
@@ -257,5 +257,5 @@ def _rms(tensors: Iterator[Tensor]) -> float:
 
 
 def _dtype(on: Any) -> str:
-    """What an engine computes in, by its output: `float32`."""
+    """Dtype of a compiled decoder's output, by name: `float32`."""
     return str(on.signature.dtypes["velocity"]).removeprefix("torch.")

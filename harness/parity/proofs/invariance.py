@@ -1,8 +1,8 @@
-"""What an executor guarantees about a row's bits, measured: it is claimed nowhere without having been seen here.
+"""Measurement of the properties that an executor guarantees about the bits of its rows.
 
-Row for row the mathematics is the same in a batch of any size, but libraries choose kernels by the number of rows, and
-kernels round differently. So whether a fused run equals two passes, or a request its twin in another place of the ring,
-is a property of decoder, executor, dtype, length and machine.
+The mathematics of a row is the same in a batch of any size, but libraries choose kernels by the number of rows, and
+kernels round differently. Two facts therefore depend on decoder, executor, dtype, length and machine, and are measured:
+whether a fused run equals two passes, and whether a request has the same bits in another place of the ring.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from harness.engine.noise import Purpose, noise
 from harness.parity.compare import identical
 
 TOKENS, LENGTH, MORE_PADDING = 40, 64, 17
-"""Tokens of the longest condition, the encoder length that conditions are padded to, and what `PADDING` adds to it."""
+"""Tokens of the longest condition, encoder length that conditions are padded to, and tokens that `PADDING` adds."""
 
 RERUNS = 20
 
 
 class Property(StrEnum):
-    """What may be asked of a run of N rows; each is about bits.
+    """Property of a run of N rows. Every property is one of bits.
 
-    `fused`: one run of N positive and N negative rows is what a run of each N gives.
-    `rows_alone`: each row is what it is in a run of its own.
-    `permutation`: rows in another order give the same rows in that order.
-    `neighbours`: a row does not change with what the other rows hold.
-    `duplicates`: equal rows come out equal.
-    `padding`: more masked zero rows behind every condition change nothing.
-    `rerun`: twenty more runs give the same.
+    `fused`: one run of N positive and N negative rows equals a run of the N positive and one of the N negative rows.
+    `rows_alone`: each row equals its result in a run of one row.
+    `permutation`: rows in another order give the same results in that order.
+    `neighbours`: a row's result does not depend on the content of the other rows.
+    `duplicates`: equal rows give equal results.
+    `padding`: more masked zero tokens after every condition change no result.
+    `rerun`: twenty more runs give the same results.
     """
 
     FUSED = "fused"
@@ -54,22 +54,22 @@ class Property(StrEnum):
 
 RING = (Property.FUSED, Property.ROWS_ALONE, Property.PERMUTATION, Property.NEIGHBOURS, Property.DUPLICATES,
         Property.RERUN)  # fmt: skip
-"""What a ring needs so that a request's bits depend on the request alone; the encoder length is fixed there."""
+"""Properties with which a request's bits depend on the request alone; a ring has a fixed encoder length."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured.
+    """Subject of a measurement: a decoder on an executor.
 
     Attributes:
-        decoder: its name; see `registry.decoder`.
-        executor: kind.
-        dtype: what the decoder computes in, such as `"float32"`.
-        frames: T.
-        pin_rows: of the executor, or None.
-        max_rows: of the executor.
-        device: where.
-        engine: the file that an ahead-of-time kind runs; None is `registry.engine_for` the decoder.
+        decoder: name of the decoder; see `registry.decoder`.
+        executor: kind of the executor.
+        dtype: name of the dtype in which the decoder computes, such as `"float32"`.
+        frames: number of frames T.
+        pin_rows: number of rows to which the executor pads every run, or None.
+        max_rows: limit of rows in one run of the executor.
+        device: device of the decoder.
+        engine: file of the compiled decoder, for a kind that runs one; None is the default of `registry.engine_for`.
     """
 
     decoder: str
@@ -83,16 +83,16 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """All of it but the device, in a word without blanks: `tiny/eager/float32/T16/pinned8`.
+        """Name of the subject without its device, such as `tiny/eager/float32/T16/pinned8`.
 
-        A file that was named is there by its content, `.../pinned8/0a1b2c3d4e5f`: another build is another subject.
+        A given file adds the digest of its content, `.../pinned8/0a1b2c3d4e5f`: another build is another subject.
         """
         rows = f"max{self.max_rows}" if self.pin_rows is None else f"pinned{self.pin_rows}"
         file = "" if self.engine is None else f"/{_content(self.engine)}"
         return f"{self.decoder}/{self.executor}/{self.dtype}/T{self.frames}/{rows}{file}"
 
     def make(self) -> tuple[Executor, Rows]:
-        """The executor, and the rows to run on it."""
+        """Make the executor, and the rows to run on the executor."""
         dtype = getattr(torch, self.dtype)
         decoder = registry.decoder(self.decoder, dtype=dtype, device=self.device)
         engine = self.engine or registry.engine_for(self.executor, self.decoder, dtype=self.dtype, tokens=LENGTH)
@@ -106,7 +106,7 @@ def _content(file: Path) -> str:
 
 
 Held = dict[Property, dict[int, bool]]
-"""For each property, whether it held at each number of rows that it was measured at."""
+"""Result by property and number of rows: True where the property held."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ class Rows:
     """Fixed rows, each with a latent, time, condition and context of its own.
 
     Attributes:
-        channels: D.
-        encoder_dim: E.
-        frames: T.
-        device: where.
+        channels: number of latent channels D.
+        encoder_dim: encoder width E.
+        frames: number of frames T.
+        device: device of the rows' tensors.
     """
 
     channels: int
@@ -126,7 +126,12 @@ class Rows:
     device: torch.device
 
     def batch(self, numbers: Sequence[int], length: int = LENGTH) -> Batch:
-        """The rows of these numbers, below 64, in this order; conditions have 1 to `TOKENS` tokens."""
+        """Make a batch of the rows with these numbers, 0 to 63, in this order.
+
+        Args:
+            numbers: numbers of the rows; the condition of a row has 1 to `TOKENS` tokens.
+            length: number of tokens that conditions are padded to, at least `LENGTH`.
+        """
         tokens = torch.tensor([1 + (number * 7) % TOKENS for number in numbers])
         mask = (torch.arange(LENGTH)[None] < tokens[:, None]).to(self.device)
         states = self._drawn(100, numbers, LENGTH, self.encoder_dim) * mask[:, :, None]
@@ -143,9 +148,10 @@ class Rows:
 
 
 def measure(executor: Executor, rows: Rows, max_rows: int | None = None) -> Held:
-    """Measure every property at 1 to `max_rows` rows; None is all that the executor takes.
+    """Measure every property at 1 to `max_rows` rows; None is the executor's own `max_rows`.
 
-    `fused` is measured at N where 2N rows fit, and `padding` not at all where an engine has one encoder length.
+    `fused` is measured at N only where 2N rows fit. `padding` is not measured where a compiled decoder has a single
+    encoder length.
     """
     probe = _Probe(executor, rows)
     held: Held = {asked: {} for asked in Property}
@@ -160,13 +166,13 @@ def measure(executor: Executor, rows: Rows, max_rows: int | None = None) -> Held
 
 
 class _Probe:
-    """Each property is a method of its name: whether it holds at `count` rows."""
+    """Measurement of the properties: one method each, named after the property, True if it holds at `count` rows."""
 
     def __init__(self, executor: Executor, rows: Rows) -> None:
         self._executor, self._rows = executor, rows
 
     def takes(self, length: int) -> bool:
-        """Whether the executor's profile has this encoder length; one that runs a decoder has none."""
+        """Say whether the executor takes this encoder length; only a compiled decoder has limits."""
         try:
             self._run([0], length)
         except OutsideProfile:
@@ -206,7 +212,11 @@ class _Probe:
         return all(identical(self._run(range(count)), first) for _ in range(RERUNS))
 
     def _run(self, numbers: Sequence[int], length: int = LENGTH) -> Tensor:
-        """A copy, because the next run may overwrite it; without NaN, which would be the same as itself."""
+        """Run rows; return a copy of the output, because the next run may overwrite the output's buffer.
+
+        Raises:
+            ArithmeticError: the output is not finite: two NaNs are equal and would prove nothing.
+        """
         out = run_to_end(self._executor, self._rows.batch(numbers, length)).clone()
         if not bool(torch.isfinite(out).all()):
             raise ArithmeticError(f"the decoder's output for rows {list(numbers)} is not finite: nothing to compare")
@@ -219,7 +229,7 @@ def _drawn(seed: int, length: int, width: int, device: torch.device) -> Tensor:
 
 
 def _orders(count: int) -> Iterator[list[int]]:
-    """Backwards, every rotation, and one that does neither."""
+    """Orders of `count` rows: reversed, every rotation, and even numbers before odd ones."""
     numbers = list(range(count))
     yield numbers[::-1]
     yield from (numbers[turn:] + numbers[:turn] for turn in range(1, count))

@@ -1,11 +1,12 @@
-"""Two pipelines fed the same events and compared byte for byte at every tick.
+"""Lockstep of two pipelines: both get the same events and are compared byte for byte at every tick.
 
-What is compared: every tensor that a tick makes, stage by stage; every slot's state (latent, guidance average, kept
-negative velocity); what the tick finished; and the host facts around them (who is where, at which step, what a
-submission displaced). Latents that were handed out are compared again after every later tick. Where the two part, the
-first tick, slot and stage that differ are named, and not just the consequences.
+The comparison covers every tensor that a tick makes, stage by stage; every slot's state (latent, guidance average, kept
+negative velocity); the latents that the tick finished; and host facts (the request and the step of each slot, the
+requests that a submission displaced). Finished latents are compared again after every later tick. A difference is
+reported with the first tick, slot and stage that differ.
 
-State that is not finite is refused: NaN is the same as NaN, whatever made it. So is a run that compared nothing.
+State that is not finite is refused, because two NaNs are equal whatever their cause. A run that compared nothing is
+refused too.
 """
 
 from __future__ import annotations
@@ -39,35 +40,35 @@ from harness.parity.compare import NothingCompared, compare_named, identical
 T = TypeVar("T")
 
 HOST = "host"
-"""In place of a stage: what differs is no tensor of a tick."""
+"""In place of a stage, for a difference between host facts."""
 
 Seen: TypeAlias = "dict[Stage, dict[int, dict[str, Tensor]]]"
-"""Copies of what a tick made: by stage, place in the ring, name."""
+"""Copies of the tensors that a tick made, by stage, place in the ring and name."""
 
 
 class Parted(AssertionError):
-    """Two pipelines that were fed the same events are not the same.
+    """Two pipelines differ after the same events.
 
     Attributes:
-        tick: the first tick that differs, from 0; a submission counts to the tick that would follow it.
-        slot: the first place in the ring where it differs; None for what belongs to no slot.
-        stage: the first stage of it that differs, or `HOST`.
-        detail: what differs there.
-        repro: what to run to see it again.
+        tick: number of the first tick that differs, from 0; a submission belongs to the tick after it.
+        slot: first place in the ring that differs in that tick; None for a difference that belongs to no slot.
+        stage: first stage of that tick that differs, or `HOST`.
+        detail: the differences, in words.
+        repro: the code or command that shows the difference again.
     """
 
     def __init__(self, who: str, tick: int, slot: int | None, stage: str, detail: str, repro: str) -> None:
-        """Say where `who` part."""
+        """Name the first tick, slot and stage at which the pipelines `who` differ."""
         where = f"tick {tick}, " + ("" if slot is None else f"slot {slot}, ") + f"stage {stage}"
-        super().__init__(f"{who} part at {where}:\n  {detail}\nrepro:\n{repro}")
+        super().__init__(f"{who} differ at {where}:\n  {detail}\nrepro:\n{repro}")
         self.tick, self.slot, self.stage, self.detail, self.repro = tick, slot, stage, detail, repro
 
 
 def one_apart(config: PipelineConfig, switch: str) -> tuple[PipelineConfig, PipelineConfig]:
-    """`config` with one switch on, and with it off; the other switches are `config`'s.
+    """Return `config` with one switch on, and `config` with the switch off; the other switches stay as they are.
 
     Raises:
-        InvalidInput: no such switch.
+        InvalidInput: an unknown switch.
     """
     if switch not in SWITCHES:
         raise InvalidInput("switch", repr(switch), "one of " + ", ".join(map(repr, SWITCHES)))
@@ -76,7 +77,7 @@ def one_apart(config: PipelineConfig, switch: str) -> tuple[PipelineConfig, Pipe
 
 
 def acted(switch: str, on: Stats, off: Stats) -> bool:
-    """Say whether a switch changed the work of one of the two pipelines, so that their equality proves something."""
+    """Say whether a switch changed the work of one of two pipelines; if not, their equality proves nothing."""
     return SWITCHES[switch].acted(on, off)
 
 
@@ -91,24 +92,26 @@ def run(
     pin_rows: int | None = None,
     device: str = "cpu",
 ) -> Lockstep:
-    """Play a script on two pipelines one switch apart, and close them; what is left can still be asked for its stats.
+    """Play a script on two pipelines that differ in one switch.
 
-    On the CPU it runs with one thread.
+    The comparison uses one torch thread. Both pipelines are closed at the end; the returned `Lockstep` still has their
+    statistics.
 
     Args:
-        script: what happens.
-        switch: the one that is on in the first pipeline and off in the second.
+        script: the events.
+        switch: the switch, on in the first pipeline and off in the second.
         decoder: the model that both use, or its name; see `registry.decoder`.
-        executor: the kind that each of them gets one of, or what makes one, which then needs no decoder from here.
-        others: how the other switches stand in both; None is all on.
-        max_rows: of the executors.
-        pin_rows: of the executors.
-        device: where everything is.
+        executor: kind of the two executors, or a function that makes a new executor at every call; `decoder` is then
+            not read.
+        others: the other switches in both pipelines; None is all on.
+        max_rows: limit of rows in one run of the executors.
+        pin_rows: number of rows to which the executors pad every run, or None.
+        device: device of the decoder and of all tensors.
 
     Raises:
-        Parted: they are not the same at some tick.
+        Parted: the pipelines differ at some tick.
         NothingCompared: no tick made a tensor.
-        InvalidInput: no such switch, one executor for both, or what the script asks for is refused, by both alike.
+        InvalidInput: an unknown switch, one executor object for both pipelines, or an event that both pipelines refuse.
     """
     others = others or Switches()
     on, off = one_apart(script.config(others), switch)
@@ -151,20 +154,20 @@ def _two_executors(
 
 
 class Lockstep:
-    """Drives two pipelines as if they were one, and raises where they are not the same.
+    """Driver of two pipelines with the interface of one; raises `Parted` where the two differ.
 
     Args:
-        first: executor and configuration of the first pipeline; its results are handed out.
-        second: of the second.
-        names: what the two are called in a report.
-        repro: what to run to see a difference again.
+        first: executor and configuration of the first pipeline, whose results are returned.
+        second: executor and configuration of the second pipeline.
+        names: names of the two pipelines in messages.
+        repro: the code or command that shows a difference again.
 
     Attributes:
         first: the first pipeline.
-        second: the second.
-        finished: all that finished.
-        compared: how many tensors were compared.
-        overlapping: how many ticks left slots at two steps or more.
+        second: the second pipeline.
+        finished: all finished latents of the first pipeline.
+        compared: number of compared tensors.
+        overlapping: number of ticks after which slots were at two different steps or more.
     """
 
     def __init__(
@@ -174,7 +177,6 @@ class Lockstep:
         names: tuple[str, str] = ("first", "second"),
         repro: str = "feed two pipelines the same events again",
     ) -> None:
-        """See the class."""
         self._seen: tuple[Seen, Seen] = ({}, {})
         self.first, self.second = (
             StreamPipeline(executor, config, observe=_recorder(seen))
@@ -189,19 +191,19 @@ class Lockstep:
         self._who = " and ".join(names)
         self._repro = repro
 
-    # What a caller asks and tells, as of a StreamPipeline.
+    # The interface of a StreamPipeline.
 
     @property
     def slots(self) -> tuple[Slot | None, ...]:
-        """The first pipeline's ring."""
+        """The ring of the first pipeline."""
         return self.first.slots
 
     def stats(self) -> Stats:
-        """The first pipeline's."""
+        """Return the statistics of the first pipeline."""
         return self.first.stats()
 
     def submit(self, request: Request) -> Submission:
-        """Submit to both."""
+        """Submit the request to both pipelines and compare the results."""
         self._inputs.update(_inputs(f"request {self.stats().submitted}", request))
         first, second = self._both(lambda pipeline: pipeline.submit(request))
         self._agree({(None, name): fact for name, fact in vars(first).items()},
@@ -209,7 +211,7 @@ class Lockstep:
         return first
 
     def tick(self) -> list[Finished]:
-        """Run one tick of both and compare everything."""
+        """Run one tick of both pipelines and compare everything; return the first pipeline's finished latents."""
         for seen in self._seen:
             seen.clear()
         first, second = self._both(lambda pipeline: pipeline.tick())
@@ -222,48 +224,53 @@ class Lockstep:
         return first
 
     def drain(self) -> list[Finished]:
-        """Tick until nothing is queued or in flight."""
+        """Tick until nothing is queued or in flight; return every latent that finished, in order."""
         finished: list[Finished] = []
         while self.stats().queued or self.stats().in_flight:
             finished += self.tick()
         return finished
 
     def set_shared_curve(self, name: str, value: CurveLike | None) -> None:
-        """Set it on both."""
+        """Set a shared curve on both pipelines."""
         self._both(lambda pipeline: pipeline.set_shared_curve(name, value))
 
     def set_channel_gain(self, gain: Tensor | None) -> None:
-        """Set it on both."""
+        """Set the channel gain of both pipelines."""
         self._both(lambda pipeline: pipeline.set_channel_gain(gain))
 
     def set_dcw(self, dcw: DCW | None) -> None:
-        """Set it on both."""
+        """Set the wavelet correction of both pipelines."""
         self._both(lambda pipeline: pipeline.set_dcw(dcw))
 
     def set_depth(self, depth: int) -> None:
-        """Set it on both."""
+        """Set the depth of both pipelines."""
         self._both(lambda pipeline: pipeline.set_depth(depth))
 
     def close(self) -> None:
-        """Close both, and the executors."""
+        """Close both pipelines and their executors."""
         for pipeline in (self.first, self.second):
             pipeline.close()
             pipeline.executor.close()
 
     def __enter__(self) -> Lockstep:
-        """Itself."""
+        """Return the lockstep."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close both."""
+        """Close both pipelines and their executors."""
         self.close()
 
-    # How they are compared.
+    # Comparison.
 
     def _both(self, act: Callable[[StreamPipeline], T]) -> tuple[T, T]:
-        """What `act` gives of both. What both refuse in the same words is refused; what one refuses parts them."""
+        """Apply `act` to both pipelines and return both results.
+
+        Raises:
+            Parted: only one pipeline raises, the two raise different errors, or one writes to an input.
+            Exception: the error that both pipelines raise, with the same message.
+        """
         self._ticking = self.first.stats().ticks
         versions = self._versions()
         first, error = _outcome(act, self.first)
@@ -276,14 +283,14 @@ class Lockstep:
         return cast(T, first), cast(T, second)
 
     def _versions(self) -> dict[tuple[int | None, str], object]:
-        """How often each input was written to: one side must not read what the other has changed."""
+        """Number of writes to each input, by name: a pipeline must not change what the other one reads."""
         counted = {name: tensor for name, tensor in self._inputs.items() if not tensor.is_inference()}
         return {(None, f"writes to {name}"): t._version for name, t in counted.items()}  # noqa: SLF001 no public counter
 
     def _agree(
         self, first: Mapping[tuple[int | None, str], object], second: Mapping[tuple[int | None, str], object]
     ) -> None:
-        """Raise `Parted` at the first host fact that differs; a fact is known by its slot and its name."""
+        """Raise `Parted` at the first host fact that differs; the key of a fact is its slot and its name."""
         for slot, name in {**first, **second}:
             a, b = first.get((slot, name)), second.get((slot, name))
             if a != b:
@@ -315,7 +322,7 @@ class Lockstep:
         self._handed_out += [(count + number, f.latent, f.latent.clone()) for number, f in enumerate(new)]
 
     def _compare(self, slot: int | None, stage: str, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
-        """Raise `Parted` unless both hold the same names with the same bytes."""
+        """Raise `Parted` unless both hold tensors of the same names and bytes."""
         self.compared += len(first)
         if first.keys() == second.keys() and all(identical(first[name], second[name]) for name in first):
             return
@@ -324,14 +331,14 @@ class Lockstep:
     def _refuse_not_finite(self, slot: int | None, tensors: Mapping[str, Tensor]) -> None:
         for name, tensor in tensors.items():
             if not bool(torch.isfinite(tensor).all()):
-                raise self._parted(slot, Stage.COMMIT, f"{name} is not finite in both: their equality says nothing")
+                raise self._parted(slot, Stage.COMMIT, f"{name} is not finite in both: equal NaNs prove nothing")
 
     def _parted(self, slot: int | None, stage: str, detail: str) -> Parted:
         return Parted(self._who, self._ticking, slot, stage, detail, self._repro)
 
 
 def _recorder(seen: Seen) -> Observer:
-    """An observer that keeps a copy of everything."""
+    """Make an observer that keeps a copy of every tensor in `seen`."""
 
     def observe(stage: Stage, slot: int, name: str, tensor: Tensor) -> None:
         seen.setdefault(stage, {}).setdefault(slot, {})[name] = tensor.clone()
@@ -342,7 +349,7 @@ def _recorder(seen: Seen) -> Observer:
 def _outcome(act: Callable[[StreamPipeline], T], pipeline: StreamPipeline) -> tuple[T | None, Exception | None]:
     try:
         return act(pipeline), None
-    except Exception as error:  # noqa: BLE001 - whatever it is: raised by one side alone it is a difference
+    except Exception as error:  # noqa: BLE001 - any exception that only one pipeline raises is a difference
         return None, error
 
 
@@ -351,19 +358,19 @@ def _words(error: Exception | None) -> str:
 
 
 def _facts(pipeline: StreamPipeline, finished: Sequence[Finished]) -> dict[tuple[int | None, str], object]:
-    """Everything about a pipeline after a tick that is no tensor and that no switch may change."""
+    """Host facts of a pipeline after a tick that no switch may change."""
     facts: dict[tuple[int | None, str], object] = {(None, "places"): len(pipeline.slots)}
     for index, slot in enumerate(pipeline.slots):
         facts[index, "slot"] = None if slot is None else (slot.id, slot.admitted_at, slot.times, slot.step)
     facts[None, "finished"] = [(f.id, f.seed, f.steps, f.denoise, f.ticks_in_flight) for f in finished]
     stats = asdict(pipeline.stats())
-    # These are what the switches are for; how many rows run is not.
+    # The switches change these counts. The number of rows is not among them: no switch may change it.
     different = ("decoder_runs", "conditioning", "joins")
     return {**facts, **{(None, name): stats[name] for name in stats if name not in different}}
 
 
 def _inputs(name: str, request: Request) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor that a caller gave with a request and that is not copied, by name."""
+    """Every tensor of a request that the engine does not copy, by name."""
     yield f"{name}'s context_latents", request.context_latents
     for number, condition in enumerate((*request.conditions, *request.negatives)):
         yield f"{name}'s condition {number}", condition.encoder_hidden_states

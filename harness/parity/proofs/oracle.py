@@ -1,8 +1,9 @@
-"""The oracle: one request alone, one row at a time in a textbook loop. No ring, no plan, no fast path.
+"""Oracle: a textbook loop that runs one request alone, one row at a time, without ring, tick plan or fast path.
 
-It shares the formulas (schedule, noise, guidance, blend, solver, wavelet) with the engine and nothing else: which
-conditions are active, which path a step takes, what a shared control overrides and how rows are padded are decided here
-a second time, from the specification. The formulas themselves are judged by third parties in the tests.
+The oracle shares the formulas (schedule, noise, guidance, blend, solver, wavelet) with the engine and nothing else. It
+decides a second time, from the specification, which conditions are active, which path a step takes, which values a
+shared control overrides and how rows are padded. The formulas themselves are checked against other sources in the
+tests.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class StepControls:
     """The live controls in force at one step.
 
     Attributes:
-        shared: overriding values by the control's name, as `StreamPipeline.set_shared_curve` takes them.
+        shared: overriding values by name of the control, as in `StreamPipeline.set_shared_curve`.
         dcw: wavelet correction, or None.
         channel_gain: factor of the decoder's input, `[1, T, D]` or `[1, 1, D]`, or None.
     """
@@ -42,7 +43,7 @@ class StepControls:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """A request's state before `step`: latent, guidance average and kept negative velocity, `[1, T, D]` each."""
+    """State of a request before `step`: latent, guidance average and kept negative velocity, float32 `[1, T, D]`."""
 
     step: int
     x: Tensor
@@ -57,14 +58,15 @@ def run(
     encoder_length: int,
     controls_per_step: Sequence[StepControls] | None = None,
 ) -> Tensor:
-    """The finished latent of `request`, float32 `[1, T, D]`.
+    """Run a request; return its finished latent, float32 `[1, T, D]`.
 
     Args:
-        executor: runs the decoder, a row or a few at a time.
-        request: what is generated.
+        executor: runs the decoder, one row at a time.
+        request: the request.
         config: steps, shift, solver and, without `controls_per_step`, the wavelet correction; nothing else is read.
-        encoder_length: tokens L that conditions are padded to.
-        controls_per_step: the controls in force at each step, one a step; None leaves the request's own values.
+        encoder_length: number of tokens L that conditions are padded to.
+        controls_per_step: the controls in force, one `StepControls` for each step; None leaves the request's own
+            values.
 
     Raises:
         InvalidInput: not one `StepControls` for each step.
@@ -79,7 +81,7 @@ def states(
     encoder_length: int,
     controls_per_step: Sequence[StepControls] | None = None,
 ) -> Iterator[State]:
-    """Every state of `request`, from the initial to the finished one; see `run`."""
+    """Run a request; yield every state, from the initial to the finished one. Arguments and errors as in `run`."""
     times = timesteps(config.steps, request.denoise, config.shift)
     total = len(times) - 1
     controls = [StepControls(dcw=config.dcw)] * total if controls_per_step is None else controls_per_step

@@ -1,4 +1,4 @@
-"""The battery with each switch on and off, in lockstep, on every kind of executor and both decoders."""
+"""Lockstep of the battery with each switch on and off, on every kind of executor and with both decoders."""
 
 from __future__ import annotations
 
@@ -20,12 +20,22 @@ from harness.registry import ExecutorKind
 
 DECODERS = (registry.AFFINE, "tiny")
 EVERY = "*"
-"""In place of a scenario's name: all of them."""
+"""In place of a scenario's name, for all scenarios."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What is compared: a scenario on two pipelines one switch apart."""
+    """One comparison: a scenario on two pipelines that differ in one switch.
+
+    Attributes:
+        switch: name of the switch.
+        scenario: name of the scenario.
+        executor: kind of the executors.
+        decoder: name of the decoder; see `registry.decoder`.
+        dtype: name of the dtype in which the decoder computes.
+        device: device of the decoder and of all tensors.
+        engine: file of the compiled decoder, for a kind that runs one; None is the default of `registry.engine_for`.
+    """
 
     switch: str
     scenario: str
@@ -36,7 +46,7 @@ class Pair:
     engine: Path | None = None
 
     def repro(self) -> str:
-        """The command that compares it alone."""
+        """Return the command that runs this comparison alone."""
         options = f"--only {self.scenario} --switch {self.switch} --executor {self.executor} --decoder {self.decoder}"
         usual = (self.dtype, self.device) == ("float32", "cpu")
         options += "" if usual else f" --dtype {self.dtype} --device {self.device}"
@@ -46,19 +56,19 @@ class Pair:
 
 @dataclass(frozen=True)
 class SwitchResult:
-    """One pair's verdict.
+    """Verdict of one comparison, or of a switch that acted in no scenario.
 
     Attributes:
-        switch: the switch, like the five after it of the `Pair`.
-        scenario: its name, or `EVERY`.
-        executor: kind.
-        decoder: name.
-        dtype: of the decoder.
-        device: where.
-        verdict: `exact`; `moved` where the two part; `not_gated` where the switch had nothing to do in any scenario,
-            so that nothing was compared; `outside_profile` where the engine does not take what the scenario runs.
-        acted: whether the switch had anything to do.
-        detail: where the two part, in words.
+        switch: name of the switch.
+        scenario: name of the scenario, or `EVERY`.
+        executor: kind of the executors.
+        decoder: name of the decoder.
+        dtype: name of the decoder's dtype.
+        device: device of the decoder.
+        verdict: `exact`; `moved` where the pipelines differ; `not_gated` where the switch acted in no scenario, so that
+            nothing was compared; `outside_profile` where the compiled decoder does not take the scenario's rows.
+        acted: the switch changed the work of one of the pipelines.
+        detail: the difference or the reason, in words; empty for `exact`.
     """
 
     switch: str
@@ -73,12 +83,12 @@ class SwitchResult:
 
 
 def executors_of(switch: str, device: str = "cpu", asked: Sequence[str] = ()) -> tuple[ExecutorKind, ...]:
-    """The kinds of executor that a switch is compared on, by the switch's record.
+    """Kinds of executor on which a switch is compared, by the switch's record.
 
     Args:
-        switch: of `SWITCHES`.
-        device: where.
-        asked: kinds, and no others; empty are those that run the decoder itself.
+        switch: name of the switch.
+        device: device of the decoder.
+        asked: the kinds to choose from; empty: every kind that runs the decoder itself.
     """
     kinds = [kind for kind in ExecutorKind if kind in asked] or list(registry.LIVE)
     if SWITCHES[switch].needs_own_stream:
@@ -96,16 +106,16 @@ def pairs(
     device: str = "cpu",
     engine: Path | None = None,
 ) -> list[Pair]:
-    """Everything there is to compare, or those of it that are named; an empty sequence names all.
+    """List the comparisons of every named switch, executor, decoder and scenario.
 
     Args:
         scenarios: the battery, by name.
-        switches: of `SWITCHES`.
-        executors: kinds; empty are those that run the decoder itself.
-        decoders: see `registry.decoder`; empty are `DECODERS`.
-        dtype: what decoders compute in.
-        device: where.
-        engine: the file that an ahead-of-time kind runs; None is `registry.engine_for` the decoder.
+        switches: names of switches; empty: all.
+        executors: kinds of executor; empty: every kind that runs the decoder itself.
+        decoders: names of decoders, see `registry.decoder`; empty: `DECODERS`.
+        dtype: name of the dtype in which decoders compute.
+        device: device of the decoders.
+        engine: file of the compiled decoder, for a kind that runs one; None is the default of `registry.engine_for`.
     """
     return [
         Pair(switch, scenario, kind, decoder, dtype, device, engine)
@@ -124,13 +134,13 @@ def check_switches(
     *,
     whole: bool = True,
 ) -> list[SwitchResult]:
-    """Compare, with one thread.
+    """Run comparisons with one torch thread; return a result for each.
 
     Args:
-        chosen: what to compare.
+        chosen: the comparisons.
         scenarios: the battery, by name.
-        advance: called with the name of each pair before it is compared.
-        whole: whether `chosen` has every scenario, so that a switch which none of them moves is a gap.
+        advance: called with the name of each comparison before it runs.
+        whole: `chosen` covers every scenario; a switch that acted in none then adds a result `not_gated`.
     """
     results = []
     with platform.one_thread():
@@ -141,10 +151,10 @@ def check_switches(
 
 
 def compare(pair: Pair, scenario: Scenario) -> SwitchResult:
-    """Play one scenario on two pipelines, the switch on in one and off in the other, and compare them at every tick.
+    """Play one scenario on two pipelines, with the switch on and off, and compare the pipelines at every tick.
 
     Raises:
-        OutsideProfile: the engine that was made for this decoder does not take what the scenario runs.
+        OutsideProfile: a compiled decoder exported for this comparison does not take the scenario's rows.
     """
     on_it = replace(scenario, decoder=pair.decoder, dtype=pair.dtype, device=pair.device)
     on, off = one_apart(configuration(on_it), pair.switch)
@@ -161,17 +171,17 @@ def compare(pair: Pair, scenario: Scenario) -> SwitchResult:
 
 
 def idle(results: Sequence[SwitchResult]) -> Iterator[SwitchResult]:
-    """A verdict for every switch, executor and decoder of which no scenario says anything."""
+    """Yield a result `not_gated` for every switch, executor and decoder with which the switch acted in no scenario."""
     spoken = {_combination(result) for result in results if result.acted}
     compared = [result for result in results if result.verdict is not Verdict.OUTSIDE_PROFILE]
     silent = {_combination(result): result for result in compared if _combination(result) not in spoken}
     for result in silent.values():
-        detail = f"{result.switch} had nothing to do in any scenario: that both agree says nothing"
+        detail = f"{result.switch} acted in no scenario: equal results prove nothing"
         yield replace(result, scenario=EVERY, verdict=Verdict.NOT_GATED, detail=detail)
 
 
 def _combination(result: SwitchResult) -> tuple[str, ...]:
-    """All but the scenario and the verdict."""
+    """Key of a result: all fields but scenario, verdict and detail."""
     return result.switch, result.executor, result.decoder, result.dtype, result.device
 
 

@@ -1,4 +1,4 @@
-"""What each switch saves: a load as it is, in turn with the same load and one switch off."""
+"""Savings of each switch: a load as it is, in turn with the same load and one switch off."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LEVELS = ("depth", "in_flight", "queued")
 
 
 class Says(StrEnum):
-    """What a saving says; only `beyond_noise` is a figure.
+    """The mark of a saving; only `beyond_noise` is a figure.
 
     `within_noise`: its interval is not wholly beyond what two equal loads differ by, or there were too few turns.
     `did_not_act`: the switch had nothing to do in the window, or was off anyhow.
@@ -40,7 +40,7 @@ class Says(StrEnum):
 
 @dataclass(frozen=True)
 class Difference:
-    """What is saved over all turns, in ms.
+    """Savings over all turns, in ms.
 
     Attributes:
         ms: middle of the differences within a turn.
@@ -55,7 +55,7 @@ class Difference:
     turns: int
 
     def says(self, noise: Difference, *, acted: bool) -> Says:
-        """What this says beside the difference of two equal loads."""
+        """The mark of this difference beside the difference of two equal loads."""
         if not acted:
             return Says.IDLE
         widest = max(abs(noise.low), abs(noise.high))
@@ -65,7 +65,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Saving:
-    """What a switch saves, in ms: of a tick and of its host part.
+    """Savings of one switch, in ms: of a tick and of its host part.
 
     Attributes:
         switch: its name, or `FLOOR`.
@@ -94,7 +94,7 @@ class Saving:
 
 @dataclass(frozen=True)
 class _Run:
-    """What was measured of one variant: a mean for each turn, and what was counted over all of them."""
+    """Measurements of one variant: a mean for each turn, and the counts over all turns."""
 
     tick: Sequence[float]
     host: Sequence[float]
@@ -102,7 +102,7 @@ class _Run:
 
 
 def ablate(load: Load, advance: Advance = silent) -> list[Saving]:
-    """What each switch saves: the load as it is, and with each switch off.
+    """Measure the savings of each switch: the load as it is, and with each switch off.
 
     These run in turn, `load.steps` ticks of each at a time and every other time backwards, so that a slow moment falls
     on all of them; what is saved is the middle of the differences within a turn. The first row switches nothing: what

@@ -42,7 +42,7 @@ def silent(_what: str) -> None:
 
 @dataclass(frozen=True)
 class Load:
-    """What a session is driven with.
+    """The load of a session.
 
     Attributes:
         decoder: its name; see `registry.decoder`.
@@ -146,7 +146,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured.
+    """The measurements of one load.
 
     Attributes:
         load: of what.
@@ -228,7 +228,6 @@ class Driver:
     """
 
     def __init__(self, load: Load) -> None:
-        """See the class."""
         self.load = load
         # Made once for all drivers that name the same.
         self.decoder = registry.decoder(load.decoder, dtype=getattr(torch, load.dtype), device=load.device)
@@ -324,7 +323,7 @@ class Driver:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the decoder is on a CUDA device."""
+        """True where the decoder is on a CUDA device."""
         return torch.device(self.load.device).type == "cuda"
 
     def synchronize(self) -> None:

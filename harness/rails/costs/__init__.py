@@ -1,6 +1,6 @@
 """Exact counts of the work of a tick.
 
-`growth` is `harness.rails.costs.rails.growth`. It is imported on first use, since counters alone need no engine.
+`growth` is `harness.rails.costs.rails.growth`, imported on first use: counters alone need no engine.
 """
 
 from __future__ import annotations

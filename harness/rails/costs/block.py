@@ -1,9 +1,9 @@
-"""What a block of anybody's code costs, counted exactly, against the blessed counts of its name.
+"""Exact costs of a block of code, compared with the blessed counts of the block's name.
 
     captures/<platform>/costs/<name>.json    counts by version of torch, and the reason
 
-Counts do not depend on the processor, so where this machine's platform has none, another platform's are compared with.
-They may depend on torch's version, by which they are kept: for a version without any, nothing is gated.
+Counts do not depend on the processor, so a platform without counts is compared with another platform's counts. Counts
+may depend on the version of torch and are kept by version: for a version without counts nothing is gated.
 """
 
 from __future__ import annotations
@@ -22,30 +22,29 @@ SUFFIX = ".json"
 
 
 class CostsMoved(AssertionError):
-    """A block does not cost what was blessed.
+    """The costs of a block differ from the blessed ones.
 
     Attributes:
         rows: the counts that differ.
     """
 
     def __init__(self, name: str, file: Path, rows: list[Row]) -> None:
-        """Name the file, every row that differs, and what would replace it."""
-        lines = [f"{name}: other costs than blessed in {file} for torch {version()}:"]
+        """Name the file and every count that differs, with the text that would replace the blessed count."""
+        lines = [f"{name}: costs differ from those blessed in {file} for torch {version()}:"]
         lines += [f"{row.name}: blessed {row.blessed}, now {row.now}; replacement {replacement(row)}" for row in rows]
         super().__init__("\n  ".join(lines))
         self.rows = rows
 
 
 class Block:
-    """Counts, inside a `with` block, operators, allocations, copies and host reads of the thread that enters it."""
+    """Counter of operators, allocations, copies and host reads inside a `with` block, in the block's own thread."""
 
     def __init__(self) -> None:
-        """A counter that has seen nothing."""
         self._operators, self._reads = Operators(), HostReads()
 
     @property
     def counts(self) -> Counts:
-        """What was seen; see `costs.measured`."""
+        """Counts of the block so far; see `rails.measured`."""
         return measured(self._operators, self._reads)
 
     def __enter__(self) -> Block:
@@ -63,39 +62,39 @@ class Block:
 
 
 def folder(place: Place) -> Path:
-    """The folder of costs to compare with: as `Place.folder`, and any platform's where that one has none."""
+    """Folder of costs to compare with: that of `Place.folder` where it exists, else any platform's."""
     found = place.folder(COSTS)
     others = [] if place.platform or found.is_dir() else sorted(place.captures.glob(f"*/{COSTS}"))
     return others[0] if others else found
 
 
 def entries(place: Place) -> list[Path]:
-    """What lies in the folder that costs are compared with."""
+    """Files in the folder of costs to compare with."""
     found = folder(place)
     return sorted(found.iterdir()) if found.is_dir() else []
 
 
 def file(where: Path, name: str) -> Path:
-    """The file of one name's costs in a folder.
+    """File of one name's costs in a folder.
 
     Raises:
-        InvalidInput: the name cannot be one.
+        InvalidInput: a name with other characters than letters, digits, `_`, `-` and `.`.
     """
     return where / (store.file_name(name).removesuffix(store.SUFFIX) + SUFFIX)
 
 
 def check(name: str, counts: Counts, place: Place) -> str:
-    """Compare counts with the blessed ones of a name, in both directions.
+    """Compare counts with the blessed counts of a name; more and fewer are both a difference.
 
     Returns:
-        Why they are not gated; empty where they were compared and are the same.
+        The reason why the counts are not gated; empty where they were compared and are equal.
 
     Raises:
-        CostsMoved: a count differs, or one side alone has it.
+        CostsMoved: a count differs, or only one side has it.
         CaptureMissing: the name was never blessed.
-        CaptureCorrupt: its file cannot be used.
-        NothingCompared: no operator ran and nothing was read.
-        InvalidInput: the name cannot be one.
+        CaptureCorrupt: the file of the name cannot be used.
+        NothingCompared: no operator ran and the host read no tensor.
+        InvalidInput: a name with other characters than letters, digits, `_`, `-` and `.`.
     """
     _refuse_nothing(name, counts)
     __tracebackhide__ = True  # pytest then shows the line of the test
@@ -112,18 +111,18 @@ def check(name: str, counts: Counts, place: Place) -> str:
 
 
 def bless(name: str, counts: Counts, place: Place, reason: str) -> Rewritten | None:
-    """Make counts the blessed ones of a name for this version of torch.
+    """Make counts the blessed counts of a name for this version of torch.
 
-    Whether blessing is allowed at all is for the caller to ask, once: `bless.refuse_unless_explicit`. Where all costs
-    are another platform's, so is what is written: the counts of one project stay in one folder.
+    The caller checks once whether blessing is allowed, with `bless.refuse_unless_explicit`. Where only another platform
+    has costs, the counts are written to that platform's folder: the costs of a project stay in one folder.
 
     Returns:
-        What changed; None where nothing was written.
+        The changes; None where nothing was written.
 
     Raises:
-        BlessRefused: another platform was asked for.
-        NothingCompared: no operator ran and nothing was read.
-        InvalidInput: the name cannot be one.
+        BlessRefused: the place names a platform other than this machine's.
+        NothingCompared: no operator ran and the host read no tensor.
+        InvalidInput: a name with other characters than letters, digits, `_`, `-` and `.`.
     """
     _refuse_nothing(name, counts)
     place.to_bless(COSTS)
@@ -150,11 +149,11 @@ def _refuse_nothing(name: str, counts: Counts) -> None:
 
 
 def _read(file: Path) -> dict[str, Counts]:
-    """Blessed counts by version of torch.
+    """Read the blessed counts by version of torch.
 
     Raises:
         CaptureMissing: there is no such file.
-        CaptureCorrupt: it cannot be used.
+        CaptureCorrupt: the file cannot be used.
     """
     found = store.read_document(file).get("torch")
     if not isinstance(found, dict) or not all(isinstance(counts, dict) for counts in found.values()):

@@ -1,4 +1,4 @@
-"""Exact counts of what happens inside a block of code."""
+"""Exact counts of operators, allocations, copies and host reads inside a block of code."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ _COPYING = ("aten::copy_", "aten::_to_copy", "aten::clone")
 
 
 class HostReads:
-    """Counts, inside a `with` block, what makes the host read a tensor's values, and on a GPU wait for them.
+    """Counter of host reads inside a `with` block: calls that read a tensor's values, and wait for a GPU.
 
-    Two modes watch, because neither sees everything: a function mode sees what Python asks of a tensor (`tolist`,
-    `cpu`, `bool(...)`), a dispatch mode sees which operators run, whoever calls them. Many reads are seen by both.
+    Two modes count, because neither sees every read: a function mode sees the calls that Python makes on a tensor
+    (`tolist`, `cpu`, `bool(...)`), a dispatch mode sees the operators that run, whoever calls them. Both modes see many
+    reads; `seen` counts each of these once.
 
     Attributes:
-        functions: how often Python asked, by name, such as `torch.Tensor.tolist`.
-        operators: how often an operator read, by name, such as `aten::_local_scalar_dense`.
+        functions: number of reads by Python calls, by name, such as `torch.Tensor.tolist`.
+        operators: number of reads by operators, by name, such as `aten::_local_scalar_dense`.
     """
 
     def __init__(self) -> None:
-        """A counter that has seen nothing."""
         self.functions: Counter[str] = Counter()
         self.operators: Counter[str] = Counter()
         self._unasked: Counter[str] = Counter()
@@ -60,7 +60,7 @@ class HostReads:
 
     @property
     def seen(self) -> dict[str, int]:
-        """Every read once, by what Python asked; by the operator where Python asked nothing that reads by its name."""
+        """Number of reads by name, each read once: by the Python call, or by the operator where no call was counted."""
         return dict(self.functions + self._unasked)
 
     def __enter__(self) -> HostReads:
@@ -78,7 +78,7 @@ class HostReads:
 
 
 class _Functions(TorchFunctionMode):
-    """Counts what Python asks; `asked` while what runs is for a question that was counted."""
+    """Counter of Python calls that read; `asked` is True while such a call runs."""
 
     def __init__(self, counts: Counter[str]) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class _Functions(TorchFunctionMode):
 
 
 class _Operators(TorchDispatchMode):
-    """Counts the operators that read, and apart from these the ones that run for no question of `asking`."""
+    """Counter of operators that read, and separately of those that run outside a call counted by `asking`."""
 
     def __init__(self, counts: Counter[str], unasked: Counter[str], asking: _Functions) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -121,16 +121,15 @@ class _Operators(TorchDispatchMode):
 
 
 class Operators(TorchDispatchMode):
-    """Counts the operators that run in a `with` block, what they allocate and what they copy; not while paused.
+    """Counter of operators, allocations and copies inside a `with` block, except while paused.
 
     Attributes:
-        names: how often each operator ran, by name.
-        allocations: tensors whose memory is not an input's.
-        copies: operators that do nothing but copy.
+        names: number of calls of each operator, by name.
+        allocations: number of output tensors that share no memory with an input.
+        copies: number of calls of operators that only copy.
     """
 
     def __init__(self) -> None:
-        """A counter that has seen nothing."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.names: Counter[str] = Counter()
         self.allocations = 0
@@ -139,7 +138,7 @@ class Operators(TorchDispatchMode):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Count nothing inside."""
+        """Pause counting inside a `with` block."""
         outer, self._paused = self._paused, True
         try:
             yield
@@ -149,7 +148,7 @@ class Operators(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run the operator, and count it."""
+        """Run an operator and count the call."""
         out = func(*args, **(kwargs or {}))
         if not self._paused:
             name = func.name().split(".")[0]
@@ -162,7 +161,7 @@ class Operators(TorchDispatchMode):
 
 @contextmanager
 def curves_touched(counts: Counter[str]) -> Iterator[None]:
-    """Count in `counts`, under the name `curves`, how often the values of any `Curve` are asked for inside."""
+    """Count in `counts["curves"]` the accesses to `Curve.values` inside a `with` block."""
     original = Curve.__getattribute__
 
     def counted(curve: Curve, name: str) -> Any:
@@ -188,13 +187,13 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
 
 
 def _moves_to_host(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a `to` asks for the CPU by name, wherever the tensor is: on a GPU this waits."""
+    """Say whether a call of `to` names the CPU: for a tensor on a GPU the host waits."""
     asked = [*args[1:], *kwargs.values()] if name == "torch.Tensor.to" else []
     return any(isinstance(each, str | torch.device) and torch.device(each).type == "cpu" for each in asked)
 
 
 def _made_of_tensors(name: str, args: Sequence[Any], _kwargs: Mapping[str, Any]) -> bool:
-    """Whether a tensor is made from a list that holds tensors: each of them is read."""
+    """Say whether a tensor is made from a sequence with tensors in it, which reads each of them."""
     data = args[0] if name in ("torch.tensor", "torch.as_tensor") and args else None
     return isinstance(data, list | tuple) and any(isinstance(each, Tensor) for each in data)
 
@@ -203,9 +202,9 @@ _READING_CALLS = (_moves_to_host, _made_of_tensors)
 
 
 def _picked_by_mask(name: str, args: Sequence[Any]) -> bool:
-    """Whether an index is a bool tensor: how many elements it picks is in its values.
+    """Say whether an index is a bool tensor, whose values decide the result's shape.
 
-    One element assigned to all of them is filled in instead, wherever the mask says so, and nothing is read.
+    A single element that is assigned is filled in wherever the mask is true, and nothing is read.
     """
     filled = name in _ASSIGNING and args[2].numel() == 1
     indices = args[1] if name in ("aten::index", *_ASSIGNING) and not filled else ()
@@ -213,7 +212,7 @@ def _picked_by_mask(name: str, args: Sequence[Any]) -> bool:
 
 
 def _came_to_host(name: str, args: Sequence[Any], out: Any) -> bool:
-    """Whether a copy went from a device to the CPU."""
+    """Say whether a copy went from a device to the CPU."""
     if name not in ("aten::_to_copy", "aten::copy_", "aten::copy"):
         return False
     source = args[0] if name == "aten::_to_copy" else args[1]

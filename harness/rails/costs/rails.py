@@ -1,8 +1,8 @@
-"""What a steady ring costs, in exact integers: counted on the CPU, gated without any margin.
+"""Cost rails: exact costs of a steady ring, counted on the CPU and gated without a margin.
 
-A rail is one workload and the switches it runs with. Its costs are sums over a whole period of the ring, in which every
-place is taken, moved through all its steps and emptied again; so no tick is left out as untypical. Counts do not depend
-on the processor, but they may on torch's version, by which they are kept.
+A rail is one workload with its switches. The costs are sums over a whole period of the ring, in which every place is
+taken, moved through all steps and emptied again; every kind of tick is therefore counted. Counts do not depend on the
+processor. Counts may depend on the version of torch and are kept by version.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from harness.rails.costs.workload import KINDS, STREAMS, Ring, StreamRing, Workl
 COSTS = "costs.json"
 DEPTHS = (1, 4, 8)
 OPERATOR = "operator "
-"""Before an operator's own name, in the name of its count."""
+"""Prefix of an operator's name, in the name of its count."""
 
 Counts = dict[str, int]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One count of one rail: what is blessed and what is now; None where it is not there."""
+    """One count of one rail: the blessed value and the present one; None where a side does not have the count."""
 
     rail: str
     name: str
@@ -49,12 +49,12 @@ class Row:
 
     @property
     def same(self) -> bool:
-        """Whether it is what it was."""
+        """Say whether the count equals the blessed count."""
         return self.blessed == self.now
 
 
 def rails() -> dict[str, Workload]:
-    """Every rail by name.
+    """List every rail by name.
 
     Each kind of ring at each depth; the mixed ring at depth 4 with each switch off; each kind of stream at depth 4.
     """
@@ -70,16 +70,16 @@ def rails() -> dict[str, Workload]:
 
 
 def count(workload: Workload) -> Counts:
-    """What one period of a workload costs, after the ring is full and everything that is made once was made.
+    """Count the costs of one period of a workload, after a warm-up that fills the ring and the caches.
 
-    Of a ring the ticks are counted, and what is submitted between them is not; of a stream its ticks as a whole, in
-    which it makes requests and submits them.
+    For a ring, ticks are counted and submissions are not. For a stream, whole ticks are counted, in which the stream
+    makes and submits its requests. Operators of the decoder are not counted.
     """
     operators, reads, ran = Operators(), HostReads(), Counter[str]()
     decoder = AffineDecoder(16)
 
     def outside(**inputs: Tensor) -> Tensor:
-        # Counted where they run: the pipeline's own figures say what was planned.
+        # Counted where the decoder runs: the pipeline's statistics count the planned runs.
         ran.update(runs=1, rows=len(inputs["hidden_states"]))
         with operators.paused():
             return decoder(**inputs)
@@ -107,7 +107,7 @@ def count(workload: Workload) -> Counts:
 
 
 def measured(operators: Operators, reads: HostReads) -> Counts:
-    """What two counters saw, as named counts; every operator has one of its own."""
+    """Turn two counters into named counts: the sums, and one count for each operator."""
     return {
         "host_reads": sum(reads.seen.values()),
         "allocations": operators.allocations,
@@ -118,16 +118,16 @@ def measured(operators: Operators, reads: HostReads) -> Counts:
 
 
 def _rebuilds(workload: Workload, before: Stats, after: Stats) -> int:
-    """How often conditions were padded and stacked: at every run without the cache."""
+    """Number of times that conditions were padded and stacked; without the cache one for each run."""
     if workload.switches.cached_conditioning:
         return after.conditioning.misses - before.conditioning.misses
     return after.decoder_runs - before.decoder_runs
 
 
 def growth(counted: Mapping[str, Counts]) -> dict[str, tuple[float, float]]:
-    """Operators outside the decoder a tick, as `a + b*depth`, for every kind of ring: `a` and `b`.
+    """Fit the operators of a tick outside the decoder by `a + b*depth`; return `(a, b)` for every kind of ring.
 
-    From the smallest and the largest depth; whether the ones between lie on the line is for the reader of the counts.
+    The line goes through the counts of the smallest and the largest depth; the depths between may lie off the line.
     """
     found = {}
     for name in {rail.rsplit("/", 1)[0] for rail in counted if f"{rail.rsplit('/', 1)[0]}/{DEPTHS[0]}" in counted}:
@@ -140,13 +140,13 @@ def growth(counted: Mapping[str, Counts]) -> dict[str, tuple[float, float]]:
 
 @dataclass(frozen=True)
 class CostReport:
-    """Every count that is blessed or was counted.
+    """Report of all cost rails: every count that is blessed or was counted now.
 
     Attributes:
-        rows: one a rail and count, in the order of the rails.
-        file: where the blessed ones are.
-        torch: the version that was counted with.
-        gated: whether anything is blessed for that version.
+        rows: one row for each count of each rail, in the order of the rails.
+        file: file of the blessed counts.
+        torch: version of torch with which the rails were counted.
+        gated: the file has counts for that version.
     """
 
     rows: tuple[Row, ...]
@@ -156,22 +156,22 @@ class CostReport:
 
     @property
     def passes(self) -> bool:
-        """Whether everything was compared, and nothing differs in either direction."""
+        """Say whether the rails were compared and every count equals the blessed one."""
         return self.gated and bool(self.rows) and all(row.same for row in self.rows)
 
     def wrong(self) -> list[Row]:
-        """The rows that differ."""
+        """List the rows that differ; none where nothing is gated."""
         return [row for row in self.rows if not row.same] if self.gated else []
 
     def moved(self) -> dict[str, list[str]]:
-        """The counts that differ, and for each the rails in which it does."""
+        """List the counts that differ, each with the rails in which it differs."""
         found: dict[str, list[str]] = {}
         for row in self.wrong():
             found.setdefault(row.name, []).append(row.rail)
         return found
 
     def summary(self) -> str:
-        """In one line."""
+        """Summarize the report in one line."""
         rails = len({row.rail for row in self.rows})
         if not self.gated:
             return f"{rails} cost rails: not gated, {self.file} has no costs for torch {self.torch}"
@@ -179,7 +179,7 @@ class CostReport:
         return f"{rails} cost rails, {len(self.rows)} counts: {f'different: {moved}' if moved else 'all as blessed'}"
 
     def document(self) -> list[dict[str, Any]]:
-        """The rows as plain JSON values, with what each is worth."""
+        """Return the rows as plain JSON values, each with its verdict."""
         return [
             {**asdict(row), "verdict": "not_gated" if not self.gated else "exact" if row.same else "moved"}
             for row in self.rows
@@ -187,14 +187,14 @@ class CostReport:
 
 
 def check(captures: Path = CAPTURES, advance: Callable[[str], None] = lambda _name: None) -> CostReport:
-    """Count every rail and compare it with what is blessed.
+    """Count every rail and compare the counts with the blessed ones.
 
     Args:
-        captures: the folder that holds one folder a platform.
-        advance: called with the name of each rail before it is counted.
+        captures: folder with one folder for each platform.
+        advance: called with the name of each rail before the rail is counted.
 
     Raises:
-        CapturesError: the file is there and cannot be used.
+        CapturesError: the file of blessed counts exists and cannot be used.
     """
     file = path(captures)
     blessed = read(file).get(version(), {})
@@ -204,29 +204,34 @@ def check(captures: Path = CAPTURES, advance: Callable[[str], None] = lambda _na
 
 
 def table(rail: str, blessed: Counts, now: Counts) -> list[Row]:
-    """One rail's rows: every count that either side has."""
+    """Make the rows of one rail: every count that either side has."""
     return [Row(rail, name, blessed.get(name), now.get(name)) for name in _in_order(now, blessed)]
 
 
 def bless(
     reason: str, captures: Path = CAPTURES, fresh: Callable[[], Mapping[str, Counts]] | None = None
 ) -> CostReport:
-    """Make what is counted now the blessed costs of this version of torch.
+    """Count every rail and make the counts the blessed costs of this version of torch.
+
+    Args:
+        reason: reason of the change, kept with the counts.
+        captures: folder with one folder for each platform.
+        fresh: function that counts again in a fresh process; None is `counted_afresh`.
 
     Returns:
-        What was counted, against what was blessed before.
+        The counts of now against those that were blessed before.
 
     Raises:
-        BlessRefused: under continuous integration, without a reason, with uncommitted captures or no checkout, or where
-            a second count, or one in a fresh process, says something else.
+        BlessRefused: under continuous integration, without a reason, with uncommitted captures, outside a checkout, or
+            where a second count, in this or in a fresh process, differs.
     """
     refuse_unless_explicit(reason, captures)
     found = check(captures)
     now = _nested(found.rows)
     if counted() != now:
-        raise BlessRefused("the costs are not reproducible: counted again in this process they differ")
+        raise BlessRefused("the costs are not reproducible: a second count in this process differs")
     if (fresh or counted_afresh)() != now:
-        raise BlessRefused("the costs are not reproducible: a fresh process counts others")
+        raise BlessRefused("the costs are not reproducible: a count in a fresh process differs")
     if not found.passes:
         file = captures / platform.name() / COSTS
         known = read(file)
@@ -235,7 +240,7 @@ def bless(
 
 
 def counted(advance: Callable[[str], None] = lambda _name: None) -> dict[str, Counts]:
-    """The costs of every rail, with one thread."""
+    """Count the costs of every rail with one torch thread."""
     found = {}
     with platform.one_thread():
         for name, workload in rails().items():
@@ -245,7 +250,7 @@ def counted(advance: Callable[[str], None] = lambda _name: None) -> dict[str, Co
 
 
 def path(captures: Path = CAPTURES) -> Path:
-    """The costs to compare with: this platform's, else the reference platform's, else the only ones there are."""
+    """File of the costs to compare with: this platform's, else the reference platform's, else any other platform's."""
     own, reference = (captures / name / COSTS for name in (platform.name(), platform.reference_platform()))
     others = sorted(captures.glob(f"*/{COSTS}"))
     found = [file for file in (own, reference) if file.is_file()] + others
@@ -253,10 +258,10 @@ def path(captures: Path = CAPTURES) -> Path:
 
 
 def read(file: Path) -> dict[str, dict[str, Counts]]:
-    """Blessed counts by version of torch and rail; empty where there is no file.
+    """Read the blessed counts by version of torch and rail; empty where there is no file.
 
     Raises:
-        CapturesError: it is there and cannot be used.
+        CapturesError: the file exists and cannot be used.
     """
     if not file.is_file():
         return {}
@@ -264,15 +269,15 @@ def read(file: Path) -> dict[str, dict[str, Counts]]:
 
 
 def version() -> str:
-    """Torch's, without the build."""
+    """Version of torch without its build, such as `2.13.0`."""
     return str(torch.__version__).split("+")[0]
 
 
 def counted_afresh() -> dict[str, Counts]:
-    """The costs of every rail, counted in a new interpreter.
+    """Count the costs of every rail in a new interpreter.
 
     Raises:
-        ReplayFailed: it failed.
+        ReplayFailed: the interpreter exited with an error.
     """
     command = [sys.executable, "-m", "harness", "_costs"]
     done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=False)
@@ -282,12 +287,12 @@ def counted_afresh() -> dict[str, Counts]:
 
 
 def replacement(row: Row) -> str:
-    """What a person would write into the file by hand, if `bless --costs` did not."""
-    return "no such count any more" if row.now is None else f"{json.dumps(row.name)}: {row.now}"
+    """Text that would replace the blessed count in the file, for a change by hand instead of by `bless --costs`."""
+    return "none, the count is gone" if row.now is None else f"{json.dumps(row.name)}: {row.now}"
 
 
 def _in_order(*names: Iterable[str]) -> Sequence[str]:
-    """Every name once, in the order in which they first come."""
+    """List every name once, in the order of the first occurrences."""
     return list(dict.fromkeys(name for each in names for name in each))
 
 

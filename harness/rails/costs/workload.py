@@ -1,4 +1,4 @@
-"""The rings that costs are counted and times are taken on: full, steady, fed the way a stream is."""
+"""Workloads of cost rails and benchmarks: full, steady rings that are fed like a stream."""
 
 from __future__ import annotations
 
@@ -44,18 +44,23 @@ KINDS: Mapping[str, Sequence[Submit]] = {
         replace(PLAIN, source=5, toward=Toward(7, strength=0.3), denoise=0.6),
     ),
 }
-"""What the requests of a ring are, in turn."""
+"""Requests of each kind of ring, submitted in turn."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a tick of a stream asks for besides a seed; guidance is against the session's null condition."""
+    """Arguments of a stream's tick besides the seed; the negative condition is the session's null condition.
+
+    Attributes:
+        denoise: denoising strength.
+        mode: guidance mode, or None for no guidance.
+    """
 
     denoise: float = 1.0
     mode: GuidanceMode | None = None
 
     def guidance(self) -> Guidance | float | None:
-        """The guidance; in mode `full` the number alone, which the stream makes a record of at every request."""
+        """Make the argument `guidance`; in mode `full` a number, which the stream makes a `Guidance` of every time."""
         if self.mode is None:
             return None
         return 2.5 if self.mode is GuidanceMode.FULL else Guidance(2.5, mode=self.mode)
@@ -66,20 +71,20 @@ STREAMS: Mapping[str, Asked] = {
     "source": Asked(denoise=0.6),
     **{_rail(mode): Asked(mode=mode) for mode in GuidanceMode},
 }
-"""What the ticks of a stream ask for."""
+"""Arguments of the ticks of each kind of stream."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A ring and what it is fed.
+    """A ring and its requests.
 
     Attributes:
-        kind: of `KINDS`; of `STREAMS` where `streamed`.
-        depth: places, at least 1 and at most `STEPS`.
-        dcw: whether the wavelet correction is on.
-        switches: of the pipeline.
-        frames: T.
-        streamed: whether the ticks are those of a session's stream, which submits the requests.
+        kind: a key of `KINDS`, or of `STREAMS` where `streamed`.
+        depth: number of places, from 1 to `STEPS`.
+        dcw: the wavelet correction is on.
+        switches: switches of the pipeline.
+        frames: number of frames T.
+        streamed: the ticks are those of a session's stream, which makes and submits the requests.
     """
 
     kind: str
@@ -91,32 +96,39 @@ class Workload:
 
     @property
     def period(self) -> int:
-        """After so many ticks everything repeats: every place had every kind of request in it."""
+        """Number of ticks after which the ring repeats itself: every place has held every kind of request."""
         kinds = 1 if self.streamed else len(KINDS[self.kind])
         return STEPS * lcm(kinds, self.depth) // self.depth
 
     @property
     def config(self) -> PipelineConfig:
-        """Of its pipeline."""
+        """Configuration of the pipeline."""
         script = Script(dcw=Wavelets() if self.dcw else None, depth=self.depth, steps=STEPS, encoder_length=64)
         return script.config(self.switches)
 
 
 def is_due(stats: Stats, submitted: int, depth: int, steps: int) -> bool:
-    """Whether a ring takes a request now: the first ones as far apart as places, then whenever a place is free."""
+    """Say whether a ring takes a request now: while it fills, at equal distances in time, then at every free place.
+
+    Args:
+        stats: the pipeline's statistics.
+        submitted: number of requests submitted so far.
+        depth: number of places.
+        steps: number of steps of a request.
+    """
     begins = submitted >= depth or stats.ticks >= submitted * max(1, steps // depth)
     return begins and stats.in_flight + stats.queued < depth
 
 
 class Ring:
-    """A pipeline on a workload, fed so that a place that gets free is taken at once.
+    """A pipeline that runs a workload; a free place is taken in the next tick.
 
     Args:
-        workload: what it does.
-        executor: runs the decoder; the caller closes it.
-        channels: D.
-        encoder_dim: E.
-        device: where everything is.
+        workload: the workload.
+        executor: runs the decoder; the caller closes the executor.
+        channels: number of latent channels D.
+        encoder_dim: encoder width E.
+        device: device of the ring's tensors.
     """
 
     def __init__(
@@ -127,7 +139,6 @@ class Ring:
         encoder_dim: int = 16,
         device: torch.device | str = "cpu",
     ) -> None:
-        """See the class."""
         self.workload = workload
         self.pipeline = StreamPipeline(executor, workload.config)
         self._context = torch.zeros(1, workload.frames, 2 * channels, device=device)
@@ -140,11 +151,11 @@ class Ring:
             self.pipeline.submit(self._request())
 
     def advance(self) -> list[Finished]:
-        """Run one tick; what is due was fed before."""
+        """Run one tick, after `feed`; return the latents that finished."""
         return self.pipeline.tick()
 
     def tick(self) -> list[Finished]:
-        """Feed the ring and run one tick."""
+        """Feed the ring and run one tick; return the latents that finished."""
         self.feed()
         return self.advance()
 
@@ -157,26 +168,25 @@ class Ring:
         kinds = KINDS[self.workload.kind]
         submit = kinds[self._submitted % len(kinds)]
         self._submitted += 1
-        # One context for all, as the requests of a stream have it.
+        # One context for all requests, as in a stream.
         request = self._props.request(replace(submit, seed=self._submitted))
         return replace(request, context_latents=self._context)
 
 
 class StreamRing:
-    """A session's stream on a workload: as `Ring`, but its tick makes the request and submits it as well.
+    """A session's stream that runs a workload; unlike in `Ring`, the tick makes and submits the request.
 
     Args:
-        workload: what it does.
-        decoder: has the null embedding; `executor` runs.
-        executor: runs the decoder; the caller closes it.
-        channels: D.
-        encoder_dim: E.
+        workload: the workload, with `streamed` on.
+        decoder: the decoder, read for its null embedding.
+        executor: runs the decoder; the caller closes the executor.
+        channels: number of latent channels D.
+        encoder_dim: encoder width E.
     """
 
     def __init__(
         self, workload: Workload, decoder: Decoder, executor: Executor, channels: int = 4, encoder_dim: int = 16
     ) -> None:
-        """See the class."""
         self.workload = workload
         self._asked = STREAMS[workload.kind]
         self._guidance = self._asked.guidance()
@@ -190,10 +200,10 @@ class StreamRing:
         self._submitted = 0
 
     def feed(self) -> None:
-        """Submit nothing: the tick does."""
+        """Do nothing: the stream's tick submits the request."""
 
     def advance(self) -> list[Finished]:
-        """Run one tick of the stream, with a request where one is due."""
+        """Run one tick of the stream, with a request where one is due; return the latents that finished."""
         if not is_due(self.pipeline.stats(), self._submitted, self.workload.depth, STEPS):
             return self._stream.tick()
         self._submitted += 1

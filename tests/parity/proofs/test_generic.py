@@ -59,7 +59,7 @@ def test_equal_engines_agree_after_every_event() -> None:
 def test_the_first_event_and_the_place_where_two_part_are_named(spoil: Any, path: str, said: str) -> None:
     error = parted(spoil)
     assert (error.event, error.path) == (1, path)
-    assert "plain and fast part at event 1, 2.0:" in str(error) and said in str(error)
+    assert "plain and fast differ at event 1, 2.0:" in str(error) and said in str(error)
 
 
 def test_a_long_event_is_cut_short() -> None:

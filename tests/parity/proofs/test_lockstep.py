@@ -172,7 +172,7 @@ def test_a_defect_of_a_fast_path_is_named_by_tick_slot_and_stage(
     monkeypatch.setattr(owner, name, defect)
     found = parted(script, switch, executor="deferred" if switch == "joined_stream" else "eager")
     assert (found.tick, found.slot, found.stage) == where
-    assert str(found).startswith(f"{switch} on and off part at tick {where[0]}, slot {where[1]}, stage {where[2]}:")
+    assert str(found).startswith(f"{switch} on and off differ at tick {where[0]}, slot {where[1]}, stage {where[2]}:")
 
 
 def test_the_order_of_rows_in_a_run_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

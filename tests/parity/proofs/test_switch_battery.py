@@ -75,7 +75,7 @@ def test_a_broken_switch_exits_with_1_and_the_json_says_where(tmp_path: Path) ->
     report = json.loads((tmp_path / "r.json").read_text())
     moved = {(r["scenario"], r["executor"]): r["detail"] for r in report["switches"] if r["verdict"] == "moved"}
     assert ("ode_plain", "static") in moved
-    assert "part at tick 0, slot 0, stage step" in moved["ode_plain", "eager"]
+    assert "differ at tick 0, slot 0, stage step" in moved["ode_plain", "eager"]
     assert ("sde_plain", "eager") not in moved
     assert not report["summary"]["passes"]
     assert report["switches"][0].keys() >= {"switch", "scenario", "executor", "decoder", "verdict"}
