@@ -1,4 +1,4 @@
-"""Test whether a run was one of the whole suite."""
+"""Check that a run of tests covered the whole suite."""
 
 from __future__ import annotations
 
