@@ -65,12 +65,12 @@ def check_command(battery: Battery, /, **options: Any) -> None:
     blessed costs.
 
     With --executor onnx or tensorrt alone, the battery is played on a compiled decoder: the file of --engine, or an
-    export of the decoder. Its latents must equal those of the eager executor to the bit, or be at most twice as far
-    from a replay in float64 as those are. Scenarios outside the profile of the compiled decoder are not compared.
+    export of the decoder. The finished latents must equal the eager executor's to the bit, or be at most twice as far
+    from a replay in float64 as the eager executor's. Scenarios outside the compiled decoder's profile are not compared.
 
     The exit code is 0 if every verdict is exact or tolerance, 1 on any other verdict, 2 on a wrong command line, and
     125 if nothing could be compared: no captures for this platform, no costs for this version of torch, or a compiled
-    decoder that fails before the comparison. These codes suit `git bisect run`.
+    decoder that fails before the comparison. `git bisect run` understands the exit codes.
     """
     names = chosen(battery, options["only"] + options["names"])
     with_switches = options["switches"] or options["everything"]

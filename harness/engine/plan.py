@@ -22,14 +22,7 @@ from harness.engine.wavelet import DCWMode
 
 
 class CountedGate:
-    """A gate that counts its neutrality checks.
-
-    Args:
-        gate: the gate that decides.
-
-    Attributes:
-        asked: number of checks.
-    """
+    """A gate that counts its neutrality checks in `asked`."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
@@ -65,13 +58,7 @@ class Queued:
 
 @dataclass(frozen=True)
 class Admission:
-    """A queued request that enters the ring in this tick.
-
-    Attributes:
-        index: the request's place in the ring.
-        queued: the request.
-        masked: the request has a latent mask that acts.
-    """
+    """A queued request that enters the ring at place `index`; `masked` says that its latent mask acts."""
 
     index: int
     queued: Queued
@@ -103,12 +90,7 @@ class GuidancePlan:
 
 @dataclass(frozen=True, eq=False)
 class TargetPlan:
-    """An x0 target that acts in this tick.
-
-    Attributes:
-        amount: share of the target in the clean estimate.
-        ramp: factor of `amount` for a target with a curve, in (0, 1]; None for a target with a strength.
-    """
+    """An x0 target that acts in this tick, by its share `amount`, times `ramp` in (0, 1] for a target with a curve."""
 
     amount: Curve
     ramp: float | None

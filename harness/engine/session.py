@@ -168,7 +168,7 @@ class Stream:
     def _guidance(self, guidance: Guidance | float | None, negative: Condition | None) -> Guidance | None:
         if guidance is None:
             if negative is not None:
-                raise InvalidInput("negative", "a condition without guidance", "a guidance that uses it")
+                raise InvalidInput("negative", "a condition without guidance", "a guidance beside the condition")
             return None
         made = guidance if isinstance(guidance, Guidance) else Guidance(scale=guidance)
         if made.negatives and negative is not None:

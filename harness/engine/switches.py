@@ -35,8 +35,8 @@ class Switch:
         name: the field of `Switches`.
         plain: the value of the plain path, False or a member of an enum.
         fast: the value that is on by default, of the same type as `plain`.
-        acted: function of the `Stats` of two pipelines, the switch on in the first and off in the second. It says
-            whether the switch changed the work of either pipeline; if not, equal results prove nothing.
+        acted: function that says whether the switch changed the work of one of two pipelines, of the `Stats` with the
+            switch on and the `Stats` with the switch off. Without a change, equal results prove nothing.
         needs_own_stream: the switch acts only on an executor with a stream of its own.
     """
 

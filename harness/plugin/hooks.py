@@ -74,7 +74,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Fail a test that blessed or that failed before in this run; skip a test that was not gated."""
     if item.nodeid in item.config.stash[LEDGER].failed:
-        pytest.fail("it failed before in this run: a pass of a second try proves nothing", pytrace=False)
+        pytest.fail("the test failed before in this run: a pass of a second try proves nothing", pytrace=False)
     result = yield
     notes = item.stash.get(NOTES, Notes())
     if notes.blessed:

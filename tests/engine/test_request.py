@@ -97,7 +97,7 @@ def test_a_refusal_shows_the_shape_it_got_and_the_one_it_wanted() -> None:
 
 
 def test_a_tensor_on_another_device_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="source: got a tensor on meta, expected cpu"):
+    with pytest.raises(InvalidInput, match="source: got a tensor on meta, expected a tensor on cpu"):
         checks.same_device("source", torch.ones(1, device="meta"), torch.device("cpu"))
 
 

@@ -445,7 +445,7 @@ def test_a_test_that_failed_does_not_pass_when_it_is_tried_again(outside: Outsid
     outside.bless()
     outside.write("conftest.py", AGAIN)
     outside.tests("tries = iter([1, 0])\ndef test_tree(blessed): blessed('tree', Ring(0.5 + next(tries)).tick)")
-    red(outside.run(), "it failed before in this run")
+    red(outside.run(), "the test failed before in this run")
 
 
 # Lockstep.
@@ -482,7 +482,7 @@ def test_engines_that_part_are_red_and_event_path_and_distance_are_named(outside
 
 def test_engines_that_return_nothing_are_red(outside: Outside) -> None:
     outside.tests("def test_lockstep(lockstep): lockstep(Ring(), lambda event: {}, [])")
-    red(outside.run(), "none of 0 events made plain or fast return a tensor")
+    red(outside.run(), "none of 0 events made the engines return a tensor")
 
 
 SWITCH = """

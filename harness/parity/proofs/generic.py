@@ -77,7 +77,7 @@ def run(plain: object, fast: object, events: Iterable[object]) -> Agreed:
 
 
 def nans(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors that hold a NaN. Two NaNs have the same bytes whatever their cause."""
+    """Names of the tensors that hold a NaN; equal NaNs may have different causes and prove nothing."""
     numbers = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() or tensor.is_complex()}
     return [name for name, tensor in numbers.items() if bool(torch.isnan(tensor).any())]
 

@@ -5,8 +5,8 @@ negative velocity); the latents that the tick finished; and host facts (the requ
 requests that a submission displaced). Finished latents are compared again after every later tick. A difference is
 reported with the first tick, slot and stage that differ.
 
-State that is not finite is refused, because two NaNs are equal whatever their cause. A run that compared nothing is
-refused too.
+State that is not finite is refused, because equal NaNs may have different causes and prove nothing. A run that compared
+nothing is refused too.
 """
 
 from __future__ import annotations

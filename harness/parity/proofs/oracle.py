@@ -1,8 +1,8 @@
 """Oracle: a textbook loop that runs one request alone, one row at a time, without ring, tick plan or fast path.
 
-The oracle shares the formulas (schedule, noise, guidance, blend, solver, wavelet) with the engine and nothing else. It
-decides a second time, from the specification, which conditions are active, which path a step takes, which values a
-shared control overrides and how rows are padded. The formulas themselves are checked against other sources in the
+The oracle shares the formulas (schedule, noise, guidance, blend, solver, wavelet) with the engine and nothing else. The
+oracle decides a second time, from the specification, which conditions are active, which path a step takes, which values
+a shared control overrides and how rows are padded. The formulas themselves are checked against other sources in the
 tests.
 """
 

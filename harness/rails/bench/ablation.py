@@ -30,7 +30,7 @@ class Says(StrEnum):
     """The mark of a saving; only `beyond_noise` is a figure.
 
     `within_noise`: its interval is not wholly beyond what two equal loads differ by, or there were too few turns.
-    `did_not_act`: the switch had nothing to do in the window, or was off anyhow.
+    `did_not_act`: the switch changed no work in the window, or was off anyhow.
     """
 
     BEYOND = "beyond_noise"

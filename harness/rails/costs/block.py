@@ -145,7 +145,7 @@ def bless(name: str, counts: Counts, place: Place, reason: str) -> Rewritten | N
 
 def _refuse_nothing(name: str, counts: Counts) -> None:
     if not counts["operators"] and not counts["host_reads"]:
-        raise NothingCompared(f"{name}: no operator ran inside the block, in the thread that entered it")
+        raise NothingCompared(f"{name}: no operator ran inside the block, in the block's own thread")
 
 
 def _read(file: Path) -> dict[str, Counts]:
