@@ -12,8 +12,10 @@ from click.testing import CliRunner
 
 import harness
 from harness.cli import main
+from harness.commands.check_report import CheckReport
 from harness.parity.baselines import platform
 from harness.parity.baselines.bless import Battery, digests
+from harness.parity.baselines.captures import Verdict
 
 
 class Fake:
@@ -73,6 +75,14 @@ def test_any_difference_exits_with_1_and_is_in_the_json(invoke, fake, tmp_path):
         ("two", "moved", 1.0),
     ]
     assert report["platform"]["blessed_here"] and report["summary"]["verdicts"] == {"moved": 2}
+
+
+@pytest.mark.parametrize("wrong", ["captures", "switches", "costs", None])
+def test_a_check_of_several_things_passes_where_each_of_them_does(wrong):
+    captures = SimpleNamespace(compared=True, passes=wrong != "captures")
+    switched = SimpleNamespace(verdict=Verdict.MOVED if wrong == "switches" else Verdict.EXACT)
+    counted = SimpleNamespace(gated=True, passes=wrong != "costs")
+    assert CheckReport(captures, (switched,), counted).passes is (wrong is None)
 
 
 def test_no_captures_exits_with_125(invoke):

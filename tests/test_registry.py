@@ -11,7 +11,7 @@ from harness import registry
 from harness.engine import executors
 from harness.engine.errors import InvalidInput
 from harness.engine.executors import OnnxExecutor
-from harness.registry import LIVE, ExecutorKind
+from harness.registry import LIVE, DeferredStream, ExecutorKind
 from tests.onnx_files import written
 
 
@@ -72,3 +72,12 @@ def test_on_a_gpu_a_plan_has_a_stream_of_its_own_and_no_file_has_one_on_a_cpu() 
 def test_bfloat16_is_refused_for_onnx_runtime_before_anything_is_exported() -> None:
     with pytest.raises(InvalidInput, match="ONNX Runtime has no bfloat16 on a CPU"):
         registry.engine_for("onnx", "tiny", dtype="bfloat16")
+
+
+def test_a_deferred_stream_runs_what_was_launched_when_somebody_waits_and_in_that_order() -> None:
+    stream, ran = DeferredStream(), list[int]()
+    for number in range(3):
+        stream.launch(lambda number=number: ran.append(number))
+    assert (ran, stream.pending) == ([], 3)
+    stream.join()
+    assert (ran, stream.pending) == ([0, 1, 2], 0)

@@ -65,6 +65,12 @@ def test_in_a_checkout_its_own_package_is_run(harness: Installed, project: Path,
     assert "2.checkout" in harness("--version", cwd=project / where).stdout
 
 
+def test_where_another_package_is_run_python_s_path_stays_behind_it(harness: Installed, project: Path) -> None:
+    package(project, "2.checkout")
+    (project / "harness" / "__main__.py").write_text("import os\nprint(os.environ['PYTHONPATH'])\n")
+    assert harness(cwd=project).stdout.strip().split(os.pathsep) == [str(project), str(harness.site)]
+
+
 def test_in_a_checkout_its_own_captures_are_compared(harness: Installed, project: Path) -> None:
     package(project, "2.checkout")
     for file in project.glob("captures/*/scenarios/ode_plain.safetensors"):

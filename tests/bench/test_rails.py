@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -164,6 +165,14 @@ def test_a_rail_that_no_process_of_several_has_is_red_and_named(measure: Callabl
     result = measure("-n", "2", names=[])
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*time rails that were not measured*", min(RAILS)])
+
+
+@pytest.mark.parametrize("partial", [(True, False), (False, True)])
+def test_rails_that_one_process_of_several_left_out_on_purpose_are_left_out(partial: tuple[bool, bool]) -> None:
+    config: Any = SimpleNamespace(stash={})
+    for each in partial:
+        rails.merge(config, (["a rail"], each))
+    assert rails.found(config) == (["a rail"], True)
 
 
 @pytest.mark.parametrize(

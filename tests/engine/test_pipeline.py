@@ -80,6 +80,15 @@ def test_a_depth_above_the_executor_s_rows_is_refused() -> None:
         pipeline().set_depth(9)
 
 
+@pytest.mark.parametrize("depth", [0, 9, 1.5])
+def test_a_refused_depth_changes_nothing(depth: Any) -> None:
+    p = pipeline()
+    before = held(p)
+    with pytest.raises(InvalidInput):
+        p.set_depth(depth)
+    assert held(p) == before
+
+
 BAD = [
     request(9, tokens=65),
     request(9, conditions=[Condition(torch.ones(1, 2, E + 1))]),
@@ -283,3 +292,18 @@ def test_a_channel_gain_of_other_channels_is_refused_at_submit() -> None:
     p.set_channel_gain(torch.ones(1, 1, D + 1) * 2)
     with pytest.raises(InvalidInput, match="channel"):
         p.submit(request())
+
+
+def test_a_channel_gain_of_another_length_is_refused_at_submit() -> None:
+    p = pipeline()
+    p.set_channel_gain(torch.full((1, T + 1, D), 2.0))
+    with pytest.raises(InvalidInput, match="6 frames, expected 7 frames, as the channel gain in force has"):
+        p.submit(request())
+
+
+def test_a_first_request_that_is_refused_fixes_no_sizes() -> None:
+    p = pipeline()
+    p.set_channel_gain(torch.full((1, 1, D + 1), 2.0))
+    with pytest.raises(InvalidInput):
+        p.submit(request())
+    p.submit(request(context_latents=torch.ones(1, T, 2 * D + 2)))

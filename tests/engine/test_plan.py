@@ -146,6 +146,12 @@ def test_neutral_values_are_planned_as_if_they_were_not_set() -> None:
     assert (planned(controls=off).dcw, planned(controls=off).channel_gain) == (None, None)
 
 
+@pytest.mark.parametrize("mode", ["low", "high", "pix", "double"])
+def test_a_scaler_that_its_mode_does_not_read_keeps_no_correction_on(mode: Any) -> None:
+    found = planned(controls=Controls({}, DCW(mode, a=0.0, b=0.5))).dcw
+    assert (found is not None) is (mode == "double")
+
+
 def test_what_is_not_neutral_is_kept() -> None:
     p = slot(velocity_scale=0.0, latent_mask=LatentMask(0.0, SOURCE), guidance=Guidance(2.0, mode="self", momentum=0.0))
     assert p.velocity_scale.is_everywhere(0.0)

@@ -259,6 +259,12 @@ def test_a_tolerance_is_blessed_with_its_capture_and_finite(outside: Outside, k:
     red(outside.run(), said)
 
 
+def test_a_smaller_tolerance_than_was_blessed_is_another_one(outside: Outside) -> None:
+    outside.bless("def test_tree(blessed): blessed('tree', tree, k=4)")
+    outside.tests("def test_tree(blessed): blessed('tree', tree, k=2)")
+    red(outside.run(), "got 2, expected 4, as it was blessed")
+
+
 def test_captures_of_another_platform_are_compared_with_where_they_are_asked_for(outside: Outside) -> None:
     outside.bless()
     outside.own.rename(outside.captures / "board")
@@ -266,6 +272,14 @@ def test_captures_of_another_platform_are_compared_with_where_they_are_asked_for
     assert "captures in captures/board\n" in green(outside.run("--harness-platform", "board"))
     outside.edit("pyproject.toml", "[tool", '[tool.harness]\nreference-platform = "board"\n[tool')
     green(outside.run())
+
+
+def test_a_platform_that_has_costs_alone_is_compared_with_the_captures_of_the_reference(outside: Outside) -> None:
+    outside.bless(BLESSED + RAIL)
+    (outside.captures / "board").mkdir()
+    (outside.own / "blessed").rename(outside.captures / "board" / "blessed")
+    outside.edit("pyproject.toml", "[tool", '[tool.harness]\nreference-platform = "board"\n[tool')
+    green(outside.run(), passed=2)
 
 
 def test_trees_on_a_gpu_are_kept_for_that_gpu(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,6 +295,15 @@ def test_captures_may_be_in_another_folder(outside: Outside) -> None:
     outside.bless()
     outside.captures.rename(outside.root / "golden")
     green(outside.run("--harness-captures", "golden"))
+
+
+def test_a_folder_of_captures_is_named_from_where_the_run_was_started(
+    outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside.bless()
+    outside.captures.rename(outside.root / "golden")
+    monkeypatch.chdir(outside.root / "tests")
+    green(outside.run("--harness-captures", "../golden"))
 
 
 # Blessing.
@@ -392,6 +415,11 @@ def test_blessing_is_refused_in_several_processes(outside: Outside) -> None:
 def test_what_cannot_be_blessed_is_refused_and_nothing_is_written(outside: Outside, test: str, said: str) -> None:
     red(outside.bless(f"def test_tree(blessed):\n    {test}"), said)
     assert not outside.captures.exists()
+
+
+def test_a_tree_is_made_three_times_before_it_is_blessed(outside: Outside) -> None:
+    third = "def test_tree(blessed): gains = iter([0.5, 0.5, 0.75]); blessed('tree', lambda: Ring(next(gains)).tick())"
+    red(outside.bless(third), "tree is not reproducible, called again it differs")
 
 
 def test_captures_of_another_platform_are_not_blessed_here(outside: Outside) -> None:
@@ -695,6 +723,7 @@ def test_a_stray_file_among_captures_is_red_by_name(outside: Outside, stray: str
         ),
         (["tests/test_more.py"], "only tests/test_more.py was run, of tests", {"passed": 1}),
         (["--ignore", "tests/test_outside.py"], "--ignore was given", {"passed": 1}),
+        (["--ignore-glob", "*outside.py"], "--ignore_glob was given", {"passed": 1}),
     ],
 )
 def test_a_part_of_the_suite_is_not_held_to_all_entries_and_says_so(
@@ -735,6 +764,15 @@ def test_an_argument_is_the_whole_suite_only_where_testpaths_says_what_that_is(o
     outside.tests(BLESSED)
     outside.edit("pyproject.toml", 'testpaths = ["tests"]', "")
     assert "still have a test: only tests was run, of ." in green(outside.run("tests"))
+
+
+def test_one_folder_of_several_is_a_part_of_the_suite(outside: Outside) -> None:
+    outside.edit("pyproject.toml", '["tests"]', '["tests", "more"]')
+    outside.bless(BLESSED)
+    outside.tests(BLESSED, "more/test_more.py")
+    outside.tests("def test_nothing(): pass")
+    assert "still have a test: only tests was run, of tests more" in green(outside.run("tests"))
+    green(outside.run("tests", "more"), passed=2)
 
 
 def test_a_worker_hands_over_what_its_tests_asked_for(outside: Outside) -> None:

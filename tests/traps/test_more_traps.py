@@ -86,6 +86,11 @@ def test_two_int64_that_float64_cannot_tell_apart_are_one_apart() -> None:
     assert (found.max_abs, found.got) == (1.0, 2**53 + 1)
 
 
+def test_the_distance_of_two_uint64_does_not_wrap_around() -> None:
+    largest = torch.tensor([-1]).view(torch.uint64)
+    assert report(largest, torch.zeros_like(largest)).max_abs == float(2**64 - 1)
+
+
 def test_empty_tensors_of_other_shapes_differ() -> None:
     assert report(torch.zeros(0, 3), torch.zeros(0, 4)).kind is DifferenceKind.SHAPE
 

@@ -12,7 +12,7 @@ import torch
 
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import Battery, BlessRefused, bless, bound_factor, digests
-from harness.parity.baselines.captures import EPS, Verdict, check
+from harness.parity.baselines.captures import EPS, Verdict, check, within_bound
 
 FILES = ("alpha", "beta")
 
@@ -191,6 +191,12 @@ def test_another_machine_passes_within_the_bound_and_fails_beyond(engine, captur
     assert verdict(engine, captures).verdict is Verdict.MOVED
 
 
+def test_the_tensor_furthest_out_of_its_own_bound_speaks_and_not_the_one_that_moved_most():
+    blessed = {"large": torch.full((4,), 1e3), "small": torch.full((4,), 1e-3)}
+    found = within_bound("s", {"large": blessed["large"] + 1e-3, "small": blessed["small"] + 1e-5}, blessed, 100.0)
+    assert found.verdict is Verdict.MOVED and found.detail.startswith("small: ")
+
+
 @pytest.mark.parametrize("spoil", [lambda x: x.double(), lambda x: x[0], lambda x: x * float("nan")])
 def test_no_bound_lets_another_dtype_shape_or_nan_pass(engine, captures, spoil):
     elsewhere(captures)
@@ -248,6 +254,13 @@ def test_bless_refuses_over_uncommitted_captures(engine, captures):
         bless("why", engine.battery(), captures)
 
 
+def test_bless_refuses_over_untracked_captures_that_a_configuration_hides(engine, captures):
+    git(captures.parent, "config", "status.showUntrackedFiles", "no")
+    (captures / "new").touch()
+    with pytest.raises(BlessRefused, match="uncommitted"):
+        bless("why", engine.battery(), captures)
+
+
 def test_bless_refuses_outside_a_checkout(engine, tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(BlessRefused, match="no git checkout"):
@@ -272,6 +285,22 @@ def test_bless_writes_nothing_where_nothing_drifted(engine, captures):
     assert before == {path: path.stat().st_mtime_ns for path in folder(captures).iterdir()}
 
 
+def test_on_another_machine_every_tolerance_is_measured_again(engine, captures):
+    elsewhere(captures)
+    commit(captures.parent)
+    before = store.read_manifest(folder(captures)).scenarios["alpha"]
+    engine.plain_shift = 1e-5
+    assert bless("another machine", engine.battery(), captures).changes == ()
+    after = store.read_manifest(folder(captures)).scenarios["alpha"]
+    assert after.k > 5 * before.k and after.reason == before.reason
+
+
+def test_a_scenario_that_moved_in_its_states_only_has_the_reason_of_that(engine, captures):
+    engine.ticks["alpha"] = ("aa", "bb", "dd")
+    assert "alpha moved in its states only" in bless("other states", engine.battery(), captures).summary()
+    assert store.read_manifest(folder(captures)).scenarios["alpha"].reason == "other states"
+
+
 def test_bless_restores_a_corrupt_capture(engine, captures):
     (folder(captures) / "alpha.safetensors").write_bytes(b"x")
     commit(captures.parent)
@@ -283,6 +312,13 @@ def test_bless_removes_the_captures_of_a_scenario_that_is_no_more(engine, captur
     del engine.scenarios["beta"]
     assert bless("beta went", engine.battery(), captures).summary() == "beta removed; the others identical (1)"
     assert not (folder(captures) / "beta.safetensors").exists() and run(engine, captures).passes
+
+
+def test_bless_removes_a_capture_that_no_manifest_and_no_scenario_knows(engine, captures):
+    (folder(captures) / "gamma.safetensors").touch()
+    commit(captures.parent)
+    assert bless("gamma went", engine.battery(), captures).summary().startswith("gamma removed")
+    assert not (folder(captures) / "gamma.safetensors").exists() and run(engine, captures).passes
 
 
 def test_bless_refuses_a_scenario_that_a_fresh_process_does_not_reproduce(engine, captures):

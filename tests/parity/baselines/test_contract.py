@@ -83,6 +83,11 @@ def test_a_recorded_number_of_rows_that_is_not_measured_is_lost(captures: Path) 
     assert found(captures).detail == "rerun at 4 rows"
 
 
+def test_a_recorded_property_that_is_not_measured_any_more_is_lost(captures: Path) -> None:
+    recorded(captures, holds={"symmetry": "1-3"}, fails={})
+    assert (found(captures).standing, found(captures).detail) == (Standing.LOST, "symmetry at 1-3 rows")
+
+
 def test_a_property_gained_is_said_and_no_failure(captures: Path) -> None:
     recorded(captures, fails={**everything(""), "rerun": "2"})
     assert (found(captures).standing, found(captures).detail) == (Standing.GAINED, "rerun at 2 rows")

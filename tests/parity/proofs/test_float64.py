@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from harness import registry
 from harness.engine import execute
 from harness.engine.aot.closeness import FACTOR
 from harness.engine.errors import OutsideProfile
-from harness.engine.executors import Batch, Executor
+from harness.engine.executors import Batch, EagerExecutor, Executor
 from harness.parity.baselines.captures import EPS, Verdict
 from harness.parity.baselines.store import NoCaptures
 from harness.parity.battery.player import Played
@@ -67,6 +68,17 @@ def test_an_engine_plays_the_same_bits_in_another_session(name: str) -> None:
     first, second = (play(scenario, on=executor(scenario, "onnx")) for _ in range(2))
     assert_identical(first.finished, second.finished)
     assert first.ticks == second.ticks
+
+
+def test_an_engine_is_held_against_the_eager_executor_in_its_own_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    def eager(scenario: Scenario, *_file: Any) -> Any:
+        made: Any = executor(scenario)
+        made.signature = SimpleNamespace(dtypes={"velocity": torch.float16})
+        return made
+
+    monkeypatch.setattr(float64, "executor", eager)
+    (result,) = check(Engine(ExecutorKind.ONNX, Path("a.onnx"), dtype="float16"), only=["ace_tiny_plain"]).results
+    assert result.verdict is Verdict.EXACT
 
 
 class Broken:
@@ -202,6 +214,23 @@ def test_scenarios_of_other_widths_than_the_file_s_are_said_to_be_outside_it() -
     assert report.passes and "channels D: got 4, the compiled decoder takes 8" in report.results[0].detail
     nothing = check(Engine(ExecutorKind.ONNX, registry.onnx_file("tiny")), only=["ode_plain"])
     assert not nothing.compared and not nothing.passes
+
+
+def test_a_scenario_s_rows_are_pinned_whatever_ran_on_the_file_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    pins: list[Any] = []
+
+    def seen(scenario: Scenario, *, on: Any = None, **more: Any) -> Played:
+        pins.extend([] if on is None or isinstance(on, EagerExecutor) else [on.pin_rows])
+        return play(scenario, on=on, **more)
+
+    monkeypatch.setattr(float64, "play", seen)
+    check(Engine(ExecutorKind.ONNX, registry.onnx_file("tiny")), only=["ode_plain", "ace_tiny_plain"])
+    assert pins == [None, 8]
+
+
+def test_captures_say_nothing_of_a_gpu_nor_of_a_decoder_that_is_named() -> None:
+    engines = (Engine(ExecutorKind.ONNX), Engine(ExecutorKind.TENSORRT, device="cuda"), ON_TINY)
+    assert [engine.blessed for engine in engines] == [True, False, False]
 
 
 def test_a_file_that_was_made_for_a_scenario_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from harness.engine.conditioning import Conditioning, ConditioningCache
 from harness.engine.curve import Curve, ask_host
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import Batch, EagerExecutor, Executor
+from harness.engine.request import required
 from harness.engine.switches import SWITCHES
 from harness.parity.battery.props import Props
 from harness.parity.battery.scripts import (
@@ -23,6 +24,7 @@ from harness.parity.battery.scripts import (
     Depth,
     Drain,
     Guided,
+    Masked,
     Rewrite,
     Script,
     Submit,
@@ -216,6 +218,10 @@ def move(pipeline: StreamPipeline, _finished: list[Any]) -> None:
     pipeline._ring = (first, replace(second, admitted_at=9), *others)
 
 
+def ask(pipeline: StreamPipeline, _finished: list[Any]) -> None:
+    pipeline._stats = replace(pipeline._stats, gates=pipeline._stats.gates + 1)
+
+
 def add(what: Callable[[StreamPipeline, list[Any]], Tensor]) -> Callable[[StreamPipeline, list[Any]], None]:
     def act(pipeline: StreamPipeline, finished: list[Any]) -> None:
         what(pipeline, finished).data.add_(1.0)
@@ -233,6 +239,7 @@ AFTERWARDS: list[tuple[int, Callable[[StreamPipeline, list[Any]], Any], tuple[in
     (1, add(lambda p, f: p.slots[2].x), (1, 2, "commit"), "x: bytes differ"),
     (3, add(lambda p, f: f[1].latent), (3, None, "commit"), r"finished\[1\]"),
     (1, lambda p, f: p.set_depth(2), (1, None, HOST), "depth: 3 and 2"),
+    (1, ask, (1, None, HOST), "gates"),
 ]
 
 
@@ -359,6 +366,28 @@ def test_equal_texts_are_one_condition_and_a_rewrite_reaches_it() -> None:
     props.rewrite(text, 8)
     assert condition.encoder_hidden_states._version > version
     assert_identical(condition.encoder_hidden_states, props.drawn(8, 6, 8))
+
+
+def test_texts_that_differ_in_anything_are_conditions_of_their_own() -> None:
+    props = Props(Script())
+    texts = (Text(4), Text(5), Text(4, 6), Text(4, weight=0.5), Text(4, span=(0.0, 0.5)), Text(4, hidden=2))
+    made = [props.condition(text, 12) for text in texts]
+    assert len({id(condition) for condition in (*made, props.condition(Text(4), 10))}) == len(texts) + 1
+    assert [condition.step_range for condition in made] == [text.span for text in texts]
+
+
+def test_a_rewrite_leaves_other_texts_of_the_same_seed_as_they_are() -> None:
+    props = Props(Script())
+    conditions = [props.condition(text, 12) for text in (Text(4), Text(4, 6), Text(4, span=(0.0, 0.5)))]
+    versions = [condition.encoder_hidden_states._version for condition in conditions]
+    props.rewrite(Text(4), 8)
+    moved = [c.encoder_hidden_states._version > v for c, v in zip(conditions, versions, strict=True)]
+    assert moved == [True, False, False]
+
+
+def test_a_mask_is_zero_at_the_frames_that_its_number_divides() -> None:
+    mask = required(Props(Script()).mask(Masked(level=0.5, every=3), 6).mask)
+    assert mask.values.flatten().tolist() == [0.0, 0.5, 0.5, 0.0, 0.5, 0.5]
 
 
 def test_a_rewrite_in_flight_is_seen_by_cached_and_rebuilt_conditions_alike() -> None:

@@ -18,7 +18,7 @@ from harness.engine.switches import SWITCHES
 from harness.parity.baselines.bless import BATTERY
 from harness.parity.baselines.captures import Verdict
 from harness.parity.battery.scenarios import SCENARIOS, decoder
-from harness.parity.proofs.switches import EVERY, check_switches, pairs
+from harness.parity.proofs.switches import EVERY, SwitchResult, check_switches, idle, pairs
 from harness.registry import COMPARED, ExecutorKind
 from tests.parity.strategies import ALWAYS
 
@@ -56,6 +56,13 @@ def test_a_switch_that_no_scenario_moves_is_no_pass() -> None:
     assert (compared.verdict, compared.acted) == (Verdict.EXACT, False)
     assert (gap.verdict, gap.scenario, gap.verdict.passes) == (Verdict.NOT_GATED, EVERY, False)
     assert check_switches(chosen, plain, whole=False) == [compared]
+
+
+def test_where_a_switch_acted_says_nothing_of_another_executor_decoder_dtype_or_device() -> None:
+    acted = SwitchResult("fused_cfg", "s", ExecutorKind.EAGER, "affine", "float32", "cpu", Verdict.EXACT, True)
+    another = {"executor": ExecutorKind.STATIC, "decoder": "tiny", "dtype": "float16", "device": "cuda"}
+    silent = [replace(acted, acted=False, **{name: value}) for name, value in another.items()]
+    assert [replace(gap, scenario="s", verdict=Verdict.EXACT, detail="") for gap in idle([acted, *silent])] == silent
 
 
 @pytest.fixture(name="broken")

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from harness.cli import main
 from harness.engine import Switches
 from harness.engine.pipeline import StreamPipeline
+from harness.engine.results import Stats
 from harness.engine.switches import PLAIN_PATH, SWITCHES
-from harness.rails.bench.ablation import FEWEST, FLOOR, Says, ablate, difference
+from harness.rails.bench.ablation import FEWEST, FLOOR, Says, _Run, _saving, ablate, difference
 from harness.rails.bench.throughput import Advance, Driver, Load, silent
 
 SMALL = Load(decoder="affine", duration=0.64, ticks=16, warmup=8)
@@ -91,6 +92,20 @@ def test_noise_of_two_equal_loads_hides_a_steady_saving() -> None:
     assert mark([1.0] * 8, noise=[0.0] * 8) is Says.BEYOND
     assert mark([1.0] * 8, noise=[1.5] * 8) is Says.WITHIN
     assert mark([1.0] * 8, noise=[-1.5] * 8) is Says.WITHIN
+
+
+def test_noise_that_is_a_loss_hides_a_saving_as_one_that_is_a_saving_does() -> None:
+    assert mark([1.0] * 8, noise=[-3.0] * 4 + [0.1] * 4) is Says.WITHIN
+    assert mark([1.0] * 8, noise=[3.0] * 4 + [-0.1] * 4) is Says.WITHIN
+
+
+def test_tick_and_host_part_are_each_held_against_their_own_noise() -> None:
+    on, off = (_Run([ms] * FEWEST, [ms] * FEWEST, Stats()) for ms in (0.0, 5.0))
+    loud, quiet = [9.0] * FEWEST, [0.0] * FEWEST
+    found = _saving("host_gates", off, on, _Run(loud, quiet, Stats()), acts=True)
+    assert (found.tick, found.host) == (Says.WITHIN, Says.BEYOND)
+    found = _saving("host_gates", off, on, _Run(quiet, loud, Stats()), acts=True)
+    assert (found.tick, found.host) == (Says.BEYOND, Says.WITHIN)
 
 
 def test_a_few_turns_say_nothing_whatever_they_are() -> None:

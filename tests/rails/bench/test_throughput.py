@@ -24,7 +24,7 @@ from harness.rails.bench import clocks, throughput
 from harness.rails.bench.ablation import FLOOR, ablate, ablated_ticks
 from harness.rails.bench.bare import merged, runs
 from harness.rails.bench.clocks import HostClock
-from harness.rails.bench.throughput import Driver, Load, bench, spread
+from harness.rails.bench.throughput import Advance, Driver, Load, bench, silent, spread
 from tests.fakes import Counting, LoggedStream, StillClock
 
 SMALL = Load(decoder="affine", duration=0.64, ticks=16, warmup=8)
@@ -56,6 +56,16 @@ def test_what_is_reported_of_a_window_is_what_was_done_in_it() -> None:
     assert m.overhead_ms == m.tick.median - m.bare.ms == m.beyond["eager"]
     assert m.bare.rows == 4
     assert m.seconds * 1e3 >= sum(m.samples["tick_ms"]) >= sum(m.samples["host_ms"])
+
+
+def test_a_request_that_was_dropped_before_the_window_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    def warm_up(self: Driver, advance: Advance = silent) -> None:
+        plain(self, advance)
+        self.dropped += 3
+
+    plain = Driver.warm_up
+    monkeypatch.setattr(Driver, "warm_up", warm_up)
+    assert bench(SMALL).dropped == 0
 
 
 @pytest.mark.parametrize(("more", "runs", "rows"), [

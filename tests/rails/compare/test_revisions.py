@@ -10,12 +10,15 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from harness.cli import main
+from harness.commands.compare import _exit_code
+from harness.commands.exits import DIFFERS
 from harness.rails.compare import revisions
 from harness.rails.compare.paced import TURN
 from harness.rails.compare.revisions import BENCH, Asked, Outputs, by_turns, compare, draw
@@ -117,6 +120,17 @@ def test_microseconds_are_the_same(run: Compare) -> None:
 def test_rounds_go_on_until_they_decide(run: Compare) -> None:
     _, report = run(head={"ms": [11.0, 9.0, 10.0]})
     assert len(report["draws"][0]["rounds"]) == 3
+
+
+def test_there_are_never_fewer_rounds_at_most_than_before_the_first_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(_base: str, _head: str | None, asked: Asked, *_more: Any) -> Any:
+        seen.append(asked)
+        raise CannotCompare("seen")
+
+    seen: list[Asked] = []
+    monkeypatch.setattr(revisions, "compare", ask)
+    CliRunner().invoke(main, ["compare", "--rounds", "5", "--most", "3", "base", "head"])
+    assert [(asked.rounds, asked.most) for asked in seen] == [(5, 5)]
 
 
 def test_a_busy_wait_in_the_tick_is_what_slows_it(tmp_path: Path, log: Path) -> None:
@@ -350,3 +364,9 @@ def test_a_calibration_that_catches_nothing_says_so(tmp_path: Path, log: Path, m
     result, report = invoke("--calibrate", "base")
     assert (result.exit_code, report["smallest_caught"]) == (2, None)
     assert "no slowdown up to 12% was detected" in result.stdout
+
+
+@pytest.mark.parametrize("passes", [(True, False), (False, True)])
+def test_one_comparison_of_a_calibration_whose_outputs_moved_is_a_difference(passes: tuple[bool, bool]) -> None:
+    tried: Any = {float(n): SimpleNamespace(outputs=SimpleNamespace(passes=each)) for n, each in enumerate(passes)}
+    assert _exit_code(tried, calibrate=True) == DIFFERS

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from harness.rails.costs.counters import HostReads
+from harness.rails.costs.counters import HostReads, Operators
 
 VALUES, SCALAR, INDEX = torch.ones(3), torch.tensor(2.0), torch.tensor(1)
 
@@ -120,6 +120,23 @@ def test_a_block_within_another_counts_a_read_once_in_each() -> None:
         SCALAR.item()
         torch.arange(INDEX)
     assert outer.seen == inner.seen == {"torch.Tensor.item": 1, "aten::_local_scalar_dense": 1}
+
+
+def test_a_pause_within_another_ends_with_the_outer_one() -> None:
+    with Operators() as operators:
+        with operators.paused():
+            with operators.paused():
+                VALUES + 1.0
+            VALUES + 1.0
+        VALUES * 2.0
+    assert operators.names == {"aten::mul": 1}
+
+
+def test_a_result_that_is_written_into_a_given_tensor_is_no_allocation() -> None:
+    given = torch.empty(3)
+    with Operators() as operators:
+        torch.add(VALUES, VALUES, out=given)
+    assert (operators.names, operators.allocations) == ({"aten::add": 1}, 0)
 
 
 @pytest.mark.parametrize("act", NO_READS.values(), ids=NO_READS)

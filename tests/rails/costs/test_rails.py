@@ -43,6 +43,16 @@ def test_costs_are_as_blessed() -> None:
         assert report.passes, report.summary()
 
 
+def test_this_platform_s_own_costs_go_before_the_reference_platform_s_and_these_before_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "reference_platform", lambda: "reference")
+    for name in ("another", "reference", platform.name()):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "costs.json").touch()
+        assert costs.path(tmp_path).parent.name == name
+
+
 def test_every_kind_is_counted_at_every_depth_and_every_switch_off() -> None:
     names = set(rails())
     wanted = {f"{kind}/{depth}" for kind in [*KINDS, "cfg_full, two passes", "dcw"] for depth in (1, 4, 8)}
