@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from harness.engine.results import Stats
 from harness.engine.switches import PLAIN_PATH, SWITCHES
 from harness.rails.bench.ablation import FEWEST, FLOOR, Says, _Run, _saving, ablate, difference
 from harness.rails.bench.throughput import Advance, Driver, Load, silent
+from tests.fakes import StillClock
 
 SMALL = Load(decoder="affine", duration=0.64, ticks=16, warmup=8)
 LONG = replace(SMALL, steps=2, ticks=2 * FEWEST)
@@ -54,19 +54,21 @@ def test_what_a_switch_did_before_the_window_does_not_count(monkeypatch: pytest.
     assert "fused_cfg" in idle(SMALL)
 
 
-def test_a_saving_beyond_the_noise_is_a_figure_and_its_interval_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_saving_beyond_the_noise_is_a_figure_and_its_interval_holds_it(
+    monkeypatch: pytest.MonkeyPatch, still_clock: StillClock
+) -> None:
     run = StreamPipeline.tick
 
     def ticking(self: StreamPipeline) -> Any:
-        time.sleep(0.0 if self.config.switches.host_gates else 0.02)
+        still_clock.sleep(0.0 if self.config.switches.host_gates else 0.02)
         return run(self)
 
     monkeypatch.setattr(StreamPipeline, "tick", ticking)
     found = {saving.switch: saving for saving in ablate(LONG)}["host_gates"]
     assert found.tick is found.host is Says.BEYOND
     assert found.turns == FEWEST
-    assert 15 < found.tick_interval[0] <= found.saved_tick_ms <= found.tick_interval[1]
-    assert 15 < found.host_interval[0] <= found.saved_host_ms <= found.host_interval[1]
+    assert [*found.tick_interval, found.saved_tick_ms] == pytest.approx([20.0] * 3)
+    assert [*found.host_interval, found.saved_host_ms] == pytest.approx([20.0] * 3)
 
 
 # The mark.

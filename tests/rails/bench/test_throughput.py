@@ -20,7 +20,7 @@ from harness.engine import Switches
 from harness.engine.errors import InvalidInput
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.switches import PLAIN_PATH, SWITCHES
-from harness.rails.bench import clocks, throughput
+from harness.rails.bench import clocks
 from harness.rails.bench.ablation import FLOOR, ablate, ablated_ticks
 from harness.rails.bench.bare import merged, runs
 from harness.rails.bench.clocks import HostClock
@@ -128,15 +128,6 @@ def test_a_control_shows_after_a_wait_for_a_finish_and_wholly_after_a_whole_requ
 
 
 # Times.
-
-
-@pytest.fixture
-def still_clock(monkeypatch: pytest.MonkeyPatch) -> StillClock:
-    """The clock of a bench: nothing takes time but what sleeps by it."""
-    clock = StillClock()
-    for module in (clocks, throughput):
-        monkeypatch.setattr(module, "time", clock)
-    return clock
 
 
 def slower(
