@@ -16,7 +16,7 @@ from harness.engine.controls import Controls, Gate, SharedControl
 from harness.engine.curve import Curve, ask_host, ask_tensor
 from harness.engine.guidance_modes import GuidanceMode, NegativeSource
 from harness.engine.noise import Purpose
-from harness.engine.request import Condition, Guidance, LatentMask, Request, normal, required
+from harness.engine.request import Condition, LatentMask, Request, normal, required
 from harness.engine.slot import Slot
 from harness.engine.wavelet import DCWMode
 
@@ -310,6 +310,7 @@ def _plan_slot(
     target = _plan_target(request, controls, step, total, gate) if t > 0.0 else None
     sde_curve = controls.in_force(SharedControl.SDE_CURVE, request, gate)
     path = _path(sde_curve, solver, edited=masked or target is not None)
+    guidance = _plan_guidance(request, controls, step, gate)
     noise_injection = None
     if path in (Path.EULER, Path.EDITED) and s > 0.0:
         noise_injection = controls.in_force(SharedControl.NOISE_INJECTION, request, gate)
@@ -321,9 +322,9 @@ def _plan_slot(
         t=t,
         s=s,
         positives=active(request.conditions, step, total),
-        negatives=_negative_rows(request, step, total),
+        negatives=_negative_rows(request, guidance, step, total),
         path=path,
-        guidance=_plan_guidance(request, controls, step, gate),
+        guidance=guidance,
         velocity_scale=controls.in_force(SharedControl.VELOCITY_SCALE, request, gate),
         noise_injection=noise_injection,
         sde_curve=sde_curve,
@@ -333,25 +334,22 @@ def _plan_slot(
     )
 
 
-def _negative_rows(request: Request, step: int, total: int) -> tuple[Condition, ...]:
-    if request.guidance is None or _mode(request.guidance).source_at(step) is not NegativeSource.ROWS:
+def _negative_rows(request: Request, guidance: GuidancePlan | None, step: int, total: int) -> tuple[Condition, ...]:
+    if guidance is None or guidance.negative is not NegativeSource.ROWS:
         return ()
-    return active(request.guidance.negatives, step, total)
-
-
-def _mode(guidance: Guidance) -> GuidanceMode:
-    return GuidanceMode(guidance.mode)
+    return active(request.negatives, step, total)
 
 
 def _plan_guidance(request: Request, controls: Controls, step: int, gate: Gate) -> GuidancePlan | None:
     own = request.guidance
     if own is None:
         return None
+    mode = GuidanceMode(own.mode)
     scale = controls.in_force(SharedControl.GUIDANCE_SCALE, request, gate)
     momentum = controls.in_force(SharedControl.MOMENTUM, request, gate)
     return GuidancePlan(
-        negative=_mode(own).source_at(step),
-        keeps=_mode(own).keeps_first,
+        negative=mode.source_at(step),
+        keeps=mode.keeps_first,
         scale=required(scale),
         momentum=required(momentum),
         rescale=controls.in_force(SharedControl.RESCALE, request, gate),

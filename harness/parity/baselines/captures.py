@@ -271,7 +271,7 @@ def _first_tick(now: Sequence[str], blessed: Sequence[str]) -> str:
 
 
 def _strays(source: Source, scenarios: Mapping[str, Scenario]) -> list[Result]:
-    """Captures of scenarios that the battery no longer has, and files that the manifest does not know.
+    """Captures of scenarios that are not in the battery, and files that the manifest does not know.
 
     Where the manifest cannot be used there is no telling.
     """

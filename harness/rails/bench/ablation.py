@@ -111,12 +111,14 @@ def ablate(load: Load, advance: Advance = silent) -> list[Saving]:
     variants = {"": load, FLOOR: load}
     variants |= {switch: replace(load, switches=load.switches.turned_off(switch)) for switch in SWITCHES}
     runs = _measured(variants, load, advance)
+    on = runs[""]
+    noise = _differences(runs[FLOOR], on)
     found = []
     for name, variant in variants.items():
         if name:
             # Two equal loads are noise, whatever they do.
-            acts = name == FLOOR or (variant != load and acted(name, runs[""].counts, runs[name].counts))
-            found.append(_saving(name, runs[name], runs[""], runs[FLOOR], acts=acts))
+            acts = name == FLOOR or (variant != load and acted(name, on.counts, runs[name].counts))
+            found.append(_saving(name, runs[name], on, noise, acts=acts))
     return found
 
 
@@ -174,8 +176,9 @@ def _measured(variants: Mapping[str, Load], load: Load, advance: Advance) -> dic
     return found
 
 
-def _saving(name: str, off: _Run, on: _Run, noise: _Run, *, acts: bool) -> Saving:
-    tick, host = _saved(off.tick, on.tick), _saved(off.host, on.host)
+def _saving(name: str, off: _Run, on: _Run, noise: tuple[Difference, Difference], *, acts: bool) -> Saving:
+    tick, host = _differences(off, on)
+    tick_noise, host_noise = noise
     return Saving(
         switch=name,
         turns=tick.turns,
@@ -185,9 +188,14 @@ def _saving(name: str, off: _Run, on: _Run, noise: _Run, *, acts: bool) -> Savin
         saved_host_ms=host.ms,
         tick_interval=(tick.low, tick.high),
         host_interval=(host.low, host.high),
-        tick=tick.says(_saved(noise.tick, on.tick), acted=acts),
-        host=host.says(_saved(noise.host, on.host), acted=acts),
+        tick=tick.says(tick_noise, acted=acts),
+        host=host.says(host_noise, acted=acts),
     )
+
+
+def _differences(off: _Run, on: _Run) -> tuple[Difference, Difference]:
+    """Savings of a tick and of its host part."""
+    return _saved(off.tick, on.tick), _saved(off.host, on.host)
 
 
 def _saved(off: Sequence[float], on: Sequence[float]) -> Difference:

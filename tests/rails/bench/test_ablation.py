@@ -18,7 +18,7 @@ from harness.engine import Switches
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.results import Stats
 from harness.engine.switches import PLAIN_PATH, SWITCHES
-from harness.rails.bench.ablation import FEWEST, FLOOR, Says, _Run, _saving, ablate, difference
+from harness.rails.bench.ablation import FEWEST, FLOOR, Says, _differences, _Run, _saving, ablate, difference
 from harness.rails.bench.throughput import Advance, Driver, Load, silent
 from tests.fakes import StillClock
 
@@ -104,9 +104,9 @@ def test_noise_that_is_a_loss_hides_a_saving_as_one_that_is_a_saving_does() -> N
 def test_tick_and_host_part_are_each_held_against_their_own_noise() -> None:
     on, off = (_Run([ms] * FEWEST, [ms] * FEWEST, Stats()) for ms in (0.0, 5.0))
     loud, quiet = [9.0] * FEWEST, [0.0] * FEWEST
-    found = _saving("host_gates", off, on, _Run(loud, quiet, Stats()), acts=True)
+    found = _saving("host_gates", off, on, _differences(_Run(loud, quiet, Stats()), on), acts=True)
     assert (found.tick, found.host) == (Says.WITHIN, Says.BEYOND)
-    found = _saving("host_gates", off, on, _Run(quiet, loud, Stats()), acts=True)
+    found = _saving("host_gates", off, on, _differences(_Run(quiet, loud, Stats()), on), acts=True)
     assert (found.tick, found.host) == (Says.BEYOND, Says.WITHIN)
 
 
