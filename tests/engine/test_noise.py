@@ -151,3 +151,12 @@ def test_a_tensor_for_a_gpu_goes_there_from_pinned_memory_and_nobody_waits() -> 
     log: list[object] = []
     to_device(Host(), torch.device("cuda"))  # type: ignore[arg-type]
     assert log == ["pinned", (torch.device("cuda"), {"non_blocking": True})]
+
+
+@pytest.mark.parametrize("seed", [0, 5, 2**32 - 1])
+def test_seeds_that_are_equal_modulo_2_to_the_32_share_initial_noise_and_no_other(seed: int) -> None:
+    for far in (seed + 2**32, seed + 2**63):
+        assert_bits(noise(far, Purpose.INITIAL, 0, SHAPE), noise(seed, Purpose.INITIAL, 0, SHAPE))
+        assert not torch.equal(noise(far, Purpose.STEP, 0, SHAPE), noise(seed, Purpose.STEP, 0, SHAPE))
+    near = noise((seed + 2**31) % 2**32, Purpose.INITIAL, 0, SHAPE)
+    assert not torch.equal(near, noise(seed, Purpose.INITIAL, 0, SHAPE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,12 +34,14 @@ class Reach:
     """Tests by line.
 
     Attributes:
+        imports: test files by the module that they import.
         seconds: how long each test takes unmutated, in seconds and while its lines are recorded; passed tests alone.
         lines: tests by module and line, ids of tests that passed.
         not_passed: ids of the others, and files that could not be run, with what became of them; they judge no mutant.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
+    imports: dict[str, set[str]] = field(default_factory=dict)
     lines: dict[str, dict[int, set[str]]] = field(default_factory=dict)
     not_passed: dict[str, str] = field(default_factory=dict)
 
@@ -56,8 +59,14 @@ class Reach:
                 known.setdefault(int(line), set()).update(tests[i] for i in places if outcomes[i] == "passed")
 
     def of(self, module: str, lines: Lines) -> set[str]:
-        """The tests that run one of the lines; where the module's import runs them, the tests that run the module."""
+        """The tests that run one of the lines.
+
+        What the module's import runs is reached by every test that runs a line of the module or whose file imports it.
+        """
         known = self.lines.get(module, {})
+        if lines is None:
+            files = self.imports.get(module, set())
+            known = {**known, 0: {test for test in self.seconds if test.split("::")[0] in files}}
         wanted = known.keys() if lines is None else range(lines[0], lines[1] + 1)
         return set().union(*(known.get(line, set()) for line in wanted))
 
@@ -135,10 +144,23 @@ def record(
             ended = replace(ended, found=[file], outcomes={file: unread})
         atomic.write(paths[file], json.dumps(document(ended)).encode())
         advance(file)
-    reach = Reach()
+    reach = Reach(imports=importers(root))
     for path in paths.values():
         reach.add(json.loads(path.read_text()))
     return reach
+
+
+def importers(root: Path) -> dict[str, set[str]]:
+    """Test files by the module of `harness` that they import, by any of the ways to write that."""
+    texts = {file: (root / file).read_text() for file in test_files(root)}
+    made = {}
+    for path in (root / "harness").rglob("*.py"):
+        module = str(path.relative_to(root))
+        dotted = module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        parent, _, name = dotted.rpartition(".")
+        way = re.compile(rf"\b{re.escape(dotted)}\b|^from {re.escape(parent)} import .*\b{name}\b", re.MULTILINE)
+        made[module] = {file for file, text in texts.items() if way.search(text)}
+    return made
 
 
 def _shared(root: Path) -> bytes:

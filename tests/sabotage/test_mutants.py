@@ -245,8 +245,24 @@ def test_the_tests_of_the_module_come_first_and_the_quick_ones_next() -> None:
     assert reach.of("harness/engine/b.py", (1, 1)) == {"tests/test_y.py::y"}
     assert reach.of("harness/engine/b.py", None) == set(seconds)
     assert reach.of("harness/engine/c.py", None) == set()
+    reach.imports["harness/engine/c.py"] = {"tests/test_z.py"}
+    assert reach.of("harness/engine/c.py", None) == {"tests/test_z.py::z"}
+    assert reach.of("harness/engine/c.py", (0, 9)) == set()
     batches = reach.batches("harness/engine/b.py", seconds)
     assert batches == [["tests/engine/test_b.py::b"], ["tests/test_z.py::z"], ["tests/test_y.py::y"]]
+
+
+def test_the_longest_tests_are_not_asked_unless_they_are_proofs() -> None:
+    proof = "tests/parity/proofs/test_laws.py::l"
+    seconds = {"tests/test_a.py::a": 1.0, "tests/test_b.py::b": reaching.MOST, proof: 2 * reaching.MOST}
+    assert Reach(seconds=seconds).batches("harness/engine/b.py", seconds) == [["tests/test_a.py::a"], [proof]]
+
+
+def test_importers_are_found_however_an_import_is_written() -> None:
+    found = reaching.importers(ROOT)
+    assert "tests/engine/executors/tensorrt/test_api.py" in found["harness/engine/executors/tensorrt/api.py"]
+    assert "tests/parity/baselines/test_contract.py" in found["harness/parity/baselines/contract.py"]
+    assert "tests/engine/test_solver.py" not in found["harness/engine/executors/tensorrt/api.py"]
 
 
 def test_a_test_that_did_not_pass_judges_nothing() -> None:

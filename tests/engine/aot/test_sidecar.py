@@ -92,6 +92,9 @@ def test_a_profile_without_its_three_shapes_is_refused(plan: Path) -> None:
     [
         ("flavour", ["tensorrt"]),
         ("plan_sha256", 5),
+        ("onnx_sha256", 5),
+        ("version", 1.7),
+        ("driver", 580),
         ("compute_capability", None),
         ("gpu", 5),
         ("verbosity", {}),
