@@ -40,7 +40,7 @@ sabotage: $(STAMP)  ## plant every defect in a copy; each must turn its test red
 sabotage-shard: $(STAMP)  ## plant the part of the defects and mutants that this commit is held to
 	$(BIN)/python -m pytest -m sabotage
 
-mutants: $(STAMP)  ## mutate the pure numerics; the score and the survivors; JSON=path writes them
+mutants: $(STAMP)  ## mutate the package; the score per module and the survivors; JSON=path writes them
 	$(BIN)/python -m tests.sabotage.mutants $(if $(JSON),--json "$(JSON)") $(ARGS)
 
 # The stamp is touched last, so that a set-up that failed half-way is done again.
