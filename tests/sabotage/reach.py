@@ -125,7 +125,7 @@ def record(
     run: Callable[[Sequence[str]], Iterator[tuple[str, Ended]]],
     advance: Callable[[str], None] = lambda _file: None,
 ) -> Reach:
-    """Record every test file that has no record of this state of the sources yet.
+    """Record every test file that has no record yet, or that has changed, or whose tests ran a module that has changed.
 
     Args:
         root: the project.
@@ -134,20 +134,31 @@ def record(
         advance: called with each file as its record comes.
     """
     kept.mkdir(parents=True, exist_ok=True)
-    shared = _shared(root)
-    paths = {
-        file: kept / f"{_digest(shared, (root / file).read_bytes(), file.encode())}.json" for file in test_files(root)
-    }
-    for file, ended in run([file for file, path in paths.items() if not path.is_file()]):
+    sources = {str(path.relative_to(root)): _digest(path.read_bytes()) for path in (root / "harness").rglob("*.py")}
+    helpers = _helpers(root)
+    own = {file: _digest(helpers, (root / file).read_bytes()) for file in test_files(root)}
+    paths = {file: kept / f"{_digest(file.encode())}.json" for file in own}
+    stale = [file for file, path in paths.items() if not _holds(path, own[file], sources)]
+    for file, ended in run(stale):
         if ended.code not in (0, 1, 5):
             unread = f"could not be run: pytest's exit code was {ended.code}, the process's {ended.status}"
             ended = replace(ended, found=[file], outcomes={file: unread})
-        atomic.write(paths[file], json.dumps(document(ended)).encode())
+        recorded = document(ended)
+        touched = {module: sources[module] for module in recorded["lines"]}
+        atomic.write(paths[file], json.dumps({**recorded, "own": own[file], "touched": touched}).encode())
         advance(file)
     reach = Reach(imports=importers(root))
     for path in paths.values():
         reach.add(json.loads(path.read_text()))
     return reach
+
+
+def _holds(path: Path, own: str, sources: Mapping[str, str]) -> bool:
+    """Whether a record is of this test file, and every module that its tests ran is what it was."""
+    if not path.is_file():
+        return False
+    recorded = json.loads(path.read_text())
+    return recorded["own"] == own and recorded["touched"].items() <= sources.items()
 
 
 def importers(root: Path) -> dict[str, set[str]]:
@@ -163,11 +174,10 @@ def importers(root: Path) -> dict[str, set[str]]:
     return made
 
 
-def _shared(root: Path) -> bytes:
-    """Digest of what every test's lines may depend on: the package and the tests' own helpers."""
+def _helpers(root: Path) -> bytes:
+    """Digest of what the tests share."""
     helpers = [path for path in (root / "tests").rglob("*.py") if not path.name.startswith("test_")]
-    helpers = [path for path in helpers if "sabotage" not in path.parts]
-    paths = sorted([*(root / "harness").rglob("*.py"), *helpers, root / "conftest.py"])
+    paths = sorted(path for path in [*helpers, root / "conftest.py"] if "sabotage" not in path.parts)
     return _digest(*(str(path.relative_to(root)).encode() + path.read_bytes() for path in paths)).encode()
 
 

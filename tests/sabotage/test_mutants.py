@@ -6,7 +6,7 @@ import json
 import subprocess
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -272,6 +272,34 @@ def test_a_test_that_did_not_pass_judges_nothing() -> None:
     reach.add(reaching.document(ended))
     assert reach.of("m.py", (1, 1)) == {"a"}
     assert reach.not_passed == {"b": "failed", "c": "skipped", "d": "did not run"}
+
+
+def test_a_test_file_is_recorded_again_when_it_or_what_it_ran_has_changed(tmp_path: Path) -> None:
+    for name in (
+        "harness/a.py",
+        "harness/b.py",
+        "tests/test_a.py",
+        "tests/test_b.py",
+        "tests/helper.py",
+        "conftest.py",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    asked = []
+
+    def run(files: Sequence[str]) -> Iterator[tuple[str, Ended]]:
+        asked.append(sorted(files))
+        for file in files:
+            module = file.replace("tests/test_", "harness/")
+            yield file, Ended(False, 0, 0, ["t"], {"t": "passed"}, {"t": 1.0}, 1.0, {module: {"1": ["t"]}})
+
+    for name in (None, None, "harness/a.py", "tests/test_b.py", "tests/helper.py"):
+        if name is not None:
+            (tmp_path / name).write_text("x = 1")
+        reach = reaching.record(tmp_path, tmp_path / "kept", run)
+        assert reach.of("harness/a.py", (1, 1)) == {"t"}
+    both = ["tests/test_a.py", "tests/test_b.py"]
+    assert asked == [both, [], both[:1], both[1:], both]
 
 
 # The whole tool, on a made-up project.
