@@ -21,8 +21,9 @@ from torch import Tensor
 from harness.engine import atomic
 from harness.engine.errors import InvalidInput
 from harness.parity.baselines import contract, platform, store
-from harness.parity.baselines.bless import BlessRefused, drift
+from harness.parity.baselines.bless import BlessRefused
 from harness.parity.baselines.captures import Result, Verdict, tolerance, within_bound
+from harness.parity.baselines.changes import drift
 from harness.parity.baselines.store import file_name
 from harness.parity.compare import LISTED, Difference, NothingCompared, ParityError, named_differences
 from harness.parity.proofs.generic import nans
