@@ -96,7 +96,8 @@ def check_command(battery: Battery, /, **options: Any) -> None:
         switches = check_switches(compared, battery.scenarios, advance, whole=not names)
         counted = costs.check(options["captures"], advance) if with_costs else None
         checked = CheckReport(captures, tuple(switches), counted)
-    write_json(options["json_path"], checked.document())
+        document = checked.document()
+    write_json(options["json_path"], document)
     for table in tables.check_tables(checked):
         console.print(table)
     for line in checked.summary():

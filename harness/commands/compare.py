@@ -59,7 +59,7 @@ def compare_command(rounds: int, most: int, calibrate: bool, json_path: Path | N
             tried = revisions.calibrate(base, asked, Path.cwd(), advance)
         else:
             tried = {0.0: revisions.compare(str(base), head, asked, Path.cwd(), advance)}
-    documents = [one.document() for one in tried.values()]
+        documents = [one.document() for one in tried.values()]
     if json_path is not None:
         smallest = revisions.smallest_caught(tried)
         write_json(json_path, {"smallest_caught": smallest, "tried": documents} if calibrate else documents[0])
