@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.captures import Verdict
@@ -70,6 +71,16 @@ def small_beside_large(small: float) -> Callable[[Made, Options], None]:
     return act
 
 
+def at_a_zero(step: float) -> Callable[[Made, Options], None]:
+    """Elsewhere: an element of 0 moves by `step`; the rms is 2, so the bound is `K * UNIT`."""
+
+    def act(made: Made, _: Options) -> None:
+        with_two(made, torch.tensor([0.0, 0.0, 0.0, 4.0]), torch.ones(1))
+        made.finished["alpha"] = {"r0": torch.tensor([0.0, step, 0.0, 4.0]), "r1": torch.ones(1)}
+
+    return act
+
+
 def with_two(made: Made, large: torch.Tensor, small: torch.Tensor) -> None:
     """Replace alpha's capture by one of two tensors with the same k, of another machine."""
     made.elsewhere()
@@ -104,6 +115,10 @@ def flip(path: Path) -> None:
 
 def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
     path.write_bytes(change(path.read_bytes()))
+
+
+def with_metadata(path: Path) -> None:
+    save_file(store.deserialize(path.read_bytes()), path, {"format": "pt"})
 
 
 def never_blessed(made: Made, _: Options) -> None:
@@ -182,6 +197,8 @@ TABLE = [
     # On another machine: the bound.
     Row("the next float above the bound", by(K + 1), MOVED, "the bound exactly reached", by(K), TOLERANCE),
     Row("the bound exactly reached from above", by(-K), TOLERANCE, "the next float", by(-K - 1), MOVED),
+    Row("a zero that moves by the next float above the bound", at_a_zero(K * UNIT * (1 + 2.0**-23)),
+        MOVED, "by the bound", at_a_zero(K * UNIT), TOLERANCE),
     Row("one element beyond, hidden in a mean", by(K + 1, *[0.0] * 11), MOVED,
         "every element at the bound", by(*[K] * 12), TOLERANCE),
     Row("a small tensor beyond its bound beside a large one that moves more", small_beside_large(1.125), MOVED,
@@ -200,6 +217,8 @@ TABLE = [
         "one of them not asked for, the other there", edited(lambda m: m.file().unlink(), "beta"), EXACT),
     Row("one bit of a file", edited(lambda m: flip(m.file())), CORRUPT,
         "another time of its last change", edited(lambda m: m.file().touch()), EXACT),
+    Row("the same tensors in other bytes", edited(lambda m: with_metadata(m.file())), CORRUPT,
+        "the same bytes written again", edited(lambda m: rewrite(m.file(), bytes)), EXACT),
     Row("a file one byte short", edited(lambda m: rewrite(m.file(), lambda data: data[:-1])), CORRUPT,
         "another file", edited(lambda m: rewrite(m.file(), lambda data: data[:-1]), "beta"), EXACT),
     Row("a damaged file beside the reference platform's", damaged_beside_the_reference, CORRUPT,
