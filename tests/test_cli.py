@@ -80,7 +80,7 @@ def test_any_difference_exits_with_1_and_is_in_the_json(invoke, fake, tmp_path):
 @pytest.mark.parametrize("wrong", ["captures", "switches", "costs", None])
 def test_a_check_of_several_things_passes_where_each_of_them_does(wrong):
     captures = SimpleNamespace(compared=True, passes=wrong != "captures")
-    switched = SimpleNamespace(verdict=Verdict.MOVED if wrong == "switches" else Verdict.EXACT)
+    switched = SimpleNamespace(verdict=Verdict.MOVED if wrong == "switches" else Verdict.EXACT, acted=True)
     counted = SimpleNamespace(gated=True, passes=wrong != "costs")
     assert CheckReport(captures, (switched,), counted).passes is (wrong is None)
 

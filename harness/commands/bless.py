@@ -12,10 +12,12 @@ from harness.commands.common import (
     ONLY_OPTION,
     check_writable,
     chosen,
+    could_not_run,
     json_option,
     write_json,
 )
 from harness.commands.exits import USAGE
+from harness.parity.baselines import store
 from harness.parity.baselines.bless import Battery, BlessRefused, ReplayFailed, bless
 from harness.rails.costs import rails as costs
 
@@ -32,20 +34,22 @@ def bless_command(
 ) -> None:
     """Make the engine's present results this platform's captures, and print the changes.
 
-    The command refuses with exit code 2 under CI, without a reason, with uncommitted captures, and if three replays of
-    a scenario do not give the same bits.
+    The command refuses with exit code 2 under CI, without a reason, with captures that are not committed or that git
+    ignores, and if three replays of a scenario do not give the same bits. The exit code is 125 if the engine fails.
     """
     if with_costs and only:
         raise click.UsageError("--costs blesses every rail: --only goes with captures")
     check_writable(json_path)
-    try:
-        if with_costs:
-            _bless_costs(reason, captures, json_path)
-            return
-        blessed = bless(reason, battery, captures, chosen(battery, only))
-    except (BlessRefused, ReplayFailed) as error:
-        click.echo(f"refused: {error}", err=True)
-        sys.exit(USAGE)
+    names = chosen(battery, only)
+    with could_not_run("bless"):
+        try:
+            if with_costs:
+                _bless_costs(reason, captures, json_path)
+                return
+            blessed = bless(reason, battery, captures, names)
+        except (BlessRefused, ReplayFailed, store.CapturesError) as error:
+            click.echo(f"refused: {error}", err=True)
+            sys.exit(USAGE)
     write_json(json_path, blessed.document())
     click.echo(blessed.summary())
 

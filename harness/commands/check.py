@@ -20,6 +20,7 @@ from harness.commands.common import (
     check_writable,
     choice,
     chosen,
+    could_not_run,
     json_option,
     progress,
     write_json,
@@ -88,19 +89,15 @@ def check_command(battery: Battery, /, **options: Any) -> None:
     compared = _pairs(battery, names, options) if with_switches else []
     scenarios = len(names or battery.scenarios) if options["everything"] or alone else 0
     console = Console()
-    try:
-        with progress(console, scenarios + len(compared) + len(costs.rails()) * with_costs) as advance:
-            captures = _played(battery, engine, options["captures"], names, advance) if scenarios else None
-            switches = check_switches(compared, battery.scenarios, advance, whole=not names)
-            counted = costs.check(options["captures"], advance) if with_costs else None
-            checked = CheckReport(captures, tuple(switches), counted)
-    except (store.NoCaptures, platform.NoReferencePlatform, EngineError) as error:
-        click.echo(f"cannot check: {error}", err=True)
-        sys.exit(COULD_NOT_RUN)
-    except Exception:  # noqa: BLE001 - Python's exit code 1 of a crash would be read as a difference
-        Console(stderr=True).print_exception()
-        sys.exit(COULD_NOT_RUN)
-    write_json(options["json_path"], checked.document())
+    total = scenarios + len(compared) + len(costs.rails()) * with_costs
+    known = store.CapturesError, platform.NoReferencePlatform, EngineError
+    with could_not_run("check", *known), progress(console, total) as advance:
+        captures = _played(battery, engine, options["captures"], names, advance) if scenarios else None
+        switches = check_switches(compared, battery.scenarios, advance, whole=not names)
+        counted = costs.check(options["captures"], advance) if with_costs else None
+        checked = CheckReport(captures, tuple(switches), counted)
+        document = checked.document()
+    write_json(options["json_path"], document)
     for table in tables.check_tables(checked):
         console.print(table)
     for line in checked.summary():

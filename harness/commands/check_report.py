@@ -30,9 +30,14 @@ class CheckReport:
 
     @property
     def compared(self) -> bool:
-        """Say whether anything was compared; ungated costs and scenarios outside a profile were not."""
+        """Say whether anything was compared.
+
+        Not compared are ungated costs, scenarios outside a profile, and switches of which none acted: there equal
+        results prove nothing.
+        """
         played = self.captures is not None and self.captures.compared
-        return played or bool(self._switched) or (self.costs is not None and self.costs.gated)
+        switched = any(result.acted or not result.verdict.passes for result in self._switched)
+        return played or switched or (self.costs is not None and self.costs.gated)
 
     @property
     def passes(self) -> bool:

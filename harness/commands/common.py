@@ -104,6 +104,26 @@ def reported(what: str) -> Iterator[None]:
 
 
 @contextmanager
+def could_not_run(what: str, *known: type[Exception]) -> Iterator[None]:
+    """Exit with 125 if a `with` block raises: Python's exit code 1 of a crash would be read as a difference.
+
+    Args:
+        what: the verb of the message, such as `check` in `cannot check: ...`.
+        known: errors that are printed in one line; any other one is printed with its traceback.
+    """
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit):
+        raise
+    except known as error:
+        click.echo(f"cannot {what}: {error}", err=True)
+        sys.exit(COULD_NOT_RUN)
+    except Exception:  # noqa: BLE001 - a crash of any kind is no verdict
+        Console(stderr=True).print_exception()
+        sys.exit(COULD_NOT_RUN)
+
+
+@contextmanager
 def progress(console: Console, total: int | None) -> Iterator[Callable[[str], None]]:
     """Show a progress bar on a terminal, nothing in a log; yield a function that takes the next step's name."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as shown:

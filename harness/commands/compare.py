@@ -11,11 +11,12 @@ from rich.console import Console
 
 from harness.commands.common import (
     check_writable,
+    could_not_run,
     json_option,
     progress,
     write_json,
 )
-from harness.commands.exits import COULD_NOT_RUN, DIFFERS, INCONCLUSIVE
+from harness.commands.exits import DIFFERS, INCONCLUSIVE
 from harness.rails.compare import revisions
 from harness.rails.compare import tables as rail_tables
 from harness.rails.compare.statistics import TimeVerdict
@@ -52,20 +53,13 @@ def compare_command(rounds: int, most: int, calibrate: bool, json_path: Path | N
     check_writable(json_path)
     base, head = (*named, None, None)[:2]
     console = Console()
-    try:
+    with could_not_run("compare", CannotCompare), progress(console, None) as advance:
         asked = revisions.Asked(options, rounds, max(rounds, most))
-        with progress(console, None) as advance:
-            if calibrate:
-                tried = revisions.calibrate(base, asked, Path.cwd(), advance)
-            else:
-                tried = {0.0: revisions.compare(str(base), head, asked, Path.cwd(), advance)}
-    except CannotCompare as error:
-        click.echo(f"cannot compare: {error}", err=True)
-        sys.exit(COULD_NOT_RUN)
-    except Exception:  # noqa: BLE001 - Python's own exit code 1 would read as slower
-        Console(stderr=True).print_exception()
-        sys.exit(COULD_NOT_RUN)
-    documents = [one.document() for one in tried.values()]
+        if calibrate:
+            tried = revisions.calibrate(base, asked, Path.cwd(), advance)
+        else:
+            tried = {0.0: revisions.compare(str(base), head, asked, Path.cwd(), advance)}
+        documents = [one.document() for one in tried.values()]
     if json_path is not None:
         smallest = revisions.smallest_caught(tried)
         write_json(json_path, {"smallest_caught": smallest, "tried": documents} if calibrate else documents[0])

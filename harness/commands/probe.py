@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,14 +16,17 @@ from harness.commands.common import (
     DTYPES,
     check_writable,
     choice,
+    could_not_run,
     json_option,
     progress,
+    usage_errors,
     write_json,
 )
 from harness.commands.exits import COULD_NOT_RUN, DIFFERS, USAGE
-from harness.engine.errors import EngineError, InvalidInput, OutsideProfile
+from harness.engine.errors import EngineError, OutsideProfile
 from harness.parity.baselines import contract, store
 from harness.parity.baselines.bless import BlessRefused
+from harness.parity.proofs.invariance import Subject
 from harness.registry import ExecutorKind
 
 
@@ -44,7 +49,8 @@ def probe_command(context: click.Context, /, **options: Any) -> None:
     with rows pinned to --max-rows. Nothing is written without --reason.
 
     Exits with 0 where every recorded property holds, with 1 where one is lost, and with 125 where there is no contract
-    of this very machine to compare with. The last line then names the command that records one.
+    of this very machine to compare with; the last line then names the command that records one. The exit code is also
+    125 where nothing could be measured: an executor that fails, or an output that is not finite.
     """
     engine, device = on_engine.probed(options)
     check_writable(options["json_path"])
@@ -52,20 +58,11 @@ def probe_command(context: click.Context, /, **options: Any) -> None:
     chosen = {name: values for name, values in {**chosen, "frames": options["frames"]}.items() if values}
     subjects = contract.declared(**chosen, max_rows=options["max_rows"], device=device, engine=engine)
     console = Console()
-    try:
-        with progress(console, len(subjects) * (2 if options["reason"] else 1)) as advance:
-            if options["reason"]:
-                found = contract.record(options["reason"], subjects, options["captures"], advance)
-            else:
-                found = contract.probe(subjects, options["captures"], advance)
-    except BlessRefused as error:
-        click.echo(f"refused: {error}", err=True)
-        sys.exit(USAGE)
-    except InvalidInput as error:
-        raise click.UsageError(str(error)) from error
-    except (store.CapturesError, EngineError, OutsideProfile) as error:
-        click.echo(f"cannot probe: {error}", err=True)
-        sys.exit(COULD_NOT_RUN)
+    total = len(subjects) * (2 if options["reason"] else 1)
+    # An output that is not finite is an ArithmeticError: nothing can be compared, so nothing is lost.
+    known = store.CapturesError, EngineError, OutsideProfile, ArithmeticError
+    with could_not_run("probe", *known), progress(console, total) as advance:
+        found = _measured(subjects, options["reason"], options["captures"], advance)
     write_json(options["json_path"], found.document())
     console.print(tables.probed(found))
     click.echo(found.summary() + ("; recorded" if options["reason"] else ""))
@@ -74,6 +71,24 @@ def probe_command(context: click.Context, /, **options: Any) -> None:
     sys.exit(
         DIFFERS if found.lost and not options["reason"] else 0 if found.gated or options["reason"] else COULD_NOT_RUN
     )
+
+
+def _measured(
+    subjects: Sequence[Subject], reason: str, captures: Path, advance: Callable[[str], None]
+) -> contract.Findings:
+    """Measure; with a reason, record. Exit with 2 where recording is refused.
+
+    Raises:
+        UsageError: a decoder or executor that cannot be made so.
+    """
+    try:
+        with usage_errors():
+            if reason:
+                return contract.record(reason, subjects, captures, advance)
+            return contract.probe(subjects, captures, advance)
+    except BlessRefused as error:
+        click.echo(f"refused: {error}", err=True)
+        sys.exit(USAGE)
 
 
 def _given(context: click.Context) -> dict[str, Any]:

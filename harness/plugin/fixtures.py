@@ -88,7 +88,10 @@ class Blessed(_Fixture):
         tree = what if again is None else again()
         device = blessed.device_of(tree)
         blessing = self._options.harness_bless is not None
-        entry = (self._place.to_bless if blessing else self._place.folder)(blessed.BLESSED, device) / name
+        compared = self._place.folder(blessed.BLESSED, device, name) / name
+        entry = self._place.to_bless(blessed.BLESSED, device) / name if blessing else compared
+        if entry != compared:
+            self._ledger.asked.append(str(compared))
         self._settle(entry, lambda reason: blessed.bless(name, tree, again, self._place, reason, k))
         result = blessed.check(name, tree, self._place, k)
         if result.verdict == "exact":

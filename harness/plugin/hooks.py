@@ -52,8 +52,9 @@ def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest
         return ["harness: no test uses blessed, lockstep or cost_rail"] if given else []
     mode = f', blessing what drifted: "{option.harness_bless}"' if option.harness_bless is not None else ""
     place = place_of(config)
-    folder = place.folder("blessed").parent
-    return [f"harness: {used} test{'s'[: used != 1]} with its fixtures, captures in {shown(config, folder)}{mode}"]
+    folders = [folder.parent for folder in place.folders("blessed") or [place.folder("blessed")]]
+    where = ", else ".join(shown(config, folder) for folder in folders)
+    return [f"harness: {used} test{'s'[: used != 1]} with its fixtures, captures in {where}{mode}"]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

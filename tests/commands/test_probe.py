@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from torch import Tensor
 
 from harness.cli import main
 from harness.commands import recording
+from harness.engine.decoders import AffineDecoder
 from harness.parity.baselines import contract, platform
 from harness.parity.proofs.invariance import Subject
 from tests.parity.baselines.test_captures import commit, git
@@ -118,3 +120,24 @@ def test_where_a_contract_gates_nothing_is_advised(captures: Path, more: list[An
     assert RECORD not in probe(captures, *NAMED, "--reason", "first").stdout
     commit(captures.parent)
     assert RECORD not in probe(captures, *NAMED, *more).stdout
+
+
+@pytest.mark.parametrize("more", [[], ["--reason", "why"]])
+@pytest.mark.parametrize("error", [None, RuntimeError("the driver is gone")])
+def test_where_nothing_can_be_measured_nothing_is_lost(
+    captures: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], error: Exception | None
+) -> None:
+    assert probe(captures, *NAMED, "--reason", "first").exit_code == 0
+    commit(captures.parent)
+    before = contract.path(captures).read_bytes()
+
+    def broken(self: AffineDecoder, **inputs: Tensor) -> Tensor:
+        if error:
+            raise error
+        return inputs["hidden_states"] * float("nan")
+
+    monkeypatch.setattr(AffineDecoder, "__call__", broken)
+    result = probe(captures, *NAMED, *more)
+    assert result.exit_code == 125, result.output
+    assert (str(error) if error else "cannot probe: the decoder's output for rows [0] is not finite") in result.stderr
+    assert contract.path(captures).read_bytes() == before

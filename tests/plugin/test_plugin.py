@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -280,6 +281,48 @@ def test_a_platform_that_has_costs_alone_is_compared_with_the_captures_of_the_re
     (outside.own / "blessed").rename(outside.captures / "board" / "blessed")
     outside.edit("pyproject.toml", "[tool", '[tool.harness]\nreference-platform = "board"\n[tool')
     green(outside.run(), passed=2)
+
+
+WITH_SUM = BLESSED + "def test_sum(blessed): blessed('ticks', lambda: tree()['ticks'])\n"
+
+
+@pytest.fixture(name="beside")
+def _beside(outside: Outside) -> Outside:
+    """A project whose reference platform has captures of `tree` and `ticks`; this platform has its own of `ticks`."""
+    outside.bless(WITH_SUM)
+    (outside.captures / "board").mkdir()
+    shutil.copytree(outside.own / "blessed", outside.captures / "board" / "blessed")
+    shutil.rmtree(outside.own / "blessed" / "tree")
+    outside.edit("pyproject.toml", "[tool", '[tool.harness]\nreference-platform = "board"\n[tool')
+    commit(outside.root)
+    return outside
+
+
+def test_a_tree_that_was_blessed_here_does_not_hide_the_reference_platforms_other_trees(beside: Outside) -> None:
+    printed = green(beside.run(), passed=2)
+    assert f"captures in captures/{platform.name()}, else captures/board\n" in printed
+    beside.edit("engine.py", "* self.gain + 1", "* self.gain + 2")
+    red(beside.run(), "tree is not identical", passed=1, failed=1)
+
+
+@pytest.mark.parametrize("spoil", [flip, Path.unlink])
+@pytest.mark.parametrize("file", ["ticks.safetensors", "manifest.json"])
+def test_a_damaged_capture_of_this_platform_is_not_replaced_by_the_reference_platforms(
+    beside: Outside, file: str, spoil: Callable[[Path], Any]
+) -> None:
+    spoil(beside.own / "blessed" / "ticks" / file)
+    red(beside.run(), f"{file}: ", passed=1, failed=1)
+
+
+def test_only_entries_that_are_compared_with_here_need_a_test(beside: Outside) -> None:
+    beside.tests("def test_sum(blessed): blessed('ticks', lambda: tree()['ticks'])\n")
+    printed = red(beside.run(), "captures/board/blessed/tree: blessed, but no test asked for it", passed=1)
+    assert "board/blessed/ticks" not in printed
+
+
+def test_a_tree_that_stands_in_is_asked_for_in_a_run_that_blesses_others(beside: Outside) -> None:
+    beside.tests("def test_tree(blessed): blessed('tree', tree())\n" + WITH_SUM.splitlines()[1])
+    assert "exact: 2 captures" in green(beside.run("--harness-bless", "why"), passed=2)
 
 
 def test_trees_on_a_gpu_are_kept_for_that_gpu(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,9 +24,10 @@ from harness.checkout import PACKAGE
 from harness.engine import atomic
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.captures import CAPTURES, Play, distance, select, tolerance
+from harness.parity.baselines.changes import Change, drift, of_manifest, with_k
 from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, play
-from harness.parity.compare import digest_tree
+from harness.parity.compare import LISTED, digest_tree
 
 ENGINE = PACKAGE / "engine"
 MARGIN = 4.0
@@ -52,21 +53,8 @@ class Digests:
 
 
 @dataclass(frozen=True)
-class Change:
-    """A change that blessing made to one scenario: `what` in words, and the distance where there is one."""
-
-    name: str
-    what: str
-    max_abs: float | None = None
-
-    def __str__(self) -> str:
-        """Such as `cfg_full moved, max |Δ| 4.1e-3`."""
-        return f"{self.name} {self.what}" + ("" if self.max_abs is None else f", max |Δ| {short(self.max_abs)}")
-
-
-@dataclass(frozen=True)
 class Blessed:
-    """Result of blessing in `folder`: the changes, and the number of scenarios without one."""
+    """Result of blessing in `folder`: every change, and the number of scenarios without one; no change, no write."""
 
     folder: Path
     changes: tuple[Change, ...]
@@ -123,12 +111,6 @@ def digests(played: Played) -> Digests:
     return Digests(digest_tree(played.finished), tuple(played.ticks))
 
 
-def short(value: float) -> str:
-    """A distance with two digits, its exponent without padding: `4.1e-3`."""
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
 def bless(
     reason: str,
     battery: Battery = BATTERY,
@@ -146,8 +128,9 @@ def bless(
         engine: the package whose sources' digest is kept.
 
     Raises:
-        BlessRefused: under continuous integration, without a reason, with uncommitted captures or no checkout, where a
-            scenario does not reproduce, or where `only` would mix captures of two machines or forget the others.
+        BlessRefused: under continuous integration, without a reason, with uncommitted captures or no checkout, with
+            captures that git does not see, where a scenario does not reproduce, or where `only` would mix captures of
+            two machines or forget the others.
         ReplayFailed: a fresh process failed.
         InvalidInput: `only` names no scenario of the battery.
     """
@@ -156,30 +139,33 @@ def bless(
     folder = captures / platform.name() / "scenarios"
     with platform.one_thread():
         here = platform.fingerprint()
-        old = _known(folder)
-        same_machine = old is not None and dict(old.fingerprint) == here
+        known = _known(folder)
+        old = None if isinstance(known, store.CapturesError) else known
+        same_machine = old is not None and not platform.differing(here, old.fingerprint)
         if only and not same_machine:
             _refuse_beside_others(folder, old)
         played = {name: replayed(battery, name, scenario) for name, scenario in chosen.items()}
     _compare_fresh(battery, played)
     entries = dict(old.scenarios) if old is not None else {}
     drifted = {name: drift(folder, name, p.finished, p.ticks, entries.get(name)) for name, p in played.items()}
-    changes = [change for change in drifted.values() if change]
     gone = [] if only else sorted(_gone(folder, entries, battery.scenarios))
     # A tolerance measured on another machine says nothing here, so all of them are measured again there.
-    measured = [change.name for change in changes] if same_machine else list(chosen)
-    if measured or gone:
-        plain = battery.plain(measured) if measured else {}
-        ks = {name: bound_factor(name, played[name].finished, plain[name]) for name in measured}
-        _write(
-            folder, here, store.engine_digest(engine), entries, {name: played[name] for name in ks}, ks, gone, reason
-        )
+    measured = [name for name, change in drifted.items() if change] if same_machine else list(chosen)
+    if not measured and not gone:
+        return Blessed(folder, (), len(chosen))
+    plain = battery.plain(measured) if measured else {}
+    ks = {name: bound_factor(name, played[name].finished, plain[name]) for name in measured}
+    digest = store.engine_digest(engine)
+    written = _write(folder, here, digest, entries, {name: played[name] for name in ks}, ks, gone, reason)
+    changes = [change for name in chosen if (change := with_k(name, drifted[name], entries, ks))]
     removed = [Change(name, "removed") for name in gone]
-    return Blessed(folder, (*changes, *removed), len(chosen) - len(changes))
+    return Blessed(folder, (*of_manifest(known, written), *changes, *removed), len(chosen) - len(changes))
 
 
 def refuse_unless_explicit(reason: str, captures: Path) -> None:
     """Refuse under continuous integration, without a reason, and where git does not say that captures are clean.
+
+    Git says nothing of an edit to a file that it ignores or was told not to look at, so such captures are refused too.
 
     Raises:
         BlessRefused: one of these.
@@ -190,15 +176,17 @@ def refuse_unless_explicit(reason: str, captures: Path) -> None:
         raise BlessRefused("no reason given: say why the captures may change")
     top = captures.resolve()
     # Untracked files are asked for explicitly, because a user's configuration can hide them.
-    command = ["git", "status", "--porcelain", "--untracked-files=all", "--", top.name]
-    try:
-        status = subprocess.run(command, cwd=top.parent, capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise BlessRefused(f"cannot ask git about {top}: {error}") from error
-    if status.returncode != 0:
-        raise BlessRefused(f"{top} is in no git checkout: {status.stderr.strip()}")
-    if status.stdout.strip():
-        raise BlessRefused(f"{top} has uncommitted changes, commit or drop them first:\n{status.stdout.rstrip()}")
+    listed = _git(top, "status", "--porcelain", "--untracked-files=all", "--ignored").splitlines()
+    # The letter is small for a file with --assume-unchanged, and S for one with --skip-worktree.
+    marked = [line for line in _git(top, "ls-files", "-v").splitlines() if line[0] == "S" or line[0].islower()]
+    unseen = [line for line in listed if line.startswith("!!")] + marked
+    uncommitted = [line for line in listed if not line.startswith("!!")]
+    if uncommitted:
+        raise BlessRefused(_refusal(f"{top} has uncommitted changes, commit or drop them first", uncommitted))
+    if unseen:
+        raise BlessRefused(
+            _refusal(f"{top} has files that are ignored by git, so an edit would be lost: add or drop them", unseen)
+        )
 
 
 def replayed(battery: Battery, name: str, scenario: Scenario) -> Played:
@@ -233,28 +221,6 @@ def bound_factor(name: str, blessed: Mapping[str, Tensor], plain: Mapping[str, T
     return MARGIN * max(ratios)
 
 
-def drift(
-    folder: Path, name: str, tensors: Mapping[str, Tensor], ticks: Sequence[str], entry: store.Entry | None
-) -> Change | None:
-    """How what is computed now differs from a capture in `folder`; None where both are the same."""
-    if entry is None:
-        return Change(name, "new")
-    try:
-        blessed = store.read_capture(folder, entry)
-    except store.CaptureMissing:
-        return Change(name, "restored, its file was missing")
-    except store.CaptureCorrupt:
-        return Change(name, "restored, its file was corrupt")
-    if digest_tree(blessed) != digest_tree(tensors):
-        moved = distance(tensors, blessed)
-        return Change(
-            name, "moved" if moved is not None else "changed in names, dtype, shape or to no finite value", moved
-        )
-    if tuple(ticks) != entry.ticks:
-        return Change(name, "moved in its states only")
-    return None
-
-
 def _compare_fresh(battery: Battery, played: Mapping[str, Played]) -> None:
     fresh = battery.fresh(list(played))
     for name, each in played.items():
@@ -262,19 +228,44 @@ def _compare_fresh(battery: Battery, played: Mapping[str, Played]) -> None:
             raise BlessRefused(f"{name} is not reproducible: a fresh process gives other bytes")
 
 
-def _known(folder: Path) -> store.Manifest | None:
-    """The manifest that is there; one that cannot be used is as good as none, and everything has drifted."""
+def _git(top: Path, *command: str) -> str:
+    """What git prints about the folder `top`."""
+    try:
+        done = subprocess.run(
+            ["git", *command, "--", top.name], cwd=top.parent, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError as error:
+        raise BlessRefused(f"cannot ask git about {top}: {error}") from error
+    if done.returncode != 0:
+        raise BlessRefused(f"{top} is in no git checkout: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _refusal(why: str, lines: Sequence[str]) -> str:
+    """The reason and the first files, one a line."""
+    more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
+    return "\n".join([f"{why}:", *lines[:LISTED], *more])
+
+
+def _known(folder: Path) -> store.Manifest | store.CapturesError | None:
+    """The manifest that is there, the error where it cannot be used, and None where the folder is empty or missing."""
+    if not _filled(folder):
+        return None
     try:
         return store.read_manifest(folder)
-    except store.CapturesError:
-        return None
+    except store.CapturesError as error:
+        return error
+
+
+def _filled(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _refuse_beside_others(folder: Path, old: store.Manifest | None) -> None:
     """Refuse to bless some scenarios into a folder with captures that this machine cannot answer for."""
     if old is not None:
         raise BlessRefused(f"--only would mix captures of two machines in {folder}: bless all of them")
-    if folder.is_dir() and any(folder.iterdir()):
+    if _filled(folder):
         raise BlessRefused(
             f"--only would forget the others in {folder}, whose manifest cannot be used: bless all of them"
         )
@@ -294,7 +285,7 @@ def _write(
     ks: Mapping[str, float],
     gone: Sequence[str],
     reason: str,
-) -> None:
+) -> store.Manifest:
     """Files first and the manifest last: stopped in between, the next check fails instead of passing."""
     kept = {name: entry for name, entry in entries.items() if name not in gone}
     for name, each in played.items():
@@ -307,7 +298,9 @@ def _write(
         kept[name] = store.entry(name, each.finished, new.ticks, new.k, before.reason) if before and same else new
     for name in gone:
         (folder / f"{name}{store.SUFFIX}").unlink(missing_ok=True)
-    store.write_manifest(folder, store.Manifest(dict(here), engine, str(torch.__version__), kept))
+    made = store.Manifest(dict(here), engine, str(torch.__version__), kept)
+    store.write_manifest(folder, made)
+    return made
 
 
 def _harness(arguments: Sequence[str], environment: Mapping[str, str]) -> str:

@@ -21,8 +21,9 @@ from torch import Tensor
 from harness.engine import atomic
 from harness.engine.errors import InvalidInput
 from harness.parity.baselines import contract, platform, store
-from harness.parity.baselines.bless import BlessRefused, drift
+from harness.parity.baselines.bless import BlessRefused
 from harness.parity.baselines.captures import Result, Verdict, tolerance, within_bound
+from harness.parity.baselines.changes import drift
 from harness.parity.baselines.store import file_name
 from harness.parity.compare import LISTED, Difference, NothingCompared, ParityError, named_differences
 from harness.parity.proofs.generic import nans
@@ -44,8 +45,8 @@ class Place:
     Attributes:
         captures: the folder that holds one folder a platform.
         project: the folder of its `pyproject.toml`, which may name a reference platform.
-        platform: the platform whose captures are compared with; empty is this machine's, or the reference platform's
-            where this machine's has none.
+        platform: the platform whose captures are compared with; empty is this machine's, and the reference platform's
+            for each name that this machine's has not.
     """
 
     captures: Path
@@ -56,15 +57,26 @@ class Place:
         """The folder of this machine's captures of one kind."""
         return self.captures / platform.name(device) / kind
 
-    def folder(self, kind: str, device: torch.device | str = "cpu") -> Path:
-        """The folder to compare with; one that does not exist where there is none."""
-        own = self.own(kind, device)
-        if self.platform:
-            return self.captures / self.platform / kind
-        reference = self._reference()
-        if own.is_dir() or not reference or not (self.captures / reference / kind).is_dir():
-            return own
-        return self.captures / reference / kind
+    def folders(self, kind: str, device: torch.device | str = "cpu") -> tuple[Path, ...]:
+        """The folders to compare with that are there: this machine's, then the one that stands in for the rest."""
+        names = [self.platform] if self.platform else [platform.name(device), self._reference()]
+        folders = [self.captures / name / kind for name in dict.fromkeys(names) if name]
+        return tuple(folder for folder in folders if folder.is_dir())
+
+    def folder(self, kind: str, device: torch.device | str = "cpu", name: str = "") -> Path:
+        """The folder to compare with; one that does not exist where there is none.
+
+        What this machine blessed itself is never passed over, also where it is damaged.
+
+        Args:
+            kind: of the captures.
+            device: where the tensors are.
+            name: an entry of the folder, which the first folder that has it is taken for; empty takes the first folder.
+        """
+        found = self.folders(kind, device)
+        with_it = [folder for folder in found if (folder / name).exists()]
+        own = self.captures / self.platform / kind if self.platform else self.own(kind, device)
+        return next(iter([*with_it, *found[:1]]), own)
 
     def to_bless(self, kind: str, device: torch.device | str = "cpu") -> Path:
         """The folder to write to.
@@ -120,7 +132,7 @@ def check(name: str, tree: object, place: Place, k: float = 0.0) -> Result:
     __tracebackhide__ = True  # pytest then shows the line of the test
     _check_k(k)
     tensors, device = _some(name, tree), device_of(tree)
-    folder = place.folder(BLESSED, device)
+    folder = place.folder(BLESSED, device, name)
     manifest, entry = _manifest(folder, name)
     blessed = store.read_capture(folder / name, entry)
     if entry.k != k:
@@ -175,13 +187,19 @@ def bless(
 
 
 def entries(place: Place) -> Iterator[Path]:
-    """Paths in the folders that trees are compared with here: captures, and files that belong to no capture."""
-    for device in ("cpu", "cuda")[: 1 + torch.cuda.is_available()]:
-        folder = place.folder(BLESSED, device)
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            yield path
-            known = {store.MANIFEST, path.name + store.SUFFIX}
-            yield from (each for each in sorted(path.glob("*")) if each.name not in known)
+    """Paths in the folders that trees are compared with here: captures, and files that belong to no capture.
+
+    A capture of the folder that stands in is none of them where this machine has its own, on any device.
+    """
+    found = [place.folders(BLESSED, device) for device in ("cpu", "cuda")[: 1 + torch.cuda.is_available()]]
+    firsts = dict.fromkeys(folders[0] for folders in found if folders)
+    behind = dict.fromkeys(folder for folders in found for folder in folders[1:] if folder not in firsts)
+    own = {path.name for folder in firsts for path in folder.iterdir()}
+    paths = [path for folder in firsts for path in sorted(folder.iterdir())]
+    for path in paths + [path for folder in behind for path in sorted(folder.iterdir()) if path.name not in own]:
+        yield path
+        known = {store.MANIFEST, path.name + store.SUFFIX}
+        yield from (each for each in sorted(path.glob("*")) if each.name not in known)
 
 
 def device_of(tree: object) -> torch.device:

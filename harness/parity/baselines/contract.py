@@ -113,7 +113,9 @@ class Findings:
         """The findings counted, in one line."""
         counts = [f"{sum(f.standing is s for f in self.findings)} {s}" for s in Standing]
         counted = ", ".join(count for count in counts if not count.startswith("0 "))
-        return f"{len(self.findings)} subjects: {counted} ({self._where()})"
+        left = len(self.unmeasured)
+        more = f"; {left} recorded subject{'s were' if left > 1 else ' was'} not measured" if left else ""
+        return f"{len(self.findings)} subjects: {counted} ({self._where()}){more}"
 
     def document(self) -> dict[str, Any]:
         """The findings as plain JSON values."""

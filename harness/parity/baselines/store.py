@@ -221,7 +221,8 @@ def _tensors(path: Path, data: bytes, expected: Entry) -> dict[str, Tensor]:
 def _parsed(path: Path, document: Mapping[str, Any]) -> Manifest:
     try:
         entries = {name: _entry(name, raw) for name, raw in document["scenarios"].items()}
-        return Manifest(document["fingerprint"], document["engine"], document["torch"], entries)
+        fingerprint = dict(document["fingerprint"].items())
+        return Manifest(fingerprint, document["engine"], document["torch"], entries)
     except (AttributeError, KeyError, TypeError, InvalidInput) as error:
         raise ManifestAltered(f"{path}: altered, not of format {FORMAT} ({error!r})") from error
 

@@ -35,7 +35,7 @@ from harness.engine.slot import Slot
 from harness.engine.switches import SWITCHES, Switches
 from harness.parity.baselines import platform
 from harness.parity.battery.scripts import Script
-from harness.parity.compare import NothingCompared, compare_named, identical
+from harness.parity.compare import NothingCompared, compare_named, digest_tree, identical
 
 T = TypeVar("T")
 
@@ -283,9 +283,11 @@ class Lockstep:
         return cast(T, first), cast(T, second)
 
     def _versions(self) -> dict[tuple[int | None, str], object]:
-        """Number of writes to each input, by name: a pipeline must not change what the other one reads."""
-        counted = {name: tensor for name, tensor in self._inputs.items() if not tensor.is_inference()}
-        return {(None, f"writes to {name}"): t._version for name, t in counted.items()}  # noqa: SLF001 no public counter
+        """Number of writes to each input, by name: a pipeline must not change what the other one reads.
+
+        Torch does not count the writes to an inference tensor, so the digest of its content stands for the number.
+        """
+        return {(None, f"writes to {name}"): _version(tensor) for name, tensor in self._inputs.items()}
 
     def _agree(
         self, first: Mapping[tuple[int | None, str], object], second: Mapping[tuple[int | None, str], object]
@@ -380,6 +382,10 @@ def _inputs(name: str, request: Request) -> Iterator[tuple[str, Tensor]]:
         yield f"{name}'s x0_target", request.x0_target.latent
     if request.latent_mask is not None:
         yield f"{name}'s latent_mask", request.latent_mask.original
+
+
+def _version(tensor: Tensor) -> int | str:
+    return digest_tree({"": tensor}) if tensor.is_inference() else tensor._version  # noqa: SLF001 no public counter
 
 
 def _arguments(switches: Switches) -> str:

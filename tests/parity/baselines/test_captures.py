@@ -273,7 +273,9 @@ def test_bless_rewrites_only_what_drifted(engine, captures):
     blessed = bless("alpha is better now", engine.battery(), captures)
     after = {path.name: path.stat().st_mtime_ns for path in folder(captures).iterdir()}
     assert {name for name in after if after[name] != before[name]} == {"alpha.safetensors", store.MANIFEST}
-    assert blessed.summary() == "alpha moved, max |Δ| 4.1e-3; the others identical (1)"
+    assert [change.name for change in blessed.changes] == ["alpha"]
+    assert blessed.summary().startswith("alpha moved, max |Δ| 4.1e-3, k ")
+    assert blessed.summary().endswith("; the others identical (1)")
     entries = store.read_manifest(folder(captures)).scenarios
     assert (entries["alpha"].reason, entries["beta"].reason) == ("alpha is better now", "the first")
     assert run(engine, captures).passes
@@ -290,7 +292,8 @@ def test_on_another_machine_every_tolerance_is_measured_again(engine, captures):
     commit(captures.parent)
     before = store.read_manifest(folder(captures)).scenarios["alpha"]
     engine.plain_shift = 1e-5
-    assert bless("another machine", engine.battery(), captures).changes == ()
+    blessed = bless("another machine", engine.battery(), captures)
+    assert [change.name for change in blessed.changes] == [store.MANIFEST, "alpha", "beta"]
     after = store.read_manifest(folder(captures)).scenarios["alpha"]
     assert after.k > 5 * before.k and after.reason == before.reason
 
