@@ -13,13 +13,14 @@ from harness.engine import checks
 from harness.engine.conditioning import ConditioningCache, build
 from harness.engine.config import DCW, PipelineConfig
 from harness.engine.controls import Controls, SharedControl, check_frames, check_gain_channels, placed
-from harness.engine.curve import Curve, CurveLike, curve
+from harness.engine.curve import Curve, CurveLike, curve, of_values
 from harness.engine.errors import InvalidInput, PipelineClosed
 from harness.engine.execute import Machinery, Observer, Stage, execute
 from harness.engine.executors.base import Executor
 from harness.engine.executors.stream import joiner
 from harness.engine.geometry import Geometry, fix
 from harness.engine.plan import Path, Queued, TickPlan, plan_tick
+from harness.engine.ranges import FACTOR
 from harness.engine.request import Request
 from harness.engine.results import Dropped, DropReason, Finished, Stats, Submission
 from harness.engine.schedule import known_timesteps
@@ -142,25 +143,25 @@ class StreamPipeline:
             value: a number or a per-frame curve; None restores each request's own value.
 
         Raises:
-            InvalidInput: another name, or a curve that is not finite or whose length differs from the requests in
-                flight.
+            InvalidInput: another name, a value outside the range of the request's own value, or a curve whose length
+                differs from the requests in flight.
             PipelineClosed: after `close`.
         """
         self._check_open()
         control = checks.member("name", name, SharedControl)
         shared = {key: held for key, held in self._controls.shared.items() if key is not control}
         if value is not None:
-            shared[control] = curve(control.value, value, frames=self._frames, device=self._device)
+            shared[control] = curve(control.value, value, frames=self._frames, device=self._device, **control.bounds)
         self._controls = replace(self._controls, shared=shared)
 
     def set_channel_gain(self, gain: Tensor | None) -> None:
         """Multiply the decoder's input of every slot by a gain, from the next tick on; the slot's state is not scaled.
 
         Args:
-            gain: `[1, T, D]` or `[1, 1, D]`, finite; copied. None is off.
+            gain: `[1, T, D]` or `[1, 1, D]`, values from -50 to 50; copied. None is off.
 
         Raises:
-            InvalidInput: another shape or device, or a value that is not finite.
+            InvalidInput: another shape or device, or a value out of range.
             PipelineClosed: after `close`.
         """
         self._check_open()
@@ -288,8 +289,7 @@ class StreamPipeline:
             raise InvalidInput("channel_gain", checks.describe(gain), f"1 or {self._frames} frames")
         if self._device is not None:
             checks.same_device("channel_gain", gain, self._device)
-        values = gain.detach().to(torch.float32, copy=True)
-        return Curve(values=values, uniform=1.0 if bool((values == 1.0).all()) else None)
+        return curve("channel_gain", of_values(gain.detach().to(torch.float32, copy=True)), **FACTOR)
 
     def _check_depth(self, field: str, depth: int) -> None:
         checks.integer(field, depth, 1)
