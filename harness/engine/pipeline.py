@@ -9,7 +9,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from harness.engine import checks
+from harness.engine import checks, names
 from harness.engine.conditioning import ConditioningCache, build
 from harness.engine.config import DCW, PipelineConfig
 from harness.engine.controls import Controls, SharedControl, check_frames, check_gain_channels, placed
@@ -56,6 +56,7 @@ class StreamPipeline:
         self._geometry: Geometry | None = None
         self._cache = ConditioningCache()
         self._stats = Stats()
+        self._unused_name = 0
         self._closed = False
 
     # Public methods.
@@ -86,8 +87,12 @@ class StreamPipeline:
         The queue holds `depth` requests; a submission to a full queue drops the oldest one. A request of another length
         T drops every request that is queued or in flight.
 
+        A request without an id gets a name `request-N` that neither an earlier request of this pipeline nor a caller's
+        id has had. Callers' ids need not differ from each other.
+
         Raises:
-            InvalidInput: the request does not fit the pipeline; the pipeline is unchanged.
+            InvalidInput: the request does not fit the pipeline, or its id is the automatic name of a request that is
+                queued or in flight; the pipeline is unchanged.
             PipelineClosed: after `close`.
         """
         self._check_open()
@@ -97,7 +102,7 @@ class StreamPipeline:
         controls = placed(self._controls, geometry.device)
         check_frames(controls, request.frames)
         check_gain_channels(controls, request.channels)
-        name = request.id if request.id is not None else f"request-{self._stats.submitted}"
+        name = self._name(request)
         times = known_timesteps(self.config.steps, request.denoise, self.config.shift)
         ring, waiting, dropped = self._ring, [*self._queue, Queued(name, request, times)], []
         if self._frames not in (None, request.frames):
@@ -107,6 +112,7 @@ class StreamPipeline:
         full = len(waiting) - self._depth
         dropped += [Dropped(q.id, DropReason.QUEUE_FULL) for q in waiting[: max(full, 0)]]
         self._geometry, self._controls = geometry, controls
+        self._unused_name = max(self._unused_name, names.beyond(name))
         self._ring, self._queue = ring, tuple(waiting[max(full, 0) :])
         self._stats = replace(
             self._stats, submitted=self._stats.submitted + 1, dropped=self._stats.dropped + len(dropped)
@@ -281,6 +287,15 @@ class StreamPipeline:
     @property
     def _device(self) -> torch.device | None:
         return None if self._geometry is None else self._geometry.device
+
+    def _name(self, request: Request) -> str | int:
+        if request.id is None:
+            return names.automatic(max(self._stats.submitted, self._unused_name))
+        held = [(slot.id, slot.request) for slot in self._ring if slot is not None]
+        held += [(queued.id, queued.request) for queued in self._queue]
+        if request.id in [name for name, owner in held if owner.id is None]:
+            raise InvalidInput("id", repr(request.id), "another name than an automatic one that is in the pipeline")
+        return request.id
 
     def _channel_gain(self, gain: Tensor) -> Curve:
         channels = "D" if self._geometry is None else self._geometry.channels

@@ -203,7 +203,7 @@ class Request:
         conditions: one or more `Condition`s of one width, dtype and device.
         context_latents: `[1, T, 2*D]`, finite in float32: source latents, then chunk mask. Not copied.
         seed: an integer from 0 to 2**64 - 1.
-        id: name of the result, a string or an integer; with None the pipeline makes up a name.
+        id: name of the result, a string or an integer; with None the pipeline makes up a name, `request-N`.
         denoise: denoising strength, at least 0. Below 1, generation starts from the source (or the latent mask's
             original), which must be there.
         source: `[1, T, D]`, finite in float32, or None. Not copied.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -18,6 +19,7 @@ from harness.engine import DCW, Condition, Finished, InvalidInput, LatentMask, X
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import EagerExecutor
 from harness.engine.schedule import timesteps
+from harness.parity.baselines.platform import ROOT
 from harness.parity.compare import assert_identical, difference
 from tests import laws
 from tests.engine import scenes
@@ -408,3 +410,13 @@ def test_a_field_that_is_drawn_here_changes_the_latent() -> None:
             one, other = torch.tensor([[1, 1, 1]]), torch.tensor([[1, 0, 1]])
         ended = [PLACES[key](value).run()[0].latent for value in (one, other)]
         assert difference(*ended) is not None, key
+
+
+def test_the_documented_ranges_are_those_of_the_fields() -> None:
+    rows = re.findall(r"^\| (`[A-Z].*?) \| (\S+) \| (\S+) \| ", (ROOT / "docs/requests.md").read_text(), re.MULTILINE)
+    told = {name: (low, high) for names, low, high in rows for name in re.findall(r"`(\w+\.\w+)`", names)}
+    held = {key: bounds for key, bounds in {**CURVES, **NUMBERS, **INTEGERS}.items() if not key.startswith("live.")}
+    assert told.keys() == held.keys() - {"Request.seed", "PipelineConfig.depth"}
+    words: dict[str, float] = {"none": math.inf, "`2**-126`": 2.0**-126, "3.4028235e38": scenes.LARGEST}
+    for key, (low, high) in told.items():
+        assert (words.get(low) or float(low), words.get(high) or float(high)) == held[key]
