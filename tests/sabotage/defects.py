@@ -7,6 +7,7 @@ shows any more that the test could fail.
 from __future__ import annotations
 
 from tests.sabotage.aot_defects import AHEAD_OF_TIME
+from tests.sabotage.record_defects import RECORDS
 from tests.sabotage.runner import Defect
 
 ENGINE, PARITY = "harness/engine", "harness/parity"
@@ -692,7 +693,20 @@ TIMES = [
     ),
 ]
 
-DEFECTS = [*FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *PROOFS, *RAILS, *TIMES, *PLUGIN, *AHEAD_OF_TIME]
+DEFECTS = [
+    *FUSED,
+    *CACHED,
+    *INTEGRATOR,
+    *GATES,
+    *STREAMS,
+    *RING,
+    *RECORDS,
+    *PROOFS,
+    *RAILS,
+    *TIMES,
+    *PLUGIN,
+    *AHEAD_OF_TIME,
+]
 
 # Every defect that is known to have slipped through some comparison of some engine, by the name it has here.
 NOTORIOUS = (
