@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from tests import laws
 from tests.bench import rails
 
 pytest_plugins = ["pytester"]
@@ -79,14 +80,17 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take over what one of pytest-xdist's workers says of the rails; one that says nothing has measured none."""
-    rails.merge(node.config, getattr(node, "workeroutput", {}).get("rails"))
+    """Take over what one of pytest-xdist's workers says of rails and laws; one that says nothing has measured none."""
+    told = getattr(node, "workeroutput", {})
+    rails.merge(node.config, told.get("rails"))
+    laws.merge(told.get("laws"))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A time rail that was renamed, deleted, skipped or disabled is a failure, as nothing else would notice it."""
     if hasattr(session.config, "workerinput"):
         session.config.workeroutput["rails"] = rails.found(session.config)
+        session.config.workeroutput["laws"] = dict(laws.DRAWN)
         return
     if session.shouldstop or session.shouldfail:
         return
@@ -95,9 +99,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Name the tests that had no TensorRT to run on, and the time rails that were not measured."""
+    """Count the cases of laws; name the tests that had no TensorRT, and the time rails that were not measured."""
     from tests.tensorrt import ledger  # noqa: PLC0415 - coverage starts after this file is imported
 
+    for line in laws.lines():
+        terminalreporter.line(line)
     not_run = ledger.not_run(terminalreporter.stats.get("skipped", []))
     if not_run:
         terminalreporter.section("tests of TensorRT engines that did not run here")

@@ -25,8 +25,8 @@ VARIANTS = {
     ),
     "control": (
         "harness/engine/controls.py",
-        '    X0_STRENGTH = "x0_strength", _has_strength, lambda r: required(_target(r).strength), 0.0\n',
-        '    MADE_UP = "made_up", _always, lambda r: normal(r.velocity_scale), 1.0\n',
+        '    X0_STRENGTH = "x0_strength", _has_strength, lambda r: required(_target(r).strength), 0.0, SHARE\n',
+        '    MADE_UP = "made_up", _always, lambda r: normal(r.velocity_scale), 1.0, FACTOR\n',
     ),
     "mode": (
         "harness/engine/guidance_modes.py",

@@ -86,11 +86,14 @@ def shaped(field: str, value: Any, shape: tuple[int | str, ...]) -> Tensor:
 
 
 def finite(field: str, value: Tensor) -> None:
-    """Check that every element of `value` is finite. Reads the tensor, which waits for a GPU."""
-    bad = ~torch.isfinite(value)
+    """Check that every element of `value` is finite in float32. Reads the tensor, which waits for a GPU."""
+    if value.is_meta:
+        raise InvalidInput(field, describe(value), "a tensor with values, not one on the meta device")
+    bad = ~torch.isfinite(value.detach().float())
     if bool(bad.any()):
         index = tuple(int(i) for i in bad.nonzero()[0])
-        raise InvalidInput(field, f"{value[index].item()} at {index}, {int(bad.sum())} such values", "finite values")
+        got = f"{value[index].item()} at {index}, {int(bad.sum())} such values"
+        raise InvalidInput(field, got, "values that are finite in float32")
 
 
 def same_device(field: str, value: Tensor, device: torch.device) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from harness.engine import checks
+from harness.engine import checks, ranges
 from harness.engine.curve import Curve, CurveLike, curve
 from harness.engine.errors import InvalidInput
 from harness.engine.switches import Switches
@@ -40,12 +40,13 @@ class DCW:
 
     Attributes:
         mode: `"low"`, `"high"`, `"double"` or `"pix"`.
-        a: first scaler: a number, or a curve of any length, resampled to the length of the band. 0 is off.
-        b: second scaler, of the high band in mode `"double"`; not read in the other modes. 0 is off.
+        a: first scaler from -10 to 10: a number, or a curve of any length, resampled to the length of the band. 0 is
+            off.
+        b: second scaler from -10 to 10, of the high band in mode `"double"`; not read in the other modes. 0 is off.
         wavelet: name of a discrete wavelet of PyWavelets whose reconstruction error is at most 1e-5.
 
     Raises:
-        InvalidInput: an unknown mode or wavelet, or a scaler that is not finite.
+        InvalidInput: an unknown mode or wavelet, or a scaler out of range.
     """
 
     mode: DCWMode | str = DCWMode.DOUBLE
@@ -56,8 +57,8 @@ class DCW:
     def __post_init__(self) -> None:
         """Check every field and convert the scalers to `Curve`."""
         object.__setattr__(self, "mode", checks.member("dcw.mode", self.mode, DCWMode))
-        object.__setattr__(self, "a", curve("dcw.a", self.a))
-        object.__setattr__(self, "b", curve("dcw.b", self.b))
+        object.__setattr__(self, "a", curve("dcw.a", self.a, **ranges.SHARE))
+        object.__setattr__(self, "b", curve("dcw.b", self.b, **ranges.SHARE))
         expected = f"a discrete wavelet of PyWavelets with a reconstruction error of at most {RECONSTRUCTION_BOUND:g}"
         checks.instance("dcw.wavelet", self.wavelet, str, expected)
         try:
@@ -81,11 +82,11 @@ class PipelineConfig:
 
     Attributes:
         depth: number of requests in flight at once, at least 1 and at most the executor's `max_rows`.
-        steps: denoising steps of a request, at least 1.
-        shift: shift of the time schedule, above 0; 1 leaves the times evenly spaced.
+        steps: denoising steps of a request, 1 to 1000.
+        shift: shift of the time schedule, from 0.001 to 1000; 1 leaves the times evenly spaced.
         solver: step of slots without an SDE curve: `"ode"` or `"sde"`.
-        encoder_length: number of tokens L that every condition is padded to, fixed for the pipeline's lifetime. None:
-            the length of the longest condition of the first request, rounded up to a multiple of 64.
+        encoder_length: number of tokens L that every condition is padded to, 1 to 65536, fixed for the pipeline's
+            lifetime. None: the length of the longest condition of the first request, rounded up to a multiple of 64.
         dcw: wavelet correction, or None.
         switches: the optimizations that are on.
         padding: `"mask"`, or `"zeros"` to let a decoder without a mask attend zero rows.
@@ -106,14 +107,12 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         checks.integer("config.depth", self.depth, 1)
-        checks.integer("config.steps", self.steps, 1)
-        object.__setattr__(self, "shift", checks.number("config.shift", self.shift, 0.0))
-        if self.shift == 0.0:
-            raise InvalidInput("config.shift", "0.0", "a number above 0")
+        checks.integer("config.steps", self.steps, 1, ranges.MAX_STEPS)
+        object.__setattr__(self, "shift", checks.number("config.shift", self.shift, **ranges.SHIFT))
         object.__setattr__(self, "solver", checks.member("config.solver", self.solver, Solver))
         object.__setattr__(self, "padding", checks.member("config.padding", self.padding, Padding))
         if self.encoder_length is not None:
-            checks.integer("config.encoder_length", self.encoder_length, 1)
+            checks.integer("config.encoder_length", self.encoder_length, 1, ranges.MAX_TOKENS)
         if self.dcw is not None:
             checks.instance("config.dcw", self.dcw, DCW, "a DCW or None")
         checks.instance("config.switches", self.switches, Switches, "a Switches")

@@ -11,6 +11,7 @@ import torch
 from harness.engine.config import DCW
 from harness.engine.curve import Curve
 from harness.engine.errors import InvalidInput
+from harness.engine.ranges import FACTOR, SHARE, Bounds
 from harness.engine.request import Guidance, Request, X0Target, normal, required
 
 
@@ -53,19 +54,21 @@ class SharedControl(StrEnum):
         acts_on: function that says whether the control acts on a request.
         own: function that returns the request's own value as a `Curve`, or None; called only where `acts_on` holds.
         neutral: the value at which a tick takes the same path as without a value; None where no value is neutral.
+        bounds: smallest and largest value, those of the request's own value.
     """
 
     acts_on: Callable[[Request], bool]
     own: Callable[[Request], Curve | None]
     neutral: float | None
+    bounds: Bounds
 
-    VELOCITY_SCALE = "velocity_scale", _always, lambda r: normal(r.velocity_scale), 1.0
-    NOISE_INJECTION = "noise_injection", _always, lambda r: normal(r.noise_injection), 0.0
-    SDE_CURVE = "sde_curve", _has_source, lambda r: normal(r.sde_curve), None
-    GUIDANCE_SCALE = "guidance_scale", _is_guided, lambda r: required(_guidance(r).scale), None
-    MOMENTUM = "momentum", _is_guided, lambda r: required(_guidance(r).momentum), None
-    RESCALE = "rescale", _is_guided, lambda r: normal(_guidance(r).rescale), 0.0
-    X0_STRENGTH = "x0_strength", _has_strength, lambda r: required(_target(r).strength), 0.0
+    VELOCITY_SCALE = "velocity_scale", _always, lambda r: normal(r.velocity_scale), 1.0, FACTOR
+    NOISE_INJECTION = "noise_injection", _always, lambda r: normal(r.noise_injection), 0.0, SHARE
+    SDE_CURVE = "sde_curve", _has_source, lambda r: normal(r.sde_curve), None, SHARE
+    GUIDANCE_SCALE = "guidance_scale", _is_guided, lambda r: required(_guidance(r).scale), None, FACTOR
+    MOMENTUM = "momentum", _is_guided, lambda r: required(_guidance(r).momentum), None, SHARE
+    RESCALE = "rescale", _is_guided, lambda r: normal(_guidance(r).rescale), 0.0, SHARE
+    X0_STRENGTH = "x0_strength", _has_strength, lambda r: required(_target(r).strength), 0.0, SHARE
 
     def __new__(
         cls,
@@ -73,11 +76,12 @@ class SharedControl(StrEnum):
         acts_on: Callable[[Request], bool],
         own: Callable[[Request], Curve | None],
         neutral: float | None,
+        bounds: Bounds,
     ) -> SharedControl:
         """Make a member whose value is its name."""
         member = str.__new__(cls, name)
         member._value_ = name
-        member.acts_on, member.own, member.neutral = acts_on, own, neutral
+        member.acts_on, member.own, member.neutral, member.bounds = acts_on, own, neutral, bounds
         return member
 
 

@@ -22,10 +22,14 @@ class Curve:
         values: float32 `[1, 1, 1]` (a scalar) or `[1, T, 1]`; a copy of the caller's value, never written to.
         uniform: the value of every frame if all frames have the same value, else None. Read from the tensor once, when
             the curve is made, so that a tick can check for a neutral curve without a device read.
+        smallest: smallest value, read once too, so that a range can be checked again without a device read.
+        largest: largest value.
     """
 
     values: Tensor
     uniform: float | None
+    smallest: float
+    largest: float
 
     @property
     def frames(self) -> int | None:
@@ -74,8 +78,8 @@ def curve(
         field: name of the argument, for error messages.
         value: a number, or a real tensor of shape `[]`, `[T]`, `[1, T]` or `[1, T, 1]`, or a `Curve`.
         frames: number of frames T that a per-frame curve must have; None allows every length.
-        low: smallest value allowed, or None.
-        high: largest value allowed, or None.
+        low: smallest value allowed after rounding to float32, or None.
+        high: largest value allowed after rounding to float32, or None.
         device: device of the curve, or None. A number is put on the device; a tensor must be there already.
 
     Raises:
@@ -84,10 +88,10 @@ def curve(
     made = value if isinstance(value, Curve) else _normal_form(field, value)
     if frames is not None and made.frames not in (None, frames):
         raise InvalidInput(field, f"a curve of {made.frames} frames", f"a scalar or {frames} frames")
-    if low is not None and bool((made.values < low).any()):
-        raise InvalidInput(field, f"a value of {made.values.min().item()}", f"values >= {low}")
-    if high is not None and bool((made.values > high).any()):
-        raise InvalidInput(field, f"a value of {made.values.max().item()}", f"values <= {high}")
+    if low is not None and made.smallest < low:
+        raise InvalidInput(field, f"a value of {made.smallest}", f"values >= {low}")
+    if high is not None and made.largest > high:
+        raise InvalidInput(field, f"a value of {made.largest}", f"values <= {high}")
     if device is not None:
         if isinstance(value, Tensor) and value.ndim > 0:
             checks.same_device(field, value, device)
@@ -105,8 +109,13 @@ def _normal_form(field: str, value: Any) -> Curve:
         raise InvalidInput(field, checks.describe(value), expected)
     values = value.detach().to(torch.float32, copy=True).reshape(1, -1, 1)
     checks.finite(field, values)
-    first = values[0, 0, 0].item()
-    return Curve(values=values, uniform=first if bool((values == first).all()) else None)
+    return of_values(values)
+
+
+def of_values(values: Tensor) -> Curve:
+    """Make a curve of finite float32 values `[1, T, D]` that nobody writes to; reads the facts that the host needs."""
+    first, smallest, largest = torch.stack([values.flatten()[0], *values.aminmax()]).tolist()
+    return Curve(values=values, uniform=first if smallest == largest else None, smallest=smallest, largest=largest)
 
 
 def _of_number(field: str, value: float) -> Curve:
@@ -115,7 +124,7 @@ def _of_number(field: str, value: float) -> Curve:
     rounded = ctypes.c_float(value).value
     if not math.isfinite(rounded):
         checks.finite(field, values)
-    return Curve(values=values, uniform=rounded)
+    return Curve(values=values, uniform=rounded, smallest=rounded, largest=rounded)
 
 
 def _is_per_frame(given: Tensor) -> bool:

@@ -9,17 +9,18 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from harness.engine import checks
+from harness.engine import checks, names
 from harness.engine.conditioning import ConditioningCache, build
 from harness.engine.config import DCW, PipelineConfig
 from harness.engine.controls import Controls, SharedControl, check_frames, check_gain_channels, placed
-from harness.engine.curve import Curve, CurveLike, curve
+from harness.engine.curve import Curve, CurveLike, curve, of_values
 from harness.engine.errors import InvalidInput, PipelineClosed
 from harness.engine.execute import Machinery, Observer, Stage, execute
 from harness.engine.executors.base import Executor
 from harness.engine.executors.stream import joiner
 from harness.engine.geometry import Geometry, fix
 from harness.engine.plan import Path, Queued, TickPlan, plan_tick
+from harness.engine.ranges import FACTOR
 from harness.engine.request import Request
 from harness.engine.results import Dropped, DropReason, Finished, Stats, Submission
 from harness.engine.schedule import known_timesteps
@@ -55,6 +56,7 @@ class StreamPipeline:
         self._geometry: Geometry | None = None
         self._cache = ConditioningCache()
         self._stats = Stats()
+        self._unused_name = 0
         self._closed = False
 
     # Public methods.
@@ -85,8 +87,12 @@ class StreamPipeline:
         The queue holds `depth` requests; a submission to a full queue drops the oldest one. A request of another length
         T drops every request that is queued or in flight.
 
+        A request without an id gets a name `request-N` that neither an earlier request of this pipeline nor a caller's
+        id has had. Callers' ids need not differ from each other.
+
         Raises:
-            InvalidInput: the request does not fit the pipeline; the pipeline is unchanged.
+            InvalidInput: the request does not fit the pipeline, or its id is the automatic name of a request that is
+                queued or in flight; the pipeline is unchanged.
             PipelineClosed: after `close`.
         """
         self._check_open()
@@ -96,7 +102,7 @@ class StreamPipeline:
         controls = placed(self._controls, geometry.device)
         check_frames(controls, request.frames)
         check_gain_channels(controls, request.channels)
-        name = request.id if request.id is not None else f"request-{self._stats.submitted}"
+        name = self._name(request)
         times = known_timesteps(self.config.steps, request.denoise, self.config.shift)
         ring, waiting, dropped = self._ring, [*self._queue, Queued(name, request, times)], []
         if self._frames not in (None, request.frames):
@@ -106,6 +112,7 @@ class StreamPipeline:
         full = len(waiting) - self._depth
         dropped += [Dropped(q.id, DropReason.QUEUE_FULL) for q in waiting[: max(full, 0)]]
         self._geometry, self._controls = geometry, controls
+        self._unused_name = max(self._unused_name, names.beyond(name))
         self._ring, self._queue = ring, tuple(waiting[max(full, 0) :])
         self._stats = replace(
             self._stats, submitted=self._stats.submitted + 1, dropped=self._stats.dropped + len(dropped)
@@ -142,25 +149,25 @@ class StreamPipeline:
             value: a number or a per-frame curve; None restores each request's own value.
 
         Raises:
-            InvalidInput: another name, or a curve that is not finite or whose length differs from the requests in
-                flight.
+            InvalidInput: another name, a value outside the range of the request's own value, or a curve whose length
+                differs from the requests in flight.
             PipelineClosed: after `close`.
         """
         self._check_open()
         control = checks.member("name", name, SharedControl)
         shared = {key: held for key, held in self._controls.shared.items() if key is not control}
         if value is not None:
-            shared[control] = curve(control.value, value, frames=self._frames, device=self._device)
+            shared[control] = curve(control.value, value, frames=self._frames, device=self._device, **control.bounds)
         self._controls = replace(self._controls, shared=shared)
 
     def set_channel_gain(self, gain: Tensor | None) -> None:
         """Multiply the decoder's input of every slot by a gain, from the next tick on; the slot's state is not scaled.
 
         Args:
-            gain: `[1, T, D]` or `[1, 1, D]`, finite; copied. None is off.
+            gain: `[1, T, D]` or `[1, 1, D]`, values from -50 to 50; copied. None is off.
 
         Raises:
-            InvalidInput: another shape or device, or a value that is not finite.
+            InvalidInput: another shape or device, or a value out of range.
             PipelineClosed: after `close`.
         """
         self._check_open()
@@ -281,6 +288,15 @@ class StreamPipeline:
     def _device(self) -> torch.device | None:
         return None if self._geometry is None else self._geometry.device
 
+    def _name(self, request: Request) -> str | int:
+        if request.id is None:
+            return names.automatic(max(self._stats.submitted, self._unused_name))
+        held = [(slot.id, slot.request) for slot in self._ring if slot is not None]
+        held += [(queued.id, queued.request) for queued in self._queue]
+        if request.id in [name for name, owner in held if owner.id is None]:
+            raise InvalidInput("id", repr(request.id), "another name than an automatic one that is in the pipeline")
+        return request.id
+
     def _channel_gain(self, gain: Tensor) -> Curve:
         channels = "D" if self._geometry is None else self._geometry.channels
         checks.tensor("channel_gain", gain, (1, "T", channels))
@@ -288,8 +304,7 @@ class StreamPipeline:
             raise InvalidInput("channel_gain", checks.describe(gain), f"1 or {self._frames} frames")
         if self._device is not None:
             checks.same_device("channel_gain", gain, self._device)
-        values = gain.detach().to(torch.float32, copy=True)
-        return Curve(values=values, uniform=1.0 if bool((values == 1.0).all()) else None)
+        return curve("channel_gain", of_values(gain.detach().to(torch.float32, copy=True)), **FACTOR)
 
     def _check_depth(self, field: str, depth: int) -> None:
         checks.integer(field, depth, 1)

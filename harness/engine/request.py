@@ -7,14 +7,14 @@ and again when a request is made after a write to it; see `harness.engine.once`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.engine import checks, once
+from harness.engine import checks, once, ranges
 from harness.engine.curve import Curve, CurveLike, curve
 from harness.engine.errors import InvalidInput
 from harness.engine.guidance_modes import GuidanceMode
@@ -26,11 +26,11 @@ class Condition:
     """One text or style condition.
 
     Attributes:
-        encoder_hidden_states: `[1, L, E]`, finite, any floating dtype. Not copied.
+        encoder_hidden_states: `[1, L, E]`, finite in float32, any floating dtype. Not copied.
         encoder_mask: `[1, L]` of 0 and 1 (bool, integer or float), 1 for an attended token, with at least one 1. None
             attends every token, whatever mask the text encoder returned. Copied.
-        temporal_weight: weight of this condition's velocity among the active ones, a number or a curve, at least 0;
-            None is 1. Copied.
+        temporal_weight: weight of this condition's velocity among the active ones, a number or a curve, 0 to 1e6; None
+            is 1. Copied.
         step_range: `(start, end)` with `0 <= start < end <= 1`: the condition is active while
             `start <= step/total < end`. None: always active.
 
@@ -53,7 +53,7 @@ class Condition:
                 raise InvalidInput("condition.encoder_mask", "a mask of zeros", "at least one attended token")
             object.__setattr__(self, "encoder_mask", mask)
         if self.temporal_weight is not None:
-            weight = curve("condition.temporal_weight", self.temporal_weight, low=0.0, device=states.device)
+            weight = curve("condition.temporal_weight", self.temporal_weight, **ranges.WEIGHT, device=states.device)
             object.__setattr__(self, "temporal_weight", weight)
         if self.step_range is not None:
             object.__setattr__(self, "step_range", _step_range(self.step_range))
@@ -73,15 +73,15 @@ class Guidance:
     """Adaptive projected guidance (arXiv:2410.02416); see `harness.engine.guidance`.
 
     Attributes:
-        scale: guidance scale `g`, a number or a curve. At 1 the negative rows still run, so that the scale can be
-            changed live.
+        scale: guidance scale `g`, a number or a curve, -50 to 50. At 1 the negative rows still run, so that the scale
+            can be changed live.
         negatives: negative conditions, at least one in a mode that runs negative rows (`full`, `initialize`); not read
             in mode `self`.
         mode: `"full"`, `"initialize"` or `"self"`.
-        momentum: factor of the running average, a number or a curve.
-        rescale: guidance rescale `k` (arXiv:2305.08891), a number or a curve; None or 0 is off.
-        norm_threshold: bound of the direction's norm per channel, above 0; None is off.
-        eta: share of the direction's parallel part that is kept; 0 keeps none.
+        momentum: factor of the running average, a number or a curve, -10 to 10.
+        rescale: guidance rescale `k` (arXiv:2305.08891), a number or a curve, -10 to 10; None or 0 is off.
+        norm_threshold: bound of the direction's norm per channel, a normal float32 number above 0; None is off.
+        eta: share of the direction's parallel part that is kept, -10 to 10; 0 keeps none.
 
     Raises:
         InvalidInput: a field of another type or range.
@@ -97,18 +97,16 @@ class Guidance:
 
     def __post_init__(self) -> None:
         """Check every field but one: the `Request` checks that a mode has the negatives it needs."""
-        object.__setattr__(self, "scale", curve("guidance.scale", self.scale))
-        object.__setattr__(self, "momentum", curve("guidance.momentum", self.momentum))
+        object.__setattr__(self, "scale", curve("guidance.scale", self.scale, **ranges.FACTOR))
+        object.__setattr__(self, "momentum", curve("guidance.momentum", self.momentum, **ranges.SHARE))
         if self.rescale is not None:
-            object.__setattr__(self, "rescale", curve("guidance.rescale", self.rescale))
+            object.__setattr__(self, "rescale", curve("guidance.rescale", self.rescale, **ranges.SHARE))
         object.__setattr__(self, "mode", checks.member("guidance.mode", self.mode, GuidanceMode))
         object.__setattr__(self, "negatives", _conditions("guidance.negatives", self.negatives))
         if self.norm_threshold is not None:
-            threshold = checks.number("guidance.norm_threshold", self.norm_threshold, 0.0)
-            if threshold == 0.0:
-                raise InvalidInput("guidance.norm_threshold", "0.0", "a number above 0, or None")
+            threshold = checks.number("guidance.norm_threshold", self.norm_threshold, **ranges.NORM)
             object.__setattr__(self, "norm_threshold", threshold)
-        object.__setattr__(self, "eta", checks.number("guidance.eta", self.eta))
+        object.__setattr__(self, "eta", checks.number("guidance.eta", self.eta, **ranges.SHARE))
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +114,9 @@ class X0Target:
     """A target latent that the clean estimate is moved toward.
 
     Attributes:
-        latent: `[1, T, D]`, finite. Not copied.
-        strength: share of the target, a number or a curve, in the second half of the steps; 0 is off. Copied.
-        curve: share of the target behind a gate, a number or a curve, instead of `strength`; None is off. Copied.
+        latent: `[1, T, D]`, finite in float32. Not copied.
+        strength: share of the target in the second half of the steps, a number or a curve, -10 to 10; 0 is off. Copied.
+        curve: share of the target behind a gate, as `strength` and instead of it; None is off. Copied.
         gate: share of the steps, in [0, 1], after which `curve` starts to act; its effect grows linearly up to the
             last step.
 
@@ -135,18 +133,23 @@ class X0Target:
         """Check every field; copy strength and curve."""
         latent = once.tensor("x0_target.latent", self.latent, (1, "T", "D"))
         frames, device = latent.shape[1], latent.device
-        strength = curve("x0_target.strength", self.strength, frames=frames, device=device)
+        strength = curve("x0_target.strength", self.strength, frames=frames, device=device, **ranges.SHARE)
         object.__setattr__(self, "strength", strength)
-        object.__setattr__(self, "gate", checks.number("x0_target.gate", self.gate, 0.0, 1.0))
+        object.__setattr__(self, "gate", checks.number("x0_target.gate", self.gate, **ranges.UNIT))
         if self.curve is not None:
             if not strength.is_everywhere(0.0):
                 raise InvalidInput("x0_target.strength", "a strength and a curve", "either a strength or a curve")
-            gated = curve("x0_target.curve", self.curve, frames=frames, device=device)
+            gated = curve("x0_target.curve", self.curve, frames=frames, device=device, **ranges.SHARE)
             object.__setattr__(self, "curve", gated)
 
 
-CURVES = ("velocity_scale", "noise_injection", "sde_curve", "initial_noise")
-"""The fields of a `Request` that are curves."""
+CURVES: Mapping[str, ranges.Bounds] = {
+    "velocity_scale": ranges.FACTOR,
+    "noise_injection": ranges.SHARE,
+    "sde_curve": ranges.SHARE,
+    "initial_noise": ranges.SHARE,
+}
+"""The fields of a `Request` that are curves, with their bounds."""
 
 StrengthAt = Callable[[int, int], float]
 """Function of `(step, total)` that returns a number in [0, 1]; called on the host, once per slot and tick."""
@@ -158,8 +161,8 @@ class LatentMask:
 
     Attributes:
         mask: a number or per-frame values in [0, 1], bool, integer or float. Copied.
-        original: `[1, T, D]`, finite, the latent whose frames are kept. A request without a source uses the original as
-            its source, also where the mask is 1 at every frame. Not copied.
+        original: `[1, T, D]`, finite in float32, the latent whose frames are kept. A request without a source uses the
+            original as its source, also where the mask is 1 at every frame. Not copied.
         strength_at: pure function that returns the factor of the mask at each step; None is 1.
 
     Raises:
@@ -176,7 +179,7 @@ class LatentMask:
         given: Any = self.mask
         if isinstance(given, Tensor) and given.dtype == torch.bool:
             given = given.to(torch.float32)
-        made = curve("latent_mask.mask", given, frames=original.shape[1], low=0.0, high=1.0, device=original.device)
+        made = curve("latent_mask.mask", given, frames=original.shape[1], device=original.device, **ranges.UNIT)
         object.__setattr__(self, "mask", made)
         if self.strength_at is not None and not callable(self.strength_at):
             raise InvalidInput("latent_mask.strength_at", checks.describe(self.strength_at), "a callable or None")
@@ -189,7 +192,7 @@ class LatentMask:
         """
         if self.strength_at is None:
             return 1.0
-        return checks.number(f"latent_mask.strength_at({step}, {total})", self.strength_at(step, total), 0.0, 1.0)
+        return checks.number(f"latent_mask.strength_at({step}, {total})", self.strength_at(step, total), **ranges.UNIT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,14 +201,15 @@ class Request:
 
     Attributes:
         conditions: one or more `Condition`s of one width, dtype and device.
-        context_latents: `[1, T, 2*D]`, finite: source latents, then chunk mask. Not copied.
+        context_latents: `[1, T, 2*D]`, finite in float32: source latents, then chunk mask. Not copied.
         seed: an integer from 0 to 2**64 - 1.
-        id: name of the result, a string or an integer; with None the pipeline makes up a name.
+        id: name of the result, a string or an integer; with None the pipeline makes up a name, `request-N`.
         denoise: denoising strength, at least 0. Below 1, generation starts from the source (or the latent mask's
             original), which must be there.
-        source: `[1, T, D]`, finite, or None. Not copied.
+        source: `[1, T, D]`, finite in float32, or None. Not copied.
         guidance: a `Guidance`, or None for no guidance.
-        velocity_scale: factor of the velocity, a number or a curve; 1 or None is off. Copied, like the next three.
+        velocity_scale: factor of the velocity, a number or a curve, -50 to 50; 1 or None is off. Copied, like the next
+            three, which are from -10 to 10.
         noise_injection: amount of fresh noise after an Euler step, a number or a curve; 0 or None is off.
         sde_curve: share of the clean estimate against the source in the SDE step; needs a source or a latent mask.
         initial_noise: share of noise against the source in the initial state; needs a source or a latent mask.
@@ -243,10 +247,10 @@ class Request:
         if not self.conditions:
             raise InvalidInput("conditions", "none", "at least one Condition")
         self._check_latents()
-        for name in CURVES:
+        for name, bounds in CURVES.items():
             given = getattr(self, name)
             if given is not None:
-                made = curve(name, given, frames=self.frames, device=context.device)
+                made = curve(name, given, frames=self.frames, device=context.device, **bounds)
                 object.__setattr__(self, name, made)
         self._check_source()
         self._check_guidance()

@@ -18,9 +18,9 @@ def timesteps(steps: int, denoise: float = 1.0, shift: float = 3.0) -> tuple[flo
     the longer schedule that a full run would have, without building it.
 
     Args:
-        steps: how many steps, at least 1.
+        steps: how many steps, 1 to 1000.
         denoise: how much of the way to go, at least 0; 1 and above start from pure noise.
-        shift: at least above 0; 1 leaves the times evenly spaced.
+        shift: 0.001 to 1000; 1 leaves the times evenly spaced.
 
     Returns:
         `steps + 1` floats, decreasing to 0; `(0.0, 0.0)` for a `denoise` of at most 1e-6.
@@ -30,7 +30,8 @@ def timesteps(steps: int, denoise: float = 1.0, shift: float = 3.0) -> tuple[flo
     first = 1.0 if denoise >= 1.0 else steps / int(steps / denoise)
     times = torch.linspace(first, 0.0, steps + 1, dtype=torch.float32, device="cpu")
     if shift != 1.0:
-        times = (shift * times) / (1.0 + (shift - 1.0) * times)
+        # Clamped: below 1 the shift amplifies the rounding of the denominator, and the first time could exceed 1.
+        times = ((shift * times) / (1.0 + (shift - 1.0) * times)).clamp(max=1.0)
     return tuple(times.tolist())
 
 

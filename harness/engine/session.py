@@ -92,7 +92,11 @@ class Session:
         """
         if self._closed:
             raise PipelineClosed("the session is closed")
-        stream = Stream(self, Request(conditions, context_latents, seed=0, source=source), config)
+        template = Request(conditions, context_latents, seed=0, source=source)
+        stream, first = Stream(self, template, config), template.conditions[0]
+        if self.null_embedding is not None and self.null_embedding.shape[2] == first.encoder_hidden_states.shape[2]:
+            # Made here, so that a tick that is refused leaves the session as it was.
+            self.null_condition(first)
         self._streams.append(stream)
         return stream
 
@@ -120,7 +124,8 @@ class Stream:
 
     Attributes:
         pipeline: the stream's pipeline, for live controls, changes of depth and statistics.
-        last_submission: result of the last tick's submission, or None where the tick submitted nothing.
+        last_submission: result of the last tick's submission, or None where the tick submitted nothing. A tick that
+            is refused leaves it as it was.
     """
 
     def __init__(self, session: Session, template: Request, config: PipelineConfig | None) -> None:
@@ -149,12 +154,14 @@ class Stream:
             guidance: a `Guidance`, or a scale for full guidance, or None. A `Guidance` with negatives keeps its own.
 
         Raises:
-            InvalidInput: `Request` or `StreamPipeline.submit` refused the request; no tick ran.
+            InvalidInput: `Request` or `StreamPipeline.submit` refused the request; no tick ran and nothing changed.
         """
-        self.last_submission = None
-        if seed is not None:
-            request = replace(self._template, seed=seed, denoise=denoise, guidance=self._guidance(guidance, negative))
-            self.last_submission = self.pipeline.submit(request)
+        if seed is None:
+            finished = self.pipeline.tick()
+            self.last_submission = None
+            return finished
+        request = replace(self._template, seed=seed, denoise=denoise, guidance=self._guidance(guidance, negative))
+        self.last_submission = self.pipeline.submit(request)
         return self.pipeline.tick()
 
     def drain(self) -> list[Finished]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from harness.engine.curve import Curve, ask_host, ask_tensor, curve
+from harness.engine.curve import ask_host, ask_tensor, curve
 from harness.engine.errors import InvalidInput
 from harness.rails.costs.counters import HostReads
 from tests.transcription import Case, assert_bits, differ, drawn
@@ -147,8 +148,8 @@ def test_a_curve_that_differs_in_its_last_frame_alone_is_not_uniform() -> None:
 
 
 def test_the_answer_of_the_host_reads_no_tensor() -> None:
-    assert ask_host(Curve(values=torch.zeros(1, 3, 1), uniform=1.0), 1.0)
-    assert not ask_tensor(Curve(values=torch.zeros(1, 3, 1), uniform=1.0), 1.0)
+    assert ask_host(replace(curve("f", torch.zeros(3)), uniform=1.0), 1.0)
+    assert not ask_tensor(replace(curve("f", torch.zeros(3)), uniform=1.0), 1.0)
 
 
 @pytest.mark.parametrize(

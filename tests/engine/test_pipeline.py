@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from harness.engine import (
@@ -307,3 +309,41 @@ def test_a_first_request_that_is_refused_fixes_no_sizes() -> None:
     with pytest.raises(InvalidInput):
         p.submit(request())
     p.submit(request(context_latents=torch.ones(1, T, 2 * D + 2)))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("waiting", [0, 1, 2, 3, 4])
+def test_after_a_smaller_depth_queued_requests_stay_until_the_next_submission_leaves_depth_of_them(
+    depth: int, waiting: int
+) -> None:
+    p = pipeline(depth=4)
+    for seed in range(waiting):
+        p.submit(request(seed))
+    p.set_depth(depth)
+    assert p.stats().queued == waiting
+    dropped = p.submit(request(9)).dropped
+    names = [*(f"r{seed}" for seed in range(waiting)), "r9"]
+    assert [d.id for d in dropped] == names[: max(len(names) - depth, 0)]
+    assert [queued.id for queued in p._queue] == names[max(len(names) - depth, 0) :]
+    assert p.stats().queued == min(waiting + 1, depth)
+
+
+@given(
+    lives=st.lists(st.sampled_from([1.0, 0.0, 0.5]), min_size=3, max_size=9),
+    depths=st.lists(st.integers(1, 4), min_size=4, max_size=12),
+)
+@settings(max_examples=40)
+@example(lives=[0.0, 1.0, 1.0], depths=[3, 3, 3, 3])
+@example(lives=[0.0, 1.0, 1.0, 0.0], depths=[3, 1, 1, 2])
+def test_a_slot_keeps_its_place_as_long_as_it_is_in_flight(lives: list[float], depths: list[int]) -> None:
+    """Whoever finishes beside it, and whatever becomes of the depth: the ring is never closed up."""
+    p, places = pipeline(depth=3), {}
+    for number, depth in enumerate(depths):
+        for seed in range(number, len(lives), len(depths)):
+            p.submit(request(seed, source=fixed(3), denoise=lives[seed]))
+        p.set_depth(depth)
+        p.tick()
+        for index, slot in enumerate(p.slots):
+            if slot is not None:
+                assert places.setdefault(slot.id, index) == index
+                assert slot.step == p.stats().ticks - slot.admitted_at

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tests.sabotage.aot_defects import AHEAD_OF_TIME
 from tests.sabotage.judge_defects import JUDGE
+from tests.sabotage.record_defects import RECORDS
 from tests.sabotage.runner import Defect
 
 ENGINE, PARITY = "harness/engine", "harness/parity"
@@ -694,7 +695,8 @@ TIMES = [
 ]
 
 DEFECTS = [
-    *FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *PROOFS, *RAILS, *TIMES, *PLUGIN, *AHEAD_OF_TIME, *JUDGE,
+    *FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *RECORDS, *PROOFS, *RAILS, *TIMES, *PLUGIN, *AHEAD_OF_TIME,
+    *JUDGE,
 ]  # fmt: skip
 
 # Every defect that is known to have slipped through some comparison of some engine, by the name it has here.
