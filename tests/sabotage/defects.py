@@ -205,8 +205,8 @@ GATES = [
     Defect(
         "a curve is called neutral by its first frame",
         f"{ENGINE}/curve.py",
-        "uniform=first if bool((values == first).all()) else None)",
-        "uniform=first)",
+        "uniform=first if smallest == largest else None",
+        "uniform=first",
         f"{SWITCHES}[host_gates-eager]",
         "host_gates",
     ),

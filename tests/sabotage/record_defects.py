@@ -15,7 +15,7 @@ RECORDS = [
         PIPELINE,
         "        geometry = self._geometry or fix(",
         "        geometry = self._geometry = self._geometry or fix(",
-        f"{REFUSALS}::test_what_does_not_fit_the_pipeline_leaves_everything_as_it_was[new-request of a control]",
+        f"{REFUSALS}::test_what_does_not_fit_the_pipeline_leaves_everything_as_it_was[request of a control-new]",
     ),
     Defect(
         "a depth that is refused stays in force",
