@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from tests.bench import rails
+from tests.parity import pairs
 
 pytest_plugins = ["pytester"]
 
@@ -80,13 +81,17 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Take over what one of pytest-xdist's workers says of the rails; one that says nothing has measured none."""
-    rails.merge(node.config, getattr(node, "workeroutput", {}).get("rails"))
+    told = getattr(node, "workeroutput", {})
+    rails.merge(node.config, told.get("rails"))
+    if told.get("pairs"):
+        node.config.stash[pairs.SAID] = told["pairs"]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A time rail that was renamed, deleted, skipped or disabled is a failure, as nothing else would notice it."""
     if hasattr(session.config, "workerinput"):
         session.config.workeroutput["rails"] = rails.found(session.config)
+        session.config.workeroutput["pairs"] = session.config.stash.get(pairs.SAID, "")
         return
     if session.shouldstop or session.shouldfail:
         return
@@ -103,6 +108,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("tests of TensorRT engines that did not run here")
         for line in ledger.lines(not_run):
             terminalreporter.line(line)
+    if pairs.SAID in config.stash:
+        terminalreporter.line(config.stash[pairs.SAID])
     missing = rails.unmeasured(config)
     if missing:
         terminalreporter.section("time rails that were not measured", red=True)
