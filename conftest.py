@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from tests import laws
 from tests.bench import rails
+from tests.parity import pairs
 
 pytest_plugins = ["pytester"]
 
@@ -80,10 +81,12 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take over what one of pytest-xdist's workers says of rails and laws; one that says nothing has measured none."""
+    """Take over what one of pytest-xdist's workers says; one that says nothing of rails has measured none."""
     told = getattr(node, "workeroutput", {})
     rails.merge(node.config, told.get("rails"))
     laws.merge(told.get("laws"))
+    if told.get("pairs"):
+        node.config.stash[pairs.SAID] = told["pairs"]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -91,6 +94,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workerinput"):
         session.config.workeroutput["rails"] = rails.found(session.config)
         session.config.workeroutput["laws"] = dict(laws.DRAWN)
+        session.config.workeroutput["pairs"] = session.config.stash.get(pairs.SAID, "")
         return
     if session.shouldstop or session.shouldfail:
         return
@@ -109,6 +113,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("tests of TensorRT engines that did not run here")
         for line in ledger.lines(not_run):
             terminalreporter.line(line)
+    if pairs.SAID in config.stash:
+        terminalreporter.line(config.stash[pairs.SAID])
     missing = rails.unmeasured(config)
     if missing:
         terminalreporter.section("time rails that were not measured", red=True)

@@ -188,6 +188,19 @@ def _x0_gated(p: Player) -> None:
     p.drain()
 
 
+def _x0_odd_steps(p: Player) -> None:
+    p.submit("strength", 1, x0_target=X0Target(p.latent(60), strength=0.4))
+    p.submit("gated", 2, x0_target=X0Target(p.latent(61), curve=p.ramp(0.2, 0.8), gate=0.5))
+    p.drain()
+
+
+def _x0_masked(p: Player) -> None:
+    mask = p.ramp(0.2, 0.8)
+    p.submit("strength", 1, x0_target=X0Target(p.latent(60), strength=0.4), latent_mask=LatentMask(mask, p.latent(70)))
+    p.submit("gated", 2, x0_target=X0Target(p.latent(61), curve=0.3), latent_mask=LatentMask(mask, p.latent(71)))
+    p.drain()
+
+
 def _dcw_modes(p: Player) -> None:
     p.submit("a", 1)
     p.submit("b", 2, guidance=Guidance(2.0, (p.condition(50, 4),)))
@@ -249,6 +262,13 @@ def _mixed_ring(p: Player) -> None:
     p.drain()
 
 
+def _many_runs(p: Player) -> None:
+    positives, negatives = (tuple(p.condition(seed, 1 + seed % 5) for seed in seeds) for seeds in ((1, 2, 3), (50, 51)))
+    for index in range(3):
+        p.submit(f"r{index}", 1 + index, conditions=positives, guidance=Guidance(2.0 + index, negatives))
+    p.drain()
+
+
 def _odd_length(p: Player) -> None:
     p.submit("odd", 1, frames=11, guidance=Guidance(2.0, (p.condition(50, 4),)))
     p.submit("plain", 2, frames=11)
@@ -303,6 +323,8 @@ _BATTERY = (
     Scenario("latent_mask_inpaint", "a latent mask: hard, fading, neutral", _latent_mask),
     Scenario("latent_mask_sde", "a latent mask under the SDE solver", _latent_mask, _SDE),
     Scenario("x0_gated_curve", "an x0 target behind a gate", _x0_gated),
+    Scenario("x0_target_odd_steps", "x0 targets where a step lies in the middle", _x0_odd_steps, {"steps": 5}),
+    Scenario("x0_target_masked", "an x0 target and a latent mask in one request", _x0_masked),
     Scenario("dcw_double", "wavelet correction of both bands", _guided("full"), {"dcw": DCW()}),
     Scenario("dcw_modes", "each mode, four wavelets, curve scalers, changed live", _dcw_modes, {"steps": 6}),
     Scenario("noise_injection", "noise after Euler steps, own and shared", _noise_injection),
@@ -310,6 +332,7 @@ _BATTERY = (
     Scenario("channel_gain", "gain on the decoder's input alone, changed live", _channel_gain),
     Scenario("mixed_ring", "every feature in flight at once", _mixed_ring, _MIXED),
     Scenario("plain_path", "the mixed ring with every switch off", _mixed_ring, _MIXED, switches=PLAIN_PATH),
+    Scenario("many_runs", "the rows of a tick do not fit two runs", _many_runs, {"steps": 2}),
     Scenario(
         "odd_length", "an odd number of frames, with wavelet correction", _odd_length, {"dcw": DCW(wavelet="db3")}
     ),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import TracebackType
+from functools import wraps
+from types import ModuleType, TracebackType
 from typing import Any
 
 import torch
+import torch.utils.dlpack
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,8 +22,9 @@ from harness.engine.curve import Curve
 _READING_FUNCTIONS = {
     *(f"torch.Tensor.{name}" for name in (
         "item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__complex__", "__index__", "__array__",
-        "__contains__", "__repr__", "__format__", "__dlpack__", "equal", "allclose", "is_nonzero", "nonzero",
-        "argwhere", "masked_select", "unique", "unique_consecutive", "bincount", "histc", "repeat_interleave",
+        "__contains__", "__repr__", "__format__", "__dlpack__", "apply_", "map_", "map2_",
+        "equal", "allclose", "is_nonzero", "nonzero", "argwhere", "masked_select",
+        "unique", "unique_consecutive", "bincount", "histc", "repeat_interleave",
     )),
     *(f"torch.{name}" for name in (
         "equal", "allclose", "is_nonzero", "nonzero", "argwhere", "masked_select", "unique", "unique_consecutive",
@@ -34,9 +37,18 @@ _READING_OPERATORS = {
     "aten::masked_select", "aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::bincount",
 }  # fmt: skip
 
-
-_ASSIGNING = ("aten::index_put", "aten::index_put_")
+_ASSIGNING = ("aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
+_ASSIGNING_CALLS = ("torch.Tensor.__setitem__", "torch.Tensor.index_put", "torch.Tensor.index_put_", "torch.index_put")
 _COPYING = ("aten::copy_", "aten::_to_copy", "aten::clone")
+
+# Functions that read and that neither mode sees: saving and pickling read the storage, and `to_dlpack` is no method. A
+# name that was imported before, such as `from torch.utils.dlpack import to_dlpack`, is not found.
+_UNSEEN = (
+    (torch.serialization, "_save", "torch.save"),
+    (torch.serialization, "_legacy_save", "torch.save"),
+    (torch, "to_dlpack", "torch.to_dlpack"),
+    (torch.utils.dlpack, "to_dlpack", "torch.to_dlpack"),
+)
 
 
 class HostReads:
@@ -44,7 +56,8 @@ class HostReads:
 
     Two modes count, because neither sees every read: a function mode sees the calls that Python makes on a tensor
     (`tolist`, `cpu`, `bool(...)`), a dispatch mode sees the operators that run, whoever calls them. Both modes see many
-    reads; `seen` counts each of these once.
+    reads; `seen` counts each of these once. `torch.save` and `to_dlpack`, which neither mode sees, are replaced inside
+    the block by functions that count. Saving or pickling is one read for each file or storage that is written.
 
     Attributes:
         functions: number of reads by Python calls, by name, such as `torch.Tensor.tolist`.
@@ -57,6 +70,7 @@ class HostReads:
         self._unasked: Counter[str] = Counter()
         asking = _Functions(self.functions)
         self._modes = asking, _Operators(self.operators, self._unasked, asking)
+        self._unseen = _Unseen(asking)
 
     @property
     def seen(self) -> dict[str, int]:
@@ -67,12 +81,14 @@ class HostReads:
         """Start counting."""
         for mode in self._modes:
             mode.__enter__()  # type: ignore[no-untyped-call]
+        self._unseen.replace()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop counting."""
+        self._unseen.restore()
         for mode in reversed(self._modes):
             mode.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
 
@@ -94,12 +110,44 @@ class _Functions(TorchFunctionMode):
     ) -> Any:
         name = resolve_name(func) or repr(func)
         if name in _READING_FUNCTIONS or any(reads(name, args, kwargs or {}) for reads in _READING_CALLS):
-            self._counts[name] += 1
-            self.asked = True
+            return self.counted(name, func, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
+
+    def counted(self, name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call `func` and count the call as one read; a read inside it is a part of it."""
+        outer, self.asked = self.asked, True
+        self._counts[name] += not outer
         try:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         finally:
-            self.asked = False
+            self.asked = outer
+
+
+class _Unseen:
+    """The functions of `_UNSEEN`, replaced by functions that count a call with `asking` and then make it."""
+
+    def __init__(self, asking: _Functions) -> None:
+        self._asking = asking
+        self._originals: list[tuple[ModuleType, str, Callable[..., Any]]] = []
+
+    def replace(self) -> None:
+        """Put a counting function in the place of each."""
+        for module, attribute, name in _UNSEEN:
+            original = getattr(module, attribute)
+            self._originals.append((module, attribute, original))
+            setattr(module, attribute, self._counting(name, original))
+
+    def restore(self) -> None:
+        """Put every function back."""
+        while self._originals:
+            setattr(*self._originals.pop())
+
+    def _counting(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def counting(*args: Any, **kwargs: Any) -> Any:
+            return self._asking.counted(name, original, args, kwargs)
+
+        return counting
 
 
 class _Operators(TorchDispatchMode):
@@ -114,7 +162,7 @@ class _Operators(TorchDispatchMode):
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func.name().split(".")[0]
-        if name in _READING_OPERATORS or _came_to_host(name, args, out) or _picked_by_mask(name, args):
+        if name in _READING_OPERATORS or _came_to_host(name, args, out) or _picked_by_mask(name, args, kwargs or {}):
             self._counts[name] += 1
             self._unasked[name] += not self._asking.asked
         return out
@@ -198,17 +246,38 @@ def _made_of_tensors(name: str, args: Sequence[Any], _kwargs: Mapping[str, Any])
     return isinstance(data, list | tuple) and any(isinstance(each, Tensor) for each in data)
 
 
-_READING_CALLS = (_moves_to_host, _made_of_tensors)
+def _assigned_by_mask(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Say whether a tensor, and not a number, is assigned where a mask is true: the mask's true places are looked up.
+
+    The operator alone does not show this: a number reaches it as a tensor of one element.
+    """
+    if name not in _ASSIGNING_CALLS:
+        return False
+    indices = args[1] if len(args) > 1 else kwargs["indices"]
+    value = args[2] if len(args) > 2 else kwargs["values"]
+    return isinstance(value, Tensor) and _masks(indices if isinstance(indices, tuple | list) else (indices,)) > 0
 
 
-def _picked_by_mask(name: str, args: Sequence[Any]) -> bool:
+_READING_CALLS = (_moves_to_host, _made_of_tensors, _assigned_by_mask)
+
+
+def _picked_by_mask(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Say whether an index is a bool tensor, whose values decide the result's shape.
 
-    A single element that is assigned is filled in wherever the mask is true, and nothing is read.
+    A number that is assigned by one mask alone is filled in wherever the mask is true, and nothing is read.
     """
-    filled = name in _ASSIGNING and args[2].numel() == 1
-    indices = args[1] if name in ("aten::index", *_ASSIGNING) and not filled else ()
-    return any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in indices)
+    if name not in ("aten::index", *_ASSIGNING):
+        return False
+    indices = [index for index in args[1] if index is not None]
+    adds = kwargs.get("accumulate", args[3] if len(args) > 3 else False)
+    number = name in _ASSIGNING and args[2].numel() == 1 and args[2].is_cpu
+    filled = number and len(indices) == 1 and not adds
+    return _masks(indices) > 0 and not filled
+
+
+def _masks(indices: Sequence[Any]) -> int:
+    """Number of indices that are masks."""
+    return sum(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in indices)
 
 
 def _came_to_host(name: str, args: Sequence[Any], out: Any) -> bool:

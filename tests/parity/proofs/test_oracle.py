@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
 
 from harness import registry
 from harness.engine import Condition, InvalidInput, PipelineConfig, Request
@@ -11,12 +10,11 @@ from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import EagerExecutor
 from harness.parity.battery.player import Player
 from harness.parity.battery.scenarios import SCENARIOS, executor
-from harness.parity.battery.scripts import Script
 from harness.parity.compare import ParityError
 from harness.parity.proofs import oracle
 from harness.registry import COMPARED
 from tests.parity.journal import JournaledPipeline
-from tests.parity.strategies import scripts
+from tests.parity.strategies import Case, cases
 
 
 def journaled(name: str, kind: str = "eager") -> JournaledPipeline:
@@ -50,10 +48,11 @@ def test_the_oracle_wants_controls_for_every_step() -> None:
 
 @pytest.mark.parametrize("kind", COMPARED)
 def test_whatever_happens_around_a_request_its_bits_are_those_it_has_alone(kind: str) -> None:
-    @given(script=scripts(rewrites=False), max_rows=st.integers(8, 20))
-    def bits_are_those_it_has_alone(script: Script, max_rows: int) -> None:
-        pipeline = JournaledPipeline(registry.executor(kind, AffineDecoder(), max_rows), script.config())
-        script.play(pipeline)
+    @given(case=cases(rewrites=False))
+    def bits_are_those_it_has_alone(case: Case) -> None:
+        executor = registry.executor(kind, AffineDecoder(), case.max_rows, case.pin_rows)
+        pipeline = JournaledPipeline(executor, case.script.config(case.others))
+        case.script.play(pipeline)
         pipeline.assert_oracle_agrees(EagerExecutor(AffineDecoder(), max_rows=1))
 
     bits_are_those_it_has_alone()

@@ -31,7 +31,8 @@ def test_off_equals_on_whatever_happens(switch: str, executor: str) -> None:
 
     @given(case=CASES)
     def off_equals_on(case: Case) -> None:
-        done = run(case.script, switch, executor=executor, others=case.others, max_rows=case.max_rows)
+        rows = {"max_rows": case.max_rows, "pin_rows": case.pin_rows}
+        done = run(case.script, switch, executor=executor, others=case.others, **rows)
         counted["acted"] += acted(switch, done.first.stats(), done.second.stats())
         counted["overlapped"] += done.overlapping > 0
 

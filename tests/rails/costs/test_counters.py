@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import copy
+import io
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.utils.dlpack
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from harness.rails.costs.counters import HostReads, Operators
@@ -40,6 +44,18 @@ READS: dict[str, Callable[[], Any]] = {
     "a mask as index": lambda: VALUES[VALUES > 0],
     "a mask assigned to": lambda: torch.zeros(3).__setitem__(VALUES > 0, VALUES),
     "a mask that index_put is given": lambda: VALUES.index_put((VALUES > 0,), VALUES),
+    "a mask assigned one element": lambda: torch.zeros(3).__setitem__(VALUES > 0, SCALAR),
+    "a mask in a keyword": lambda: VALUES.index_put(values=SCALAR, indices=(VALUES > 0,)),
+    "a mask beside an index, assigned a number": lambda: torch.zeros(3, 3).__setitem__((VALUES > 0, INDEX[None]), 2.0),
+    "a mask added to": lambda: torch.ops.aten.index_put_(torch.zeros(3), [VALUES > 0], SCALAR, accumulate=True),
+    "save": lambda: torch.save(VALUES, io.BytesIO()),
+    "save in the older format": lambda: torch.save(VALUES, io.BytesIO(), _use_new_zipfile_serialization=False),
+    "pickle": lambda: pickle.dumps(VALUES),
+    "apply_": lambda: torch.zeros(3).apply_(lambda value: value + 1.0),
+    "map_": lambda: torch.zeros(3).map_(VALUES, lambda value, other: value + other),
+    "to_dlpack": lambda: torch.utils.dlpack.to_dlpack(VALUES),
+    "torch.to_dlpack": lambda: torch.to_dlpack(VALUES),
+    "__dlpack__": lambda: VALUES.__dlpack__(),
     "masked_select": lambda: torch.masked_select(VALUES, VALUES > 0),
     "unique": lambda: torch.unique(VALUES),
     "repeat_interleave": lambda: VALUES.repeat_interleave(torch.tensor([1, 2, 1])),
@@ -53,6 +69,7 @@ NO_READS: dict[str, Callable[[], Any]] = {
     "a comparison": lambda: (VALUES > 0).any(),
     "shape and dtype": lambda: (VALUES.shape, VALUES.dtype, VALUES.ndim, VALUES.numel()),
     "a clone": lambda: VALUES.clone(),
+    "a copy of the object": lambda: (copy.copy(VALUES), copy.deepcopy(VALUES)),
     "another dtype": lambda: VALUES.to(torch.float64),
     "an integer as index": lambda: VALUES[1:2],
     "an index tensor": lambda: VALUES[INDEX[None]],
@@ -120,6 +137,24 @@ def test_a_block_within_another_counts_a_read_once_in_each() -> None:
         SCALAR.item()
         torch.arange(INDEX)
     assert outer.seen == inner.seen == {"torch.Tensor.item": 1, "aten::_local_scalar_dense": 1}
+
+
+def test_what_one_save_reads_is_one_read_and_a_later_read_counts() -> None:
+    with HostReads() as outer, HostReads() as inner:
+        torch.save({"a": VALUES, "b": [SCALAR]}, io.BytesIO())
+        SCALAR.item()
+    assert outer.seen == inner.seen == {"torch.save": 1, "torch.Tensor.item": 1}
+
+
+def test_a_block_leaves_the_functions_that_it_replaced_as_they_were() -> None:
+    def functions() -> list[Any]:
+        return [torch.serialization._save, torch.serialization._legacy_save, torch.to_dlpack]
+
+    before = functions()
+    with pytest.raises(ZeroDivisionError), HostReads(), HostReads():
+        assert functions() != before
+        raise ZeroDivisionError
+    assert functions() == before
 
 
 def test_a_pause_within_another_ends_with_the_outer_one() -> None:
