@@ -23,9 +23,9 @@ class Purpose(StrEnum):
 def generator_seed(seed: int, purpose: Purpose, step: int) -> int:
     """The seed of torch's generator for one draw.
 
-    Initial noise uses the request's seed unchanged, so that latents can be compared with those of other engines. torch's
-    CPU generator reads the low 32 bits of its seed: seeds that are equal modulo 2**32 draw equal initial noise. The
-    other purposes use the first eight bytes, big-endian, of the SHA-256 of `"{seed}/{purpose}/{step}"`.
+    Initial noise uses the request's seed unchanged, so that latents can be compared with those of other engines. The
+    CPU generator of torch reads the low 32 bits of its seed: seeds that are equal modulo 2**32 draw equal initial
+    noise. The other purposes use the first eight bytes, big-endian, of the SHA-256 of `"{seed}/{purpose}/{step}"`.
     """
     if purpose is Purpose.INITIAL:
         return seed
