@@ -469,7 +469,7 @@ PROOFS = [
     Defect(
         "lockstep lets one side write what the other reads",
         LOCKSTEP,
-        '        return {(None, f"writes to {name}"): t._version',
+        '        return {(None, f"writes to {name}"): _version(tensor)',
         '        return {(None, f"writes to {name}"): 0',
         f"{T_LOCKSTEP}::test_a_side_that_writes_into_the_caller_s_tensor_is_found_before_the_other_reads_it",
     ),
