@@ -381,6 +381,7 @@ def run(
     journal: Journal,
     again: bool = False,
     minutes: float = float("inf"),
+    quick: bool = False,
     kept: Path = KEPT,
     say: Callable[[str], None] = lambda _line: None,
 ) -> list[Outcome]:
@@ -392,6 +393,7 @@ def run(
         journal: outcomes of earlier runs; the new ones are added.
         again: run those that survived earlier once more.
         minutes: no mutant is begun later than this, in minutes from now.
+        quick: ask fewer tests, those of most promise; what survives is no verdict until it is run again without.
         kept: folder of the records of what tests reach.
         say: called with a line for every file recorded and every mutant run.
     """
@@ -399,7 +401,7 @@ def run(
     known = journal.read(again)
     open_cases = [case for case in chosen if case.name not in known]
     with Workshop(ROOT, jobs).open() as workshop:
-        reach = reaching.record(ROOT, kept, workshop.record, say)
+        reach = replace(reaching.record(ROOT, kept, workshop.record, say), quick=quick)
         for test, outcome in reach.not_passed.items():
             if outcome != "skipped":
                 say(f"judges nothing, {outcome}: {test}")
@@ -474,6 +476,7 @@ def _shares(text: str) -> dict[str, int]:
 )
 @click.option("--minutes", default=45.0, show_default=True, help="Begin no mutant later than this; run again to go on.")
 @click.option("--again", is_flag=True, help="Run those once more that survived earlier.")
+@click.option("--quick", is_flag=True, help="Ask fewer tests; run again with --again for the survivors' verdicts.")
 @click.option("--jobs", default=2, show_default=True, help="How many at once.")
 @click.option("--kept", default=KEPT, type=click.Path(path_type=Path, file_okay=False), help="Folder of what is known.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the outcomes here.")

@@ -256,6 +256,7 @@ def test_the_longest_tests_are_not_asked_unless_they_are_proofs() -> None:
     proof = "tests/parity/proofs/test_laws.py::l"
     seconds = {"tests/test_a.py::a": 1.0, "tests/test_b.py::b": reaching.MOST, proof: 2 * reaching.MOST}
     assert Reach(seconds=seconds).batches("harness/engine/b.py", seconds) == [["tests/test_a.py::a"], [proof]]
+    assert Reach(seconds=seconds, quick=True).batches("harness/engine/b.py", seconds) == [["tests/test_a.py::a"]]
 
 
 def test_importers_are_found_however_an_import_is_written() -> None:
