@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -191,6 +192,33 @@ def test_every_path_of_a_test_a_capture_or_the_engine_is_there() -> None:
     named = set(re.findall(r"`((?:tests|captures|harness)/[\w/.-]*)`", TEXT))
     assert named
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+# Proofs.
+
+
+def owners() -> dict[str, list[str]]:
+    """The tests that own each claim, by claim."""
+    table = PAGES["docs/exactness.md"].split("## Which proof owns which claim")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][2:]
+    return {claim: re.findall(r"`(tests/[^`]*)`", named) for claim, _, named in rows}
+
+
+def test_every_claim_has_an_owner_that_exists() -> None:
+    named = owners()
+    assert len(named) >= 14
+    for claim, tests in named.items():
+        assert tests, claim
+        for path, _, name in (test.partition("::") for test in tests):
+            functions = {each.name for each in ast.walk(ast.parse((ROOT / path).read_text())) if hasattr(each, "name")}
+            assert {f for f in functions if f.startswith("test_")}, path
+            assert not name or name in functions, f"{claim}: {path}::{name}"
+
+
+def test_every_proof_owns_a_claim() -> None:
+    owning = {test.partition("::")[0] for tests in owners().values() for test in tests}
+    proofs = {"oracle", "machine", "switches", "laws", "float64"}
+    assert {f"tests/parity/proofs/test_{proof}.py" for proof in proofs} <= owning
 
 
 # Figures.

@@ -694,9 +694,76 @@ TIMES = [
     ),
 ]
 
+_COUNTERS, _T_COUNTERS = "harness/rails/costs/counters.py", "tests/rails/costs/test_counters.py"
+_T_PAIRS = "tests/parity/test_coverage.py"
+
+_MASK = """\
+    if mask is not None and latent_mask is not None:
+        x0 = blend.mix(mask, x0, latent_mask.original.float())
+"""
+_TARGET = """\
+    if plan.target is not None and plan.request.x0_target is not None:
+        amount = plan.target.amount.values
+        if plan.target.ramp is not None:
+            amount = amount * plan.target.ramp
+        x0 = blend.toward(x0, plan.request.x0_target.latent.float(), amount)
+"""
+
+BATTERY = [
+    Defect(
+        "an x0 target acts late at an odd number of steps",
+        PLAN,
+        "    if step < total // 2:\n",
+        "    if step < (total + 1) // 2:\n",
+        f"{ORACLE}[x0_target_odd_steps-eager]",
+    ),
+    Defect(
+        "the x0 target acts before the latent mask",
+        ADVANCE,
+        _MASK + _TARGET + "    return x0\n",
+        _TARGET + _MASK + "    return x0\n",
+        f"{ORACLE}[x0_target_masked-eager]",
+    ),
+    Defect(
+        "only the first of three runs is copied",
+        EXECUTE,
+        "copy=number + 1 < len(plan.runs)",
+        "copy=number == 0 and len(plan.runs) > 1",
+        f"{ORACLE}[many_runs-static]",
+    ),
+    Defect(
+        "features of two requests of one ring count as together",
+        f"{PARITY}/battery/features.py",
+        "            seen = ring.union(self._of_slot(p), self._of_life(slots[p.index]))\n",
+        "            seen = ring.union(*map(self._of_slot, plan.slots), self._of_life(slots[p.index]))\n",
+        f"{_T_PAIRS}::test_features_of_two_requests_of_one_script_are_not_together",
+    ),
+    Defect(
+        "most examples repeat the one before",
+        "tests/parity/strategies.py",
+        '        patch.setattr(ConjectureRunner, "generate_mutations_from", lambda runner, data: None)\n',
+        "        assert patch\n",
+        f"{_T_PAIRS}::test_the_examples_of_a_proof_differ",
+    ),
+    Defect(
+        "a file that is saved is no host read",
+        _COUNTERS,
+        '    (torch.serialization, "_save", "torch.save"),\n',
+        "",
+        f"{_T_COUNTERS}::test_a_read_is_counted",
+    ),
+    Defect(
+        "one element that a mask assigns is no host read",
+        _COUNTERS,
+        "_READING_CALLS = (_moves_to_host, _made_of_tensors, _assigned_by_mask)\n",
+        "_READING_CALLS = (_moves_to_host, _made_of_tensors)\n",
+        f"{_T_COUNTERS}::test_a_read_is_counted",
+    ),
+]
+
 DEFECTS = [
-    *FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *RECORDS, *PROOFS, *RAILS, *TIMES, *PLUGIN, *AHEAD_OF_TIME,
-    *JUDGE,
+    *FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *RECORDS, *PROOFS, *BATTERY, *RAILS, *TIMES, *PLUGIN,
+    *AHEAD_OF_TIME, *JUDGE,
 ]  # fmt: skip
 
 # Every defect that is known to have slipped through some comparison of some engine, by the name it has here.

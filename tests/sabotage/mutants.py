@@ -482,7 +482,7 @@ def _shares(text: str) -> dict[str, int]:
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the outcomes here.")
 def main(  # noqa: PLR0913 - an argument an option
     everything: bool, shares: str, seed: int, modules: tuple[str, ...], only: str, shard: str, minutes: float,
-    again: bool, jobs: int, kept: Path, json_path: Path | None,
+    again: bool, quick: bool, jobs: int, kept: Path, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Mutate the package; exits with 0 where the scores suffice and every survivor has its reason."""
     if json_path is not None:
@@ -494,7 +494,8 @@ def main(  # noqa: PLR0913 - an argument an option
     first, parts = map(int, shard.split("/"))
     chosen = [case for case in chosen if only in case.name][first::parts]
     outcomes = run(
-        chosen, jobs=jobs, journal=Journal(kept / "outcomes.jsonl"), again=again, minutes=minutes, kept=kept / "reach",
+        chosen, jobs=jobs, journal=Journal(kept / "outcomes.jsonl"), again=again, quick=quick, minutes=minutes,
+        kept=kept / "reach",
         say=lambda line: click.echo(line, err=True),
     )  # fmt: skip
     known = reasons()
