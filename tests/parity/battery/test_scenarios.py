@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from harness.engine import PLAIN_PATH, Switches
+from harness.parity.baselines.captures import check
 from harness.parity.battery.scenarios import SCENARIOS, executor, play
 from harness.parity.compare import assert_identical
 from harness.registry import LIVE
@@ -39,6 +40,13 @@ ADDED = [
 
 def test_the_battery_has_every_scenario_it_promises() -> None:
     assert set(SEED_DESIGN + ADDED) <= set(SCENARIOS)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_makes_what_was_blessed(name: str) -> None:
+    """Bit for bit on the machine that blessed it, within its measured bound on another one."""
+    (result,) = check(only=[name]).results
+    assert result.verdict.passes, f"{result.verdict}: {result.detail}"
 
 
 @pytest.mark.parametrize("kind", LIVE)
