@@ -92,7 +92,7 @@ class StreamPipeline:
 
         Raises:
             InvalidInput: the request does not fit the pipeline, or its id is the automatic name of a request that is
-                queued or in flight; the pipeline is unchanged.
+                queued or in flight, or `request-` and more than 18 digits; the pipeline is unchanged.
             PipelineClosed: after `close`.
         """
         self._check_open()
@@ -102,7 +102,7 @@ class StreamPipeline:
         controls = placed(self._controls, geometry.device)
         check_frames(controls, request.frames)
         check_gain_channels(controls, request.channels)
-        name = self._name(request)
+        name, unused = self._name(request)
         times = known_timesteps(self.config.steps, request.denoise, self.config.shift)
         ring, waiting, dropped = self._ring, [*self._queue, Queued(name, request, times)], []
         if self._frames not in (None, request.frames):
@@ -112,7 +112,7 @@ class StreamPipeline:
         full = len(waiting) - self._depth
         dropped += [Dropped(q.id, DropReason.QUEUE_FULL) for q in waiting[: max(full, 0)]]
         self._geometry, self._controls = geometry, controls
-        self._unused_name = max(self._unused_name, names.beyond(name))
+        self._unused_name = unused
         self._ring, self._queue = ring, tuple(waiting[max(full, 0) :])
         self._stats = replace(
             self._stats, submitted=self._stats.submitted + 1, dropped=self._stats.dropped + len(dropped)
@@ -288,14 +288,16 @@ class StreamPipeline:
     def _device(self) -> torch.device | None:
         return None if self._geometry is None else self._geometry.device
 
-    def _name(self, request: Request) -> str | int:
+    def _name(self, request: Request) -> tuple[str | int, int]:
+        """The request's name, and the number of the first automatic name that is unused then."""
         if request.id is None:
-            return names.automatic(max(self._stats.submitted, self._unused_name))
+            number = max(self._stats.submitted, self._unused_name)
+            return names.automatic(number), number + 1
         held = [(slot.id, slot.request) for slot in self._ring if slot is not None]
         held += [(queued.id, queued.request) for queued in self._queue]
         if request.id in [name for name, owner in held if owner.id is None]:
             raise InvalidInput("id", repr(request.id), "another name than an automatic one that is in the pipeline")
-        return request.id
+        return request.id, max(self._unused_name, names.beyond(request.id))
 
     def _channel_gain(self, gain: Tensor) -> Curve:
         channels = "D" if self._geometry is None else self._geometry.channels

@@ -569,3 +569,14 @@ def test_a_name_is_handed_out_as_it_was_given(name: Any) -> None:
     (finished,) = p.drain()
     assert finished.id == name
     assert type(finished.id) is type(name)
+
+
+def test_automatic_names_go_on_behind_the_largest_number_that_a_caller_may_use() -> None:
+    p, twin = pipeline(depth=8), pipeline(depth=8)
+    for each in (p, twin):
+        each.submit(request(1, id="request-" + 18 * "9"))
+    assert [p.submit(request(n, id=None)).id for n in (2, 3)] == [f"request-{10**18}", f"request-{10**18 + 1}"]
+    assert [twin.submit(request(n, id=None)).id for n in (2, 3)] == [f"request-{10**18}", f"request-{10**18 + 1}"]
+    for digits in (19, 5000):
+        refused(p, Refusal("a name beyond reach", "id", submits(id="request-" + digits * "9")))
+    same_rest(p, twin)

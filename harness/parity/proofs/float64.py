@@ -9,6 +9,7 @@ latents of a scenario, in float64.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
@@ -73,7 +74,7 @@ class OnEngine:
     Attributes:
         name: the scenario's.
         verdict: `exact`, `tolerance` or `moved`; `outside_profile` where the engine does not take what it runs.
-        distance: root mean square of Δ from the replay in float64; None where there is none.
+        distance: root mean square of Δ from the replay in float64; None where there is none or it is not finite.
         own: the eager executor's, in the engine's dtype.
         bound: what `distance` had to stay within; 0.0 where bits had to match, None where nothing was compared.
         detail: the same in words.
@@ -249,7 +250,8 @@ def judged(name: str, found: Tensors, eager: Tensors, reference: Tensors) -> OnE
     # Not `>`: a distance that is no number passes nothing.
     verdict = Verdict.TOLERANCE if distance <= bound else Verdict.MOVED
     compared = f"rms Δ {distance:.3g} {'<=' if distance <= bound else '>'} {bound:.3g}, eager {own:.3g}"
-    return OnEngine(name, verdict, distance, own, bound, compared)
+    numbers = [number if math.isfinite(number) else None for number in (distance, own, bound)]
+    return OnEngine(name, verdict, *numbers, compared)
 
 
 def _rms(tensors: Iterator[Tensor]) -> float:

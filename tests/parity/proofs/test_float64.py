@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -162,6 +164,8 @@ def test_the_bound_is_twice_the_eager_executor_s_distance(found: float, verdict:
     result = judged("r", tensors(found, 0.0), tensors(2.0, 0.0), tensors(1.0, 0.0))
     assert result.verdict is verdict
     assert (result.own, result.bound) == pytest.approx((0.5**0.5, 2**0.5))
+    assert (result.distance is None) == math.isnan(found)
+    json.dumps(asdict(result), allow_nan=False)  # a report of it can be written
 
 
 def test_where_the_eager_executor_is_exact_one_last_place_is_allowed() -> None:
