@@ -250,8 +250,8 @@ def judged(name: str, found: Tensors, eager: Tensors, reference: Tensors) -> OnE
     # Not `>`: a distance that is no number passes nothing.
     verdict = Verdict.TOLERANCE if distance <= bound else Verdict.MOVED
     compared = f"rms Δ {distance:.3g} {'<=' if distance <= bound else '>'} {bound:.3g}, eager {own:.3g}"
-    numbers = [number if math.isfinite(number) else None for number in (distance, own, bound)]
-    return OnEngine(name, verdict, *numbers, compared)
+    kept, kept_own, kept_bound = (number if math.isfinite(number) else None for number in (distance, own, bound))
+    return OnEngine(name, verdict, kept, kept_own, kept_bound, compared)
 
 
 def _rms(tensors: Iterator[Tensor]) -> float:
