@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from harness.engine import DCW, Integrator, InvalidInput, Padding, PipelineConfig, Solver, Switches
+from harness.engine.curve import Curve
 
 BAD: list[tuple[str, Callable[[], Any]]] = [
     ("config.depth", lambda: PipelineConfig(depth=0)),
@@ -58,3 +59,12 @@ def test_scalers_are_copied() -> None:
 def test_configuration_is_frozen(record: Any, field: str) -> None:
     with pytest.raises(FrozenInstanceError):
         setattr(record, field, None)
+
+
+@pytest.mark.parametrize("mode", ["low", "high", "double", "pix"])
+def test_a_correction_keeps_and_checks_both_scalers_in_every_mode(mode: str) -> None:
+    made = DCW(mode, a=0.25, b=0.5)
+    assert [each.uniform for each in (made.a, made.b) if isinstance(each, Curve)] == [0.25, 0.5]
+    for field in ("a", "b"):
+        with pytest.raises(InvalidInput, match=f"dcw.{field}: got nan"):
+            DCW(mode, **{field: float("nan")})

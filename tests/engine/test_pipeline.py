@@ -15,7 +15,10 @@ from harness.engine import (
     InvalidInput,
     LatentMask,
     PipelineClosed,
+    PipelineConfig,
     StreamPipeline,
+    Switches,
+    X0Target,
 )
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import Batch, EagerExecutor
@@ -347,3 +350,94 @@ def test_a_slot_keeps_its_place_as_long_as_it_is_in_flight(lives: list[float], d
             if slot is not None:
                 assert places.setdefault(slot.id, index) == index
                 assert slot.step == p.stats().ticks - slot.admitted_at
+
+
+def test_after_a_shrink_the_queue_holds_no_more_than_the_new_depth() -> None:
+    p = pipeline(depth=3)
+    for seed in range(3):
+        p.submit(request(seed))
+    p.tick()
+    p.set_depth(1)
+    dropped = [[each.id for each in p.submit(request(seed)).dropped] for seed in range(3, 6)]
+    assert dropped == [[], ["r3"], ["r4"]]
+
+
+def test_an_observer_that_fails_at_the_commit_leaves_the_pipeline_as_it_was() -> None:
+    failing = [True]
+
+    def observe(stage: str, index: int, name: str, tensor: Tensor) -> None:
+        if stage == "commit" and failing.pop():
+            failing.append(False)
+            raise RuntimeError("full disk")
+        if not failing:
+            failing.append(False)
+
+    p = StreamPipeline(EagerExecutor(AffineDecoder()), PipelineConfig(depth=2, steps=3), observe=observe)
+    p.submit(request())
+    before = held(p)
+    with pytest.raises(RuntimeError, match="full disk"):
+        p.tick()
+    assert held(p) == before
+    twin = pipeline()
+    twin.submit(request())
+    assert_identical(p.drain()[0].latent, twin.drain()[0].latent)
+
+
+@pytest.mark.parametrize("strength", [lambda _step, _total: 0.0, lambda step, total: step / total])
+def test_a_latent_mask_may_have_strength_0_at_any_step(strength: Any) -> None:
+    """Strength 0 keeps the original everywhere; it is not the same as no mask."""
+    original, p = fixed(3), pipeline()
+    p.submit(request(latent_mask=LatentMask(0.5, original, strength)))
+    (finished,) = p.drain()
+    plain = pipeline()
+    plain.submit(request())
+    assert difference(finished.latent, plain.drain()[0].latent) is not None
+    if strength(1, 2) == 0.0:
+        assert torch.allclose(finished.latent, original, atol=1e-5)
+
+
+@pytest.mark.parametrize("cut", [(..., slice(0, 1)), (slice(None), slice(0, 1)), (slice(0, 1),)])
+def test_a_velocity_of_another_shape_is_refused_and_never_broadcast(cut: Any) -> None:
+    def decoder(**inputs: Tensor) -> Tensor:
+        return AffineDecoder()(**inputs)[cut]
+
+    p = pipeline(executor=EagerExecutor(decoder))
+    p.submit(request(1))
+    p.submit(request(2))
+    with pytest.raises(Exception, match="the executor returned"):
+        p.tick()
+
+
+@pytest.mark.parametrize("gates", [True, False])
+def test_a_number_that_float32_rounds_to_a_neutral_value_is_neutral(gates: bool) -> None:
+    made = []
+    for strength in (1e-60, 0.0):
+        p = pipeline(switches=Switches(host_gates=gates))
+        p.submit(request(x0_target=X0Target(fixed(3), strength=strength)))
+        made.append(p.drain()[0].latent)
+    assert_identical(made[0], made[1])
+
+
+def test_a_view_of_the_same_memory_is_another_condition() -> None:
+    states = fixed(1, 9, E)
+    made = []
+    for cached in (True, False):
+        p = pipeline(depth=1, switches=Switches(cached_conditioning=cached))
+        for tokens in (9, 4):
+            p.submit(request(conditions=[Condition(states[:, :tokens])], context_latents=fixed(7, T, 2 * D), id=tokens))
+            made.append(p.drain()[0].latent)
+    assert_identical(made[0], made[2])
+    assert_identical(made[1], made[3])
+    assert difference(made[0], made[1]) is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("fields", [{"denoise": 0.5}, {"initial_noise": 0.5}, {"sde_curve": 0.5, "denoise": 0.5}])
+def test_a_source_of_any_dtype_is_computed_in_float32(dtype: torch.dtype, fields: dict[str, float]) -> None:
+    made = []
+    for source in (fixed(3).to(dtype), fixed(3).to(dtype).float()):
+        p = pipeline(solver="sde" if "sde_curve" in fields else "ode")
+        p.submit(request(source=source, **fields))
+        made.append(p.drain()[0].latent)
+    assert made[0].dtype is torch.float32
+    assert_identical(made[0], made[1])

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from harness.engine import BatchTooLarge, InvalidInput, PipelineClosed
 from harness.engine.decoders import AceStepDecoder, AffineDecoder
-from harness.engine.executors import Batch, EagerExecutor
+from harness.engine.executors import Batch, EagerExecutor, StaticExecutor
 from harness.engine.noise import Purpose, noise
 from harness.parity.compare import assert_identical
 
@@ -96,3 +96,15 @@ def test_closing_twice_is_fine() -> None:
     executor = EagerExecutor(AffineDecoder())
     executor.close()
     executor.close()
+
+
+@pytest.mark.parametrize("kind", [EagerExecutor, StaticExecutor])
+def test_a_run_outside_a_tick_keeps_no_graph_either(kind: type[EagerExecutor]) -> None:
+    weight = torch.nn.Parameter(torch.ones(8))
+
+    def decoder(**inputs: Tensor) -> Tensor:
+        return AffineDecoder()(**inputs) * weight
+
+    out = kind(decoder).run(batch(2))
+    assert not out.requires_grad
+    assert_identical(out, EagerExecutor(AffineDecoder()).run(batch(2)))
