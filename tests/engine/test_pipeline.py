@@ -419,12 +419,12 @@ def test_a_number_that_float32_rounds_to_a_neutral_value_is_neutral(gates: bool)
 
 
 def test_a_view_of_the_same_memory_is_another_condition() -> None:
-    states = fixed(1, 9, E)
+    states, context = fixed(1, 9, E), fixed(7, T, 2 * D)
     made = []
     for cached in (True, False):
         p = pipeline(depth=1, switches=Switches(cached_conditioning=cached))
         for tokens in (9, 4):
-            p.submit(request(conditions=[Condition(states[:, :tokens])], context_latents=fixed(7, T, 2 * D), id=tokens))
+            p.submit(request(conditions=[Condition(states[:, :tokens])], context_latents=context, id=tokens))
             made.append(p.drain()[0].latent)
     assert_identical(made[0], made[2])
     assert_identical(made[1], made[3])
