@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from harness.engine import Condition, InvalidInput
-from harness.engine.conditioning import CacheCounts, Conditioner, ConditioningCache, build, pad_mask
+from harness.engine.conditioning import CacheCounts, Conditioner, ConditioningCache, build, pad_mask, source_key
 from harness.parity.compare import assert_identical, difference
 from tests.engine.builders import D, E, T, condition, fixed
 
@@ -107,3 +107,14 @@ def test_the_caller_s_lists_and_tensors_are_left_as_they_are(make: Conditioner) 
 def test_a_capacity_below_one_is_refused() -> None:
     with pytest.raises(InvalidInput, match="capacity"):
         ConditioningCache(0)
+
+
+def test_the_key_of_a_tensor_is_its_identity_and_its_version() -> None:
+    plain = torch.zeros(2)
+    assert source_key(plain) == (id(plain), 0)
+    plain.add_(1.0)
+    assert source_key(plain) == (id(plain), 1)
+    with torch.inference_mode():
+        made = torch.zeros(2)
+        made.add_(1.0)
+    assert source_key(made) == (id(made), 0)

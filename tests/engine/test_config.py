@@ -1,13 +1,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError
+from dataclasses import MISSING, FrozenInstanceError, fields
 from typing import Any
 
 import pytest
 import torch
 
-from harness.engine import DCW, Integrator, InvalidInput, Padding, PipelineConfig, Solver, Switches
+from harness.engine import (
+    DCW,
+    Condition,
+    Guidance,
+    Integrator,
+    InvalidInput,
+    LatentMask,
+    Padding,
+    PipelineConfig,
+    Request,
+    Solver,
+    Switches,
+    X0Target,
+)
 from harness.engine.curve import Curve
 
 BAD: list[tuple[str, Callable[[], Any]]] = [
@@ -68,3 +81,40 @@ def test_a_correction_keeps_and_checks_both_scalers_in_every_mode(mode: str) -> 
     for field in ("a", "b"):
         with pytest.raises(InvalidInput, match=f"dcw.{field}: got nan"):
             DCW(mode, **{field: float("nan")})
+
+
+DEFAULTS: dict[type, dict[str, Any]] = {
+    PipelineConfig: {
+        "depth": 4,
+        "steps": 8,
+        "shift": 3.0,
+        "solver": "ode",
+        "encoder_length": None,
+        "dcw": None,
+        "padding": "mask",
+    },
+    DCW: {"mode": "double", "a": 0.05, "b": 0.02, "wavelet": "haar"},
+    Guidance: {
+        "negatives": (),
+        "mode": "full",
+        "momentum": -0.75,
+        "rescale": None,
+        "norm_threshold": 2.5,
+        "eta": 0.0,
+    },
+    Condition: {"encoder_mask": None, "temporal_weight": None, "step_range": None},
+    X0Target: {"strength": 0.0, "curve": None, "gate": 0.0},
+    LatentMask: {"strength_at": None},
+    Request: {
+        "id": None,
+        "denoise": 1.0,
+        **dict.fromkeys(["source", "guidance", "velocity_scale", "noise_injection", "sde_curve", "initial_noise"]),
+        **dict.fromkeys(["x0_target", "latent_mask"]),
+    },
+}
+"""By record: its defaults as docs/requests.md has them, written down a second time, so that none changes unseen."""
+
+
+@pytest.mark.parametrize("record", DEFAULTS, ids=lambda record: record.__name__)
+def test_the_defaults_are_the_documented_ones(record: Any) -> None:
+    assert {each.name: each.default for each in fields(record) if each.default is not MISSING} == DEFAULTS[record]

@@ -104,3 +104,20 @@ def test_two_passes_over_one_output_buffer_guide_with_two_velocities() -> None:
     # The first step's average is the difference of the two velocities.
     assert slot.average.any(), "guidance was computed from equal velocities: the request runs unguided"
     assert_identical(slot.state(), after_one_tick(EagerExecutor(AffineDecoder())).state())
+
+
+@pytest.mark.parametrize("frames", [1, T])
+def test_the_channel_gain_scales_the_decoder_s_input_and_not_the_state(frames: int) -> None:
+    gain, inputs, states = fixed(5, frames, D), [], []
+
+    def still(**given: Tensor) -> Tensor:
+        inputs.append(given["hidden_states"].clone())
+        return torch.zeros_like(given["hidden_states"])
+
+    with StreamPipeline(EagerExecutor(still), PipelineConfig(steps=2)) as pipeline:
+        pipeline.set_channel_gain(gain)
+        pipeline.submit(Request((Condition(fixed(1, 5, E)),), fixed(7, T, 2 * D), 1))
+        states += [f.latent for f in pipeline.drain()]
+    # The velocity is zero, so that the state stays the initial noise.
+    assert_identical(states, [fixed(1, T, D)])
+    assert_identical(inputs, [fixed(1, T, D) * gain] * 2)

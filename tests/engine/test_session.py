@@ -112,10 +112,15 @@ def test_closing_a_session_closes_its_streams_and_its_executor() -> None:
     executor = EagerExecutor(AffineDecoder(E))
     with Session(AffineDecoder(E), executor) as made:
         stream = made.stream([positive()], context())
+        stream.tick(seed=1)
     with pytest.raises(PipelineClosed):
         stream.tick(seed=1)
     with pytest.raises(PipelineClosed):
         made.stream([positive()], context())
+    with pytest.raises(PipelineClosed, match="the pipeline is closed"):
+        stream.tick()
+    # A closed pipeline holds no latents.
+    assert (stream.pipeline.stats().in_flight, stream.pipeline.slots) == (0, ())
 
 
 def test_an_executor_in_the_decoders_place_is_refused() -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AceStepTransformer1DModel
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import pad
 
 from harness.engine.decoders import AceStepDecoder
+from harness.engine.decoders.ace_step import PRESETS
 from harness.engine.errors import InvalidInput
 
 # Float32 rounding made a difference of 7e-7 here, on velocities of up to 4; another CPU's kernels
@@ -238,6 +240,30 @@ def test_the_mid_preset_has_the_real_models_interface() -> None:
     mid = AceStepDecoder.preset("mid", dtype=torch.bfloat16)
     assert (mid.channels, mid.encoder_dim, len(mid.transformer.layers)) == (64, 2048, 8)
     assert mid.transformer.config.sliding_window == 128
+
+
+SIZES = {
+    "tiny": (2, 64, 4, 2, 16, 128, 32, 8, 4),
+    "mid": (8, 512, 8, 4, 64, 1536, 2048, 64, 128),
+    "2b": (24, 2048, 16, 8, 128, 6144, 2048, 64, 128),
+}
+"""By preset: layers, width, heads, key-value heads, width of a head, inner width, E, D and sliding window."""
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_has_its_sizes(name: str) -> None:
+    layers, width, heads, pairs, head, inner, encoder, latent, window = SIZES[name]
+    with torch.device("meta"):  # shapes only: no weight is drawn
+        made = AceStepTransformer1DModel(**PRESETS[name])
+    shapes = {key: tuple(value.shape) for key, value in made.layers[0].state_dict().items()}
+    assert (len(made.layers), made.config.sliding_window) == (layers, window)
+    assert shapes["cross_attn.to_q.weight"] == (heads * head, width)
+    assert shapes["cross_attn.to_k.weight"] == (pairs * head, width)
+    assert shapes["cross_attn.norm_q.weight"] == (head,)
+    assert shapes["mlp.gate_proj.weight"] == (inner, width)
+    assert tuple(made.condition_embedder.weight.shape) == (width, encoder)
+    assert tuple(made.proj_in_conv.weight.shape[:2]) == (width, 3 * latent)
+    assert tuple(made.proj_out_conv.weight.shape[:2]) == (width, latent)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 1.0])

@@ -215,6 +215,14 @@ def test_pinned_rows_bound_the_rows_of_a_run_and_shapes_are_counted() -> None:
         StaticExecutor(AffineDecoder(), max_shapes=0)
 
 
+def test_the_defaults_are_those_of_the_reference() -> None:
+    static, eager = StaticExecutor(AffineDecoder()), EagerExecutor(AffineDecoder())
+    assert static.max_rows == eager.max_rows == 8
+    for given in (*(batch(rows) for rows in range(1, 9)), longer(1)):
+        static.run(given)
+    assert static.shapes == 8
+
+
 def test_a_decoder_without_a_mask_is_called_without_it() -> None:
     def decoder(**inputs: Tensor) -> Tensor:
         assert "encoder_mask" not in inputs

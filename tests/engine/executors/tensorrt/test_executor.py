@@ -283,6 +283,14 @@ def test_a_batch_on_another_device_is_refused(make: Make, runtime: FakeRuntime) 
     assert runtime.tape == []
 
 
+@pytest.mark.parametrize("name", batch(1).tensors())
+def test_each_tensor_is_checked_for_its_device(make: Make, runtime: FakeRuntime, name: str) -> None:
+    given = batch(2).tensors()
+    with pytest.raises(ExecutorError, match=f"^{name} is on meta, the plan on cpu"):
+        make().run(Batch(**{**given, name: given[name].to("meta")}))
+    assert runtime.tape == []
+
+
 @pytest.mark.parametrize("call", ["set_input_shape", "set_tensor_address", "infer_shapes", "execute_async_v3"])
 @pytest.mark.parametrize("error", [False, True])
 def test_a_call_that_is_refused_is_named_and_the_next_run_is_a_good_one(
