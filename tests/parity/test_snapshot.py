@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import UserList
 from dataclasses import replace
 from typing import Any
 
@@ -99,3 +100,10 @@ def test_a_stream_is_seen_with_its_session_and_its_pipeline() -> None:
         differs(stream, before, path)
     stream._session.null_condition(condition(1, 9))
     differs(stream, before, "_session._null")
+
+
+def test_an_attribute_of_a_sequence_is_seen() -> None:
+    items: Any = UserList([1])
+    before = snapshot(items)
+    items.note = "new"
+    differs(items, before, ".note")

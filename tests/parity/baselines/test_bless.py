@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from harness.cli import main
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import bless
+from harness.parity.compare import LISTED
 from tests.parity.baselines.test_captures import Engine, commit, elsewhere, folder, git
 
 
@@ -246,3 +247,14 @@ def test_bless_of_some_where_there_are_none_is_new_and_forgets_nothing(engine: E
     commit(tmp_path)
     bless("second", engine.battery(), tmp_path / "captures", ["beta"])
     assert set(entries(tmp_path / "captures")) == {"alpha", "beta"}
+
+
+@pytest.mark.parametrize(("count", "more"), [(LISTED, []), (LISTED + 1, ["and 1 more"])])
+def test_a_refusal_names_the_first_files_and_counts_the_others_where_there_are_others(
+    engine: Engine, captures: Path, count: int, more: list[str]
+) -> None:
+    for number in range(count):
+        (captures / f"stray{number:02}").write_text("")
+    said = invoke(engine, captures).stderr.splitlines()
+    files = [f"?? captures/stray{number:02}" for number in range(LISTED)]
+    assert said[1:] == [*files, *more]

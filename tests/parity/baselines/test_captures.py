@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import locale
 import subprocess
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,9 +12,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from harness.engine.errors import InvalidInput
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import Battery, BlessRefused, bless, bound_factor, digests
-from harness.parity.baselines.captures import EPS, Verdict, check, within_bound
+from harness.parity.baselines.captures import EPS, Verdict, check, select, within_bound
 
 FILES = ("alpha", "beta")
 
@@ -366,6 +369,30 @@ def test_the_engine_digest_sees_a_changed_byte_and_a_renamed_file(tmp_path):
     second = store.engine_digest(tmp_path)
     (tmp_path / "a.py").rename(tmp_path / "b.py")
     assert len({first, second, store.engine_digest(tmp_path)}) == 3
+
+
+def test_the_engine_digest_of_the_same_sources_is_the_same_in_every_version(tmp_path):
+    """Manifests hold it: another way to compute it would call every engine another one."""
+    (tmp_path / "a.py").write_text("1")
+    assert (
+        store.engine_digest(tmp_path)
+        == hashlib.sha256(b"\4\0\0\0\0\0\0\0a.py" + b"\1\0\0\0\0\0\0\0" + b"1").hexdigest()
+    )
+
+
+def test_no_scenario_at_all_is_refused():
+    with pytest.raises(InvalidInput, match="scenarios: got none, expected at least one"):
+        select({}, ())
+
+
+def test_settings_are_read_as_utf_8_whatever_the_locale(tmp_path):
+    before = locale.setlocale(locale.LC_CTYPE)
+    (tmp_path / "pyproject.toml").write_bytes('[tool.harness] # é\nreference-platform = "cpu-é"\n'.encode())
+    locale.setlocale(locale.LC_CTYPE, "C")
+    try:
+        assert platform.reference_platform(tmp_path) == "cpu-é"
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
 
 
 def test_the_fingerprint_shows_a_changed_thread_count():

@@ -121,6 +121,16 @@ def test_an_edited_contract_is_refused(captures: Path) -> None:
     assert probe(captures).exit_code == 125
 
 
+@pytest.mark.parametrize(
+    "subjects", [["one"], {"one": {}}, {"one": {"reason": "", "holds": {"rerun": "x"}, "fails": {}}}]
+)
+def test_a_file_that_is_no_contract_is_refused_by_name(captures: Path, subjects: Any) -> None:
+    file = contract.path(captures)
+    contract.store.write_document(file, {"fingerprint": {}, "subjects": subjects})
+    with pytest.raises(ManifestAltered, match=f"{file}: altered, not a contract"):
+        contract.read(captures)
+
+
 @pytest.mark.parametrize("why", ["ci", "no reason", "uncommitted", "another machine", "not reproducible"])
 def test_recording_is_refused_where_it_would_not_be_an_explicit_act(
     captures: Path, monkeypatch: pytest.MonkeyPatch, why: str

@@ -253,6 +253,12 @@ def test_a_report_says_the_file_and_the_verdicts_and_is_plain_json() -> None:
     assert document["scenarios"][1].keys() == {"name", "verdict", "distance", "own", "bound", "detail"}
 
 
+def test_a_report_counts_every_verdict() -> None:
+    for count in (1, 2):
+        results = tuple(OnEngine(str(number), Verdict.EXACT) for number in range(count))
+        assert f": {count} exact (" in EngineReport(results, Engine(ExecutorKind.ONNX), "here").summary()
+
+
 # Switches.
 
 

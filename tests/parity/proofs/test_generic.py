@@ -73,6 +73,21 @@ def test_what_both_refuse_in_the_same_words_is_refused() -> None:
         run(Sum(1, fail), Sum(1, fail), [1.0, 2.0])
 
 
+class Empty(Exception):
+    """An error that is false where it is asked for its truth."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_an_error_of_both_is_raised_also_where_it_is_empty() -> None:
+    def refuse(_: Sum) -> None:
+        raise Empty
+
+    with pytest.raises(Empty):
+        run(Sum(1, refuse), Sum(1, refuse), [1.0, 2.0])
+
+
 def test_a_nan_in_both_is_no_agreement() -> None:
     with pytest.raises(EnginesParted, match="x is NaN in both"):
         run(Sum(), Sum(), [1.0, float("nan")])

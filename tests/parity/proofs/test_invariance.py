@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from harness import registry
 from harness.engine.decoders import AffineDecoder
 from harness.engine.errors import OutsideProfile
 from harness.engine.executors import Batch, EagerExecutor, StaticExecutor
@@ -134,3 +136,17 @@ def test_a_subject_of_a_named_file_has_its_content_in_its_name(tmp_path: Path) -
     assert first.startswith("tiny/onnx/float32/T16/pinned8/")
     assert other != first
     assert Subject("tiny", "onnx", "float32", 16, 8).name == "tiny/onnx/float32/T16/pinned8"
+
+
+def test_a_subject_has_eight_rows_where_it_is_not_said_otherwise() -> None:
+    executor, _ = Subject("affine", "eager", "float32", 16).make()
+    assert executor.max_rows == 8
+
+
+def test_a_subject_s_engine_is_made_in_its_dtype_and_for_the_length_of_its_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(registry, "engine_for", lambda *words, **more: asked.append((words, more)))
+    Subject("affine", "eager", "float16", 16).make()
+    assert asked == [(("eager", "affine"), {"dtype": "float16", "tokens": LENGTH})]

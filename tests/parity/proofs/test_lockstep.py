@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness import registry
 from harness.engine import InvalidInput, PipelineConfig, StreamPipeline, Switches, execute, plan
 from harness.engine.conditioning import Conditioning, ConditioningCache
 from harness.engine.curve import Curve, ask_host
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import Batch, EagerExecutor, Executor
+from harness.engine.geometry import LENGTH_MULTIPLE
 from harness.engine.request import required
 from harness.engine.switches import SWITCHES
 from harness.parity.battery.props import Props
@@ -218,6 +220,12 @@ def move(pipeline: StreamPipeline, _finished: list[Any]) -> None:
     pipeline._ring = (first, replace(second, admitted_at=9), *others)
 
 
+def step(pipeline: StreamPipeline, _finished: list[Any]) -> None:
+    first, second, *others = pipeline.slots
+    assert second is not None
+    pipeline._ring = (first, replace(second, step=second.step + 1), *others)
+
+
 def ask(pipeline: StreamPipeline, _finished: list[Any]) -> None:
     pipeline._stats = replace(pipeline._stats, gates=pipeline._stats.gates + 1)
 
@@ -236,6 +244,7 @@ def kept(pipeline: StreamPipeline, finished: list[Any]) -> None:
 HELD: list[Tensor] = []
 AFTERWARDS: list[tuple[int, Callable[[StreamPipeline, list[Any]], Any], tuple[int, int | None, str], str]] = [
     (1, move, (1, 1, HOST), "slot"),
+    (1, step, (1, 1, HOST), "slot"),
     (1, add(lambda p, f: p.slots[2].x), (1, 2, "commit"), "x: bytes differ"),
     (3, add(lambda p, f: f[1].latent), (3, None, "commit"), r"finished\[1\]"),
     (1, lambda p, f: p.set_depth(2), (1, None, HOST), "depth: 3 and 2"),
@@ -346,6 +355,16 @@ def test_a_switch_that_had_nothing_to_do_did_not_act(switch: str) -> None:
     idle, busy = run(IDLE[switch], switch), run(BUSY, switch, executor="deferred")
     assert not acted(switch, idle.first.stats(), idle.second.stats())
     assert acted(switch, busy.first.stats(), busy.second.stats())
+
+
+@pytest.mark.parametrize(("length", "tokens"), [(None, LENGTH_MULTIPLE), (24, 24)])
+def test_an_engine_is_made_for_the_encoder_length_of_the_script(
+    length: int | None, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(registry, "engine_for", lambda *words, **more: asked.append((words, more)))
+    run(Script((Submit(1), Drain()), encoder_length=length), "fused_cfg")
+    assert asked == [(("eager", "affine"), {"encoder_dim": 8, "tokens": tokens})]
 
 
 def test_what_both_refuse_alike_is_refused_and_what_one_refuses_parts_them() -> None:

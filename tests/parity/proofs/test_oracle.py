@@ -3,16 +3,18 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given
+from torch import Tensor
 
 from harness import registry
-from harness.engine import Condition, InvalidInput, PipelineConfig, Request
+from harness.engine import Condition, Guidance, InvalidInput, PipelineConfig, Request, X0Target
 from harness.engine.decoders import AffineDecoder
-from harness.engine.executors import EagerExecutor
+from harness.engine.executors import Batch, EagerExecutor
 from harness.parity.battery.player import Player
 from harness.parity.battery.scenarios import SCENARIOS, executor
-from harness.parity.compare import ParityError
+from harness.parity.compare import ParityError, assert_identical
 from harness.parity.proofs import oracle
 from harness.registry import COMPARED
+from tests.engine.builders import condition, fixed, request
 from tests.parity.journal import JournaledPipeline
 from tests.parity.strategies import Case, cases
 
@@ -44,6 +46,49 @@ def test_the_oracle_wants_controls_for_every_step() -> None:
     request = Request((Condition(torch.ones(1, 2, 8)),), torch.ones(1, 3, 4), 1)
     with pytest.raises(InvalidInput, match="controls_per_step"):
         oracle.run(EagerExecutor(AffineDecoder()), request, PipelineConfig(), 8, [])
+
+
+class OneBuffer(EagerExecutor):
+    """An executor that writes every velocity into the same memory, as one with static buffers does."""
+
+    buffer: Tensor | None = None
+
+    def run(self, batch: Batch) -> Tensor:
+        made = super().run(batch)
+        self.buffer = made.clone() if self.buffer is None else self.buffer.copy_(made)
+        return self.buffer
+
+
+def test_a_velocity_that_the_next_run_overwrites_is_kept() -> None:
+    asked = request(conditions=[condition(1), condition(2)], guidance=Guidance(2.0, [condition(9)], "initialize"))
+    expected = oracle.run(EagerExecutor(AffineDecoder()), asked, PipelineConfig(steps=3), 8)
+    assert_identical(oracle.run(OneBuffer(AffineDecoder()), asked, PipelineConfig(steps=3), 8), expected)
+
+
+@pytest.mark.parametrize("solver", ["ode", "sde"])
+def test_a_target_without_strength_is_no_target(solver: str) -> None:
+    config = PipelineConfig(steps=4, solver=solver)
+    targets = [None, X0Target(fixed(3), strength=0.0)]
+    ends = [oracle.run(EagerExecutor(AffineDecoder()), request(x0_target=target), config, 8) for target in targets]
+    assert_identical(*ends)
+
+
+def test_a_time_is_float32_whatever_the_default_dtype_is() -> None:
+    seen: list[torch.dtype] = []
+
+    class Seeing(EagerExecutor):
+        def run(self, batch: Batch) -> Tensor:
+            seen.append(batch.timestep.dtype)
+            return torch.zeros_like(batch.hidden_states)
+
+    asked, on = request(), Seeing(AffineDecoder())
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        oracle.run(on, asked, PipelineConfig(steps=2), 8)
+    finally:
+        torch.set_default_dtype(before)
+    assert seen == [torch.float32] * 2
 
 
 @pytest.mark.parametrize("kind", COMPARED)

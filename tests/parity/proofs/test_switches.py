@@ -40,6 +40,12 @@ def test_off_equals_on_whatever_happens(switch: str, executor: str) -> None:
     assert min(counted["acted"], counted["overlapped"]) >= 20, f"of 100 examples {dict(counted)}: that says little"
 
 
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_the_kinds_a_switch_is_compared_on_can_be_read_more_than_once(switch: str) -> None:
+    kinds = executors_of(switch)
+    assert kinds and tuple(kinds) == kinds
+
+
 class Kept:
     """An executor that a pipeline cannot close: a new session for each of a hundred examples takes longer than they."""
 

@@ -1,0 +1,58 @@
+"""A capture of a tree: what is compared where nothing else is said, and what the messages say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.engine.errors import InvalidInput
+from harness.parity.baselines import blessed, platform, store
+from harness.parity.baselines.blessed import Place, Rewritten
+from harness.parity.compare import LISTED, Difference, named_differences
+
+OLD, NEW = {"x": torch.ones(2)}, {"x": torch.zeros(2)}
+
+
+@pytest.fixture(name="place")
+def _place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "captures", tmp_path)
+
+
+def bless(place: Place, tree: object, k: float = 0.0) -> Rewritten | None:
+    return blessed.bless("tree", tree, lambda: tree, place, "why", k)
+
+
+@pytest.mark.parametrize(("count", "more"), [(LISTED, []), (LISTED + 1, ["  and 1 more"])])
+def test_a_change_names_the_first_differences_and_counts_the_others_where_there_are_others(
+    count: int, more: list[str]
+) -> None:
+    differences = tuple(Difference(f"x{number}", "missing", "nothing", "a tensor") for number in range(count))
+    named = [f"  {difference}" for difference in differences[:LISTED]]
+    assert list(Rewritten("tree moved", differences).lines()) == ["tree moved", *named, *more]
+
+
+def test_the_differences_of_a_change_are_fixed(place: Place) -> None:
+    bless(place, OLD)
+    changed = bless(place, NEW)
+    assert changed is not None and changed.differences == tuple(named_differences(NEW, OLD))
+
+
+def test_a_tolerance_has_to_be_asked_for(place: Place) -> None:
+    bless(place, OLD, k=1.0)
+    with pytest.raises(InvalidInput, match=r"got 0\.0, expected 1\.0, as it was blessed"):
+        blessed.check("tree", OLD, place)
+    bless(place, OLD)
+    assert blessed.check("tree", OLD, place).verdict.passes
+
+
+@pytest.mark.parametrize(("others", "said"), [((), ""), (("b", "a"), ", only on a, b")])
+def test_what_was_never_blessed_here_names_every_platform_that_has_it(
+    place: Place, others: tuple[str, ...], said: str
+) -> None:
+    for other in others:
+        (place.captures / other / "blessed" / "tree").mkdir(parents=True)
+    with pytest.raises(store.CaptureMissing) as error:
+        blessed.check("tree", OLD, place)
+    assert str(error.value).endswith(f"missing, tree was never blessed on {platform.name()}{said}")
