@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -113,6 +114,38 @@ def differs_at(replay: int) -> Callable[[Blessing], None]:
     return act
 
 
+def other_ticks(replay: int, *ticks: str) -> Callable[[Blessing], None]:
+    """Alpha's replay of this number finishes the same latents through these states."""
+
+    def act(made: Blessing) -> None:
+        play, fresh = made.made.play, made.made._fresh
+
+        def other(scenario: Any) -> Any:
+            played = play(scenario)
+            if scenario.name == "alpha" and len(made.made.calls["alpha"]) == replay:
+                played.ticks = ticks
+            return played
+
+        def afresh(names: Any) -> Any:
+            found = fresh(names)
+            return {**found, "alpha": replace(found["alpha"], ticks=ticks)} if replay == 3 else found
+
+        made.patch.setattr(made.made, "play", other)
+        made.patch.setattr(made.made, "_fresh", afresh)
+
+    return act
+
+
+def afresh_of(*names: str) -> Callable[[Blessing], None]:
+    """The fresh process answers for these scenarios."""
+
+    def act(made: Blessing) -> None:
+        fresh = made.made._fresh
+        made.patch.setattr(made.made, "_fresh", lambda _names: fresh(names))
+
+    return act
+
+
 def elsewhere(made: Blessing) -> None:
     made.made.elsewhere()
     made.made.commit()
@@ -180,6 +213,14 @@ TABLE = [
     Row("a second replay that differs", and_moved(differs_at(2)), REFUSED, "none", moved, WRITTEN),
     Row("a third replay, in a fresh process, that differs", and_moved(differs_at(3)), REFUSED,
         "a fourth, which nobody makes", and_moved(differs_at(4)), WRITTEN),
+    Row("the same latents through another state, in the second replay", and_moved(other_ticks(2, "aa", "xx", "cc")),
+        REFUSED, "through the same", and_moved(other_ticks(2, "aa", "bb", "cc")), WRITTEN),
+    Row("the same latents through another state, in a fresh process", and_moved(other_ticks(3, "aa", "xx", "cc")),
+        REFUSED, "through the same", and_moved(other_ticks(3, "aa", "bb", "cc")), WRITTEN),
+    Row("the same latents after fewer ticks, in a fresh process", and_moved(other_ticks(3, "aa", "bb")),
+        REFUSED, "after as many", and_moved(other_ticks(3, "aa", "bb", "cc")), WRITTEN),
+    Row("a fresh process that leaves out a scenario", and_moved(afresh_of("alpha")), REFUSED,
+        "that answers for each", and_moved(afresh_of("beta", "alpha")), WRITTEN),
     Row("some, beside captures of another machine", and_moved(elsewhere, only("alpha")), REFUSED,
         "beside this machine's", and_moved(only("alpha")), WRITTEN),
     Row("some, over a corrupt manifest", and_moved(corrupt, only("alpha")), REFUSED,
