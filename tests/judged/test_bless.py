@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ import torch
 
 from harness.commands.exits import DIFFERS
 from harness.parity.baselines import store
-from harness.parity.baselines.bless import MARGIN
+from harness.parity.baselines.bless import MARGIN, ReplayFailed, fresh_digests, plain_tensors
+from harness.rails.costs.rails import counted_afresh
 from tests.judged.conftest import UNIT, K, Made
 from tests.judged.rows import CODES, Gives, Row, both, nothing, without_row
 from tests.parity.baselines.test_captures import git
@@ -246,6 +248,21 @@ def test_every_outcome_and_exit_code_has_a_row() -> None:
     """Bless judges nothing, so it never exits with 1."""
     assert without_row(TABLE, Done, CODES - {DIFFERS}) == set()
     assert DIFFERS not in {row.gives.code for row in TABLE} | {row.instead.code for row in TABLE}
+
+
+@pytest.mark.parametrize("replay", [lambda: fresh_digests(["s"]), lambda: plain_tensors([]), counted_afresh])
+@pytest.mark.parametrize(("end", "code"), [("exit 1", 1), ("exit 255", 255), ("kill -9 $$", -9), ("kill -15 $$", -15)])
+def test_what_a_fresh_process_wrote_before_it_failed_is_no_replay(
+    replay: Callable[[], Any], end: str, code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = tmp_path / "python"
+    monkeypatch.setattr("sys.executable", str(script))
+    script.write_text("#!/bin/sh\necho '{}'\n")
+    script.chmod(0o755)
+    assert replay() == {}
+    script.write_text(f"#!/bin/sh\necho '{{}}'\necho of this >&2\n{end}\n")
+    with pytest.raises(ReplayFailed, match=f"exited with {code}:\nof this$"):
+        replay()
 
 
 # Tolerances.
