@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,8 @@ import torch
 
 from harness.commands.exits import DIFFERS
 from harness.parity.baselines import store
-from harness.parity.baselines.bless import MARGIN
+from harness.parity.baselines.bless import MARGIN, ReplayFailed, fresh_digests, plain_tensors
+from harness.rails.costs.rails import counted_afresh
 from tests.judged.conftest import UNIT, K, Made
 from tests.judged.rows import CODES, Gives, Row, both, nothing, without_row
 from tests.parity.baselines.test_captures import git
@@ -113,6 +116,38 @@ def differs_at(replay: int) -> Callable[[Blessing], None]:
     return act
 
 
+def other_ticks(replay: int, *ticks: str) -> Callable[[Blessing], None]:
+    """Alpha's replay of this number finishes the same latents through these states."""
+
+    def act(made: Blessing) -> None:
+        play, fresh = made.made.play, made.made._fresh
+
+        def other(scenario: Any) -> Any:
+            played = play(scenario)
+            if scenario.name == "alpha" and len(made.made.calls["alpha"]) == replay:
+                played.ticks = ticks
+            return played
+
+        def afresh(names: Any) -> Any:
+            found = fresh(names)
+            return {**found, "alpha": replace(found["alpha"], ticks=ticks)} if replay == 3 else found
+
+        made.patch.setattr(made.made, "play", other)
+        made.patch.setattr(made.made, "_fresh", afresh)
+
+    return act
+
+
+def afresh_of(*names: str) -> Callable[[Blessing], None]:
+    """The fresh process answers for these scenarios."""
+
+    def act(made: Blessing) -> None:
+        fresh = made.made._fresh
+        made.patch.setattr(made.made, "_fresh", lambda _names: fresh(names))
+
+    return act
+
+
 def elsewhere(made: Blessing) -> None:
     made.made.elsewhere()
     made.made.commit()
@@ -180,6 +215,14 @@ TABLE = [
     Row("a second replay that differs", and_moved(differs_at(2)), REFUSED, "none", moved, WRITTEN),
     Row("a third replay, in a fresh process, that differs", and_moved(differs_at(3)), REFUSED,
         "a fourth, which nobody makes", and_moved(differs_at(4)), WRITTEN),
+    Row("the same latents through another state, in the second replay", and_moved(other_ticks(2, "aa", "xx", "cc")),
+        REFUSED, "through the same", and_moved(other_ticks(2, "aa", "bb", "cc")), WRITTEN),
+    Row("the same latents through another state, in a fresh process", and_moved(other_ticks(3, "aa", "xx", "cc")),
+        REFUSED, "through the same", and_moved(other_ticks(3, "aa", "bb", "cc")), WRITTEN),
+    Row("the same latents after fewer ticks, in a fresh process", and_moved(other_ticks(3, "aa", "bb")),
+        REFUSED, "after as many", and_moved(other_ticks(3, "aa", "bb", "cc")), WRITTEN),
+    Row("a fresh process that leaves out a scenario", and_moved(afresh_of("alpha")), REFUSED,
+        "that answers for each", and_moved(afresh_of("beta", "alpha")), WRITTEN),
     Row("some, beside captures of another machine", and_moved(elsewhere, only("alpha")), REFUSED,
         "beside this machine's", and_moved(only("alpha")), WRITTEN),
     Row("some, over a corrupt manifest", and_moved(corrupt, only("alpha")), REFUSED,
@@ -205,6 +248,21 @@ def test_every_outcome_and_exit_code_has_a_row() -> None:
     """Bless judges nothing, so it never exits with 1."""
     assert without_row(TABLE, Done, CODES - {DIFFERS}) == set()
     assert DIFFERS not in {row.gives.code for row in TABLE} | {row.instead.code for row in TABLE}
+
+
+@pytest.mark.parametrize("replay", [lambda: fresh_digests(["s"]), lambda: plain_tensors([]), counted_afresh])
+@pytest.mark.parametrize(("end", "code"), [("exit 1", 1), ("exit 255", 255), ("kill -9 $$", -9), ("kill -15 $$", -15)])
+def test_what_a_fresh_process_wrote_before_it_failed_is_no_replay(
+    replay: Callable[[], Any], end: str, code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = tmp_path / "python"
+    monkeypatch.setattr("sys.executable", str(script))
+    script.write_text("#!/bin/sh\necho '{}'\n")
+    script.chmod(0o755)
+    assert replay() == {}
+    script.write_text(f"#!/bin/sh\necho '{{}}'\necho of this >&2\n{end}\n")
+    with pytest.raises(ReplayFailed, match=f"exited with {code}:\nof this$"):
+        replay()
 
 
 # Tolerances.

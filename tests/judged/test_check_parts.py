@@ -59,10 +59,13 @@ class Switched:
         return Gives(verdict, result.exit_code)
 
 
-def plays(*names: str, switch: str = "fused_cfg", only: str = "") -> Callable[[Switched], None]:
+def plays(
+    *names: str, switch: str = "fused_cfg", only: str = "", words: tuple[str, ...] = ()
+) -> Callable[[Switched], None]:
     def act(made: Switched) -> None:
         made.names, made.switch = list(names), switch
         made.options += ["--only", only] if only else []
+        made.options += words
 
     return act
 
@@ -141,6 +144,12 @@ SWITCHES = [
         "and one scenario in which it acts", plays("ode_plain", "cfg_full"), EXACT),
     Row("a chosen scenario in which the switch does nothing", plays("ode_plain", "cfg_full", only="ode_plain"), IDLE,
         "one in which it acts", plays("ode_plain", "cfg_full", only="cfg_full"), EXACT),
+    Row("a scenario named without --only in which the switch does nothing",
+        plays("ode_plain", "cfg_full", words=("ode_plain",)), IDLE,
+        "one in which it acts", plays("ode_plain", "cfg_full", words=("cfg_full",)), EXACT),
+    Row("scenarios named in both ways in which the switch does nothing",
+        plays("ode_plain", "sde_plain", "cfg_full", only="sde_plain", words=("ode_plain",)), IDLE,
+        "one of them in which it acts", plays("ode_plain", "cfg_full", only="ode_plain", words=("cfg_full",)), EXACT),
     Row("every scenario outside the file's profile", takes(0), ALL_OUTSIDE,
         "one of two within it", takes(4), SOME_OUTSIDE),
     Row("one scenario outside the file's profile", takes(4), SOME_OUTSIDE, "none", takes(8), EXACT),

@@ -221,3 +221,33 @@ def test_two_draws_run_as_many_rounds_as_were_asked_for_each(monkeypatch: pytest
     tree: Any = SimpleNamespace(revision=Revision("one"))
     found = revisions._timed(tree, tree, Outputs((), (), (), 1), Asked(), lambda _: None)
     assert (found.verdict, len(found.draws), len(made)) == (TimeVerdict.SLOWER, 2, 4)
+
+
+@pytest.mark.parametrize(("a", "b", "slower", "moved"), [
+    ("xx", "xx", 1.0, False),
+    ("xx", "yy", 1.0, True),
+    ("xx", "xy", 1.0, True),
+    ("xy", "xx", 1.0, True),
+    ("xy", "xy", 1.0, True),
+    ("xy", "yx", 1.0, True),
+    ("xxxx", "xxxx", 1.1, False),
+    ("xxyy", "xxyy", 1.1, True),
+    ("xxxx", "xxxy", 1.1, True),
+])  # fmt: skip
+def test_the_latents_of_bench_are_the_same_where_every_process_of_both_sides_made_the_same(
+    a: str, b: str, slower: float, moved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A letter is what one process made: two in each draw, and a second draw where the times differ."""
+    made = zip(a, b, strict=True)
+
+    def one_round(*_: Any) -> Any:
+        (found,) = rounds(16, slower=slower)
+        sides = zip((found.base, found.head), next(made), strict=True)
+        return tuple(revisions.Process(side, side.turns, latents) for side, latents in sides)
+
+    monkeypatch.setattr(revisions, "_round", one_round)
+    tree: Any = SimpleNamespace(revision=Revision("one"))
+    found = revisions._timed(tree, tree, Outputs((), (), (), 1), Asked(), lambda _: None)
+    assert found.outputs.moved == ((revisions.BENCH,) if moved else ())
+    assert found.outputs.passes is not moved
+    assert next(made, None) is None, "every process was asked"

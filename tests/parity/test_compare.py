@@ -21,6 +21,7 @@ from harness.parity.compare import (
     difference,
     digest,
     digest_tree,
+    identical,
     max_abs,
     ulp_distance,
 )
@@ -81,8 +82,32 @@ def test_no_difference_means_equal_bytes(
 ) -> None:
     content, dtype, shape = given_raw
     other = data.draw(st.one_of(st.just(content), st.binary(min_size=len(content), max_size=len(content))))
-    same = difference(tensor_of(other, dtype, shape), tensor_of(content, dtype, shape)) is None
-    assert same == (other == content)
+    one, two = tensor_of(other, dtype, shape), tensor_of(content, dtype, shape)
+    assert (difference(one, two) is None) == identical(one, two) == (other == content)
+
+
+SQUARE = torch.arange(9.0).reshape(3, 3)
+COMPLEX_ROW = torch.tensor([1 + 2j, 3 - 4j])
+
+
+@pytest.mark.parametrize(
+    ("view", "buffer"),
+    [
+        (SQUARE.t(), SQUARE),
+        (SQUARE[0].expand(3, 3), SQUARE),
+        (SQUARE[:, :2], SQUARE.view(-1)[:6].view(3, 2)),
+        (SQUARE.view(torch.int32), SQUARE),
+        (SQUARE.view(9), SQUARE),
+        (SQUARE[:2], SQUARE),
+        (COMPLEX_ROW.conj(), COMPLEX_ROW),
+        (COMPLEX_ROW.conj().imag, COMPLEX_ROW.imag),
+    ],
+    ids=["transposed", "repeated", "strides", "dtype", "shape", "length", "conjugated", "negated"],
+)
+def test_views_of_one_memory_are_not_identical_where_they_read_it_otherwise(view: Tensor, buffer: Tensor) -> None:
+    assert view.data_ptr() == buffer.data_ptr()
+    assert not identical(view, buffer) and difference(view, buffer) is not None
+    assert identical(view, view.clone()) and difference(view, view.clone()) is None
 
 
 def test_a_latents_place_is_slot_frame_and_channel() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import pytest
 import torch
 
 from harness.engine.errors import InvalidInput
-from harness.parity.compare import NotComparable, identical
+from harness.parity.compare import NotComparable, compare_trees, identical
 from harness.parity.trees import ROOT, devices, named
 
 X = torch.arange(3.0)
@@ -37,6 +37,33 @@ class State:
 )  # fmt: skip
 def test_every_part_has_a_name_of_its_own(tree: object, names: list[str]) -> None:
     assert list(named(tree)) == names
+
+
+@dataclass
+class Hidden(State):
+    """Fields that Python treats in ways of its own."""
+
+    _average: Any = field(default_factory=lambda: X)
+    __count: Any = field(default_factory=lambda: X)
+    unshown: Any = field(default_factory=lambda: X, repr=False)
+    unequal: Any = field(default_factory=lambda: X, compare=False, hash=False)
+    by_name: Any = field(default_factory=lambda: X, kw_only=True)
+
+
+NAMES = [each.name for each in fields(Hidden)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_field_of_a_dataclass_is_part_of_its_tree(name: str) -> None:
+    assert list(named(Hidden(X, X))) == NAMES
+    (found,) = compare_trees(replace(Hidden(X, X), **{name: X + 1}), Hidden(X, X))
+    assert found.name == name
+
+
+@pytest.mark.parametrize("key", ["_x", "__x__", "", 0])
+def test_every_key_of_a_mapping_is_part_of_its_tree(key: str | int) -> None:
+    assert len(named({"x": X, key: X})) == 2
+    assert len(compare_trees({"x": X, key: X + 1}, {"x": X, key: X})) == 1
 
 
 @pytest.mark.parametrize("leaf", [1, 1.0, "x", b"x", X.numpy(), {1, 2}, State, X.to_sparse(), X.to("meta")])

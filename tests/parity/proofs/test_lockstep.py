@@ -307,6 +307,26 @@ def test_two_sides_that_are_not_finite_are_not_called_the_same() -> None:
     assert (found.value.tick, found.value.slot) == (0, 0)
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(("step", "name"), [(0, "x is"), (1, "x is"), (2, r"finished\[0\] is")])
+def test_one_value_that_is_not_finite_is_found_at_the_step_that_makes_it(step: int, name: str, value: str) -> None:
+    def spoiling() -> EagerExecutor:
+        def decode(**inputs: Tensor) -> Tensor:
+            velocity = AffineDecoder()(**inputs)
+            if len(runs) == step:
+                velocity[0, 3, 1] = float(value)
+            runs.append(1)
+            return velocity
+
+        runs: list[int] = []
+        return EagerExecutor(decode)
+
+    script = Script((Submit(1), Drain()), steps=3)
+    with two(script, spoiling(), spoiling()) as lockstep, pytest.raises(Parted, match=f"{name} not finite") as found:
+        script.play(lockstep)
+    assert (found.value.tick, found.value.stage) == (step, "commit")
+
+
 @pytest.mark.parametrize("script", [Script(), Script((Tick(3),)), Script((Submit(),))])
 def test_a_script_that_makes_no_tensor_is_no_comparison(script: Script) -> None:
     with pytest.raises(NothingCompared):
@@ -393,6 +413,16 @@ def test_texts_that_differ_in_anything_are_conditions_of_their_own() -> None:
     made = [props.condition(text, 12) for text in texts]
     assert len({id(condition) for condition in (*made, props.condition(Text(4), 10))}) == len(texts) + 1
     assert [condition.step_range for condition in made] == [text.span for text in texts]
+
+
+def test_a_rewrite_reaches_every_condition_that_was_made_from_the_text() -> None:
+    props = Props(Script())
+    text = Text(4, 6, weight=(0.2, 1.0))
+    conditions = [props.condition(text, frames) for frames in (12, 17, 5)]
+    assert len({id(condition.encoder_hidden_states) for condition in conditions}) == 3
+    props.rewrite(text, 8)
+    for condition in conditions:
+        assert_identical(condition.encoder_hidden_states, props.drawn(8, 6, 8))
 
 
 def test_a_rewrite_leaves_other_texts_of_the_same_seed_as_they_are() -> None:

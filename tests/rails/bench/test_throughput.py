@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cli import main
-from harness.engine import Switches
+from harness.engine import Finished, Switches
 from harness.engine.errors import InvalidInput
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.switches import PLAIN_PATH, SWITCHES
@@ -24,7 +24,7 @@ from harness.rails.bench import clocks
 from harness.rails.bench.ablation import FLOOR, ablate, ablated_ticks
 from harness.rails.bench.bare import merged, runs
 from harness.rails.bench.clocks import HostClock
-from harness.rails.bench.throughput import Advance, Driver, Load, bench, silent, spread
+from harness.rails.bench.throughput import Advance, Driver, Load, bench, digest, silent, spread
 from tests.fakes import Counting, LoggedStream, StillClock
 
 SMALL = Load(decoder="affine", duration=0.64, ticks=16, warmup=8)
@@ -114,6 +114,17 @@ def test_the_digest_is_that_of_the_latents_and_no_switch_moves_it() -> None:
     assert len(digests) == 1
     assert digests != {bench(replace(SMALL, cfg="self")).outputs}
     assert digests != {bench(replace(SMALL, cfg="full", ticks=24)).outputs}
+
+
+def test_a_digest_is_that_of_the_latents_in_the_order_in_which_they_were_made() -> None:
+    def made(values: list[int], names: str = "request") -> list[Finished]:
+        return [Finished(f"{names}-{i}", torch.full((1, 2, 2), float(i)), i, 4, 1.0, 4) for i in values]
+
+    whole = list(range(12))
+    turned = [[*whole[:at], whole[at + 1], whole[at], *whole[at + 2 :]] for at in range(11)]
+    others = [*turned, whole[:-1], whole[1:], [*whole, 11]]
+    assert len({digest(made(values)) for values in (whole, *others)}) == 1 + len(others)
+    assert digest(made(whole)) == digest(made(whole, "song")), "names are no part of it"
 
 
 @pytest.mark.parametrize(("depth", "touched", "whole"), [(1, 4.5, 11.5), (2, 2.5, 9.5), (4, 1.5, 8.5), (8, 1, 8)])

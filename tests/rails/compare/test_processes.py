@@ -56,6 +56,22 @@ def test_what_a_child_complained_of_is_in_the_error(tree: Tree) -> None:
         child.output()
 
 
+@pytest.mark.parametrize(("end", "code"), [
+    ("sys.exit(3)", 3),
+    ("os._exit(255)", 255),
+    ("os.kill(os.getpid(), signal.SIGKILL)", -9),
+    ("os.kill(os.getpid(), signal.SIGTERM)", -15),
+    ("os.abort()", -6),
+])  # fmt: skip
+def test_what_a_child_wrote_before_it_failed_is_not_its_output(tree: Tree, end: str, code: int) -> None:
+    script = f"import os, signal, sys; print('{{}}', flush=True); {end}"
+    with (
+        pytest.raises(CannotCompare, match=f"^it of one exited with {code}:"),
+        started("it", ["-c", script], tree, {}) as child,
+    ):
+        child.output()
+
+
 def test_a_child_does_not_outlive_its_block(tree: Tree) -> None:
     with started("it", ["-c", "import time; time.sleep(60)"], tree, {}) as child:
         process = child._process
