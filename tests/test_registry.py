@@ -81,3 +81,10 @@ def test_a_deferred_stream_runs_what_was_launched_when_somebody_waits_and_in_tha
     assert (ran, stream.pending) == ([], 3)
     stream.join()
     assert (ran, stream.pending) == ([0, 1, 2], 0)
+
+
+def test_every_named_decoder_is_a_name_and_an_unknown_one_is_told_them() -> None:
+    for name in ("affine", "tiny", "mid", "2b"):
+        registry.check_name(name)
+    with pytest.raises(InvalidInput, match="got 'none', expected affine, tiny, mid, 2b or a checkpoint's directory"):
+        registry.check_name("none")

@@ -71,6 +71,12 @@ def test_a_probe_without_options_names_the_command_without_options(monkeypatch: 
     assert advice(CliRunner().invoke(main, ["probe"])).endswith(f'{RECORD}--reason "..."')
 
 
+def test_a_reason_without_words_and_a_report_are_no_part_of_the_named_command(captures: Path, tmp_path: Path) -> None:
+    result = probe(captures, *NAMED, "--reason", "", "--json", str(tmp_path / "r.json"))
+    options = f"--decoder affine --executor eager --frames 5 --max-rows 2 --captures {captures}"
+    assert advice(result).endswith(f'{RECORD}{options} --reason "..."')
+
+
 def test_a_contract_of_another_machine_is_named_as_such_with_what_differs(captures: Path) -> None:
     of_another_machine(captures)
     result = probe(captures, *NAMED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from harness.cli import main
 from harness.engine import Finished, Switches
 from harness.engine.errors import InvalidInput
+from harness.engine.executors import EagerExecutor
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.switches import PLAIN_PATH, SWITCHES
 from harness.rails.bench import clocks
@@ -56,6 +57,13 @@ def test_what_is_reported_of_a_window_is_what_was_done_in_it() -> None:
     assert m.overhead_ms == m.tick.median - m.bare.ms == m.beyond["eager"]
     assert m.bare.rows == 4
     assert m.seconds * 1e3 >= sum(m.samples["tick_ms"]) >= sum(m.samples["host_ms"])
+
+
+def test_a_bench_closes_the_executor_that_it_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+    monkeypatch.setattr(EagerExecutor, "close", lambda _self: closed.append("closed"))
+    bench(SMALL)
+    assert closed == ["closed"]
 
 
 def test_a_request_that_was_dropped_before_the_window_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,6 +271,13 @@ def test_options_reach_the_load_and_the_report(tmp_path: Path) -> None:
     for words in ("ms a tick", "bare decoder", "x realtime", "joined_stream"):
         assert words in result.stdout
     assert "\x1b" not in result.output, "no bar and no colours in a pipe"
+
+
+def test_what_the_command_is_not_told_is_as_in_a_load_without_options(tmp_path: Path) -> None:
+    assert invoke("--json", str(tmp_path / "b.json")).exit_code == 0
+    load = json.loads((tmp_path / "b.json").read_text())["load"]
+    assert load == asdict(Load(decoder="affine", duration=0.64, ticks=8, warmup=8))
+    assert Load(cfg="full").guidance_scale == 2.5
 
 
 @pytest.mark.parametrize(("options", "mode"), [

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from harness.rails.compare.processes import started, take_turns
+from harness.rails.compare import paced, processes
+from harness.rails.compare.processes import Child, Lane, lane, started, take_turns
 from harness.rails.compare.worktrees import CannotCompare, Revision, Tree
 
 
@@ -77,3 +81,41 @@ def test_a_child_does_not_outlive_its_block(tree: Tree) -> None:
         process = child._process
         assert process.poll() is None
     assert process.poll() is not None
+
+
+@pytest.mark.parametrize("before", ["", "/elsewhere"])
+def test_python_s_path_stays_behind_the_tree(tree: Tree, monkeypatch: pytest.MonkeyPatch, before: str) -> None:
+    monkeypatch.setenv("PYTHONPATH", before)
+    with started("it", ["-c", "import os; print(os.environ['PYTHONPATH'])"], tree, {}) as child:
+        assert child.output().split(os.pathsep) == [str(tree.folder), *filter(None, [before])]
+
+
+@pytest.mark.parametrize("slowdown", [0.0, 0.03])
+def test_both_sides_get_variables_of_the_same_names_and_their_ends_of_the_pipes(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, slowdown: float
+) -> None:
+    given = []
+
+    @contextmanager
+    def starting(
+        _what: str, command: Sequence[str], _tree: Tree, environment: Mapping[str, str], pass_fds: Sequence[int] = ()
+    ) -> Iterator[Child | None]:
+        given.append((environment, list(map(str, pass_fds)) == list(command[4:6])))
+        yield None
+
+    monkeypatch.setattr(processes, "started", starting)
+    with lane(tree, [], tree.folder / "control.py", tree.folder / "report", slowdown):
+        pass
+    assert given == [({paced.SLOWDOWN: f"{slowdown:.4f}", "PYTHONHASHSEED": "0"}, True)]
+
+
+def test_a_turn_is_given_by_a_byte_and_a_process_that_is_gone_takes_none() -> None:
+    (taken, go), (heard, say) = os.pipe(), os.pipe()
+    os.set_blocking(taken, False)
+    given = Lane(None, go, heard)  # type: ignore[arg-type]
+    given.release()
+    assert os.read(taken, 100) == b"."
+    os.close(taken)
+    given.release()
+    for end in (go, heard, say):
+        os.close(end)

@@ -90,6 +90,7 @@ def test_a_difference_must_recur_in_other_processes(
     result, report = run(head={"ms": ms})
     assert (result.exit_code, report["verdict"], len(report["draws"])) == (code, verdict, draws), result.output
     assert result.stdout.splitlines()[-1].startswith(f"{verdict}: ")
+    assert (", in both of two draws;" in result.stdout) == (verdict in ("slower", "faster"))
     assert len(asked_of(log, "head bench")) == sum(len(each["rounds"]) for each in report["draws"])
     assert (code == 2) == ("did not recur in a second draw, which says same" in report["why"])
 
@@ -168,6 +169,17 @@ def test_moved_outputs_are_said_of_an_inconclusive_comparison_too(run: Compare) 
     assert (result.exit_code, report["verdict"]) == (1, "inconclusive")
 
 
+def test_only_what_differs_is_said_before_what_is_the_same() -> None:
+    same = "outputs of 1 scenarios are byte for byte the same"
+    assert Outputs((), (), (), 1).lines() == [same]
+    assert Outputs(("a", "b"), ("c",), ("d",), 1).lines() == [
+        "outputs MOVED: a, b",
+        "outputs not compared, missing in B: c",
+        "outputs not compared, missing in A: d",
+        same,
+    ]
+
+
 def test_comparing_no_scenario_is_no_pass() -> None:
     assert not Outputs((), (), ("only head",), 0).passes
 
@@ -186,16 +198,22 @@ def test_options_of_bench_reach_both_sides_as_they_are_and_after_the_own_ones(ru
 
 
 def test_who_begins_alternates(run: Compare, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    began = []
-    take_turns = revisions.take_turns
+    began, judged = [], []
+    take_turns, judge = revisions.take_turns, revisions.statistics.judge
 
     def spying(first: Any, second: Any, turns: int) -> None:
         began.append(str(first._child))
         take_turns(first, second, turns)
 
+    def judging(rounds: Any) -> Any:
+        judged.append([one.base_begins for one in rounds])
+        return judge(rounds)
+
     monkeypatch.setattr(revisions, "take_turns", spying)
+    monkeypatch.setattr(revisions.statistics, "judge", judging)
     run(head={"ms": [11.0, 9.0, 10.0]})
     assert [name.split()[-1] for name in began] == ["base", "head", "base"]
+    assert judged == [[True, False], [True, False, True]]
 
 
 @pytest.mark.parametrize("words", [

@@ -115,6 +115,18 @@ def test_outside_a_checkout_there_is_no_working_tree(tmp_path: Path) -> None:
         pass
 
 
+def test_a_worktree_that_git_does_not_add_is_said(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = module._ran
+
+    def refusing(where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], 128, "", "no space") if "add" in arguments else run(where, *arguments)
+
+    monkeypatch.setattr(module, "_ran", refusing)
+    with pytest.raises(CannotCompare, match="worktree add .* failed in .*: no space"), trees("main", None, repository):
+        pass
+    assert_nothing_is_left(repository)
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_nothing_is_left_whatever_ends_it(repository: Path, error: type[BaseException]) -> None:
     with pytest.raises(error), trees("HEAD~1", "HEAD", repository):

@@ -104,6 +104,56 @@ def test_a_read_is_one_read_however_many_modes_see_it(act: Callable[[], Any]) ->
     assert sum(reads.seen.values()) == 2
 
 
+NAMED: dict[str, Callable[[], Any]] = {
+    "torch.Tensor.item": lambda: SCALAR.item(),
+    "torch.Tensor.tolist": lambda: VALUES.tolist(),
+    "torch.Tensor.numpy": lambda: VALUES.numpy(),
+    "torch.Tensor.cpu": lambda: VALUES.cpu(),
+    "torch.Tensor.__bool__": lambda: bool(SCALAR),
+    "torch.Tensor.__int__": lambda: int(SCALAR),
+    "torch.Tensor.__float__": lambda: float(SCALAR),
+    "torch.Tensor.__complex__": lambda: complex(SCALAR),
+    "torch.Tensor.__index__": lambda: [1, 2][INDEX],
+    "torch.Tensor.__array__": lambda: VALUES.__array__(),
+    "torch.Tensor.__contains__": lambda: 1.0 in VALUES,
+    "torch.Tensor.__repr__": lambda: repr(VALUES),
+    "torch.Tensor.__format__": lambda: f"{SCALAR}",
+    "torch.Tensor.__dlpack__": lambda: VALUES.__dlpack__(),
+    "torch.Tensor.apply_": lambda: torch.zeros(3).apply_(lambda value: value + 1.0),
+    "torch.Tensor.map_": lambda: torch.zeros(3).map_(VALUES, lambda value, other: value + other),
+    "torch.Tensor.map2_": lambda: torch.zeros(3).map2_(VALUES, VALUES, lambda value, *_others: value),
+    "torch.Tensor.equal": lambda: VALUES.equal(VALUES),
+    "torch.Tensor.allclose": lambda: VALUES.allclose(VALUES),
+    "torch.Tensor.is_nonzero": lambda: SCALAR.is_nonzero(),
+    "torch.Tensor.nonzero": lambda: VALUES.nonzero(),
+    "torch.Tensor.argwhere": lambda: VALUES.argwhere(),
+    "torch.Tensor.masked_select": lambda: VALUES.masked_select(VALUES > 0),
+    "torch.Tensor.unique": lambda: VALUES.unique(),
+    "torch.Tensor.unique_consecutive": lambda: VALUES.unique_consecutive(),
+    "torch.Tensor.bincount": lambda: INDEX[None].bincount(),
+    "torch.Tensor.histc": lambda: VALUES.histc(),
+    "torch.Tensor.repeat_interleave": lambda: VALUES.repeat_interleave(torch.tensor([1, 2, 1])),
+    "torch.equal": lambda: torch.equal(VALUES, VALUES),
+    "torch.allclose": lambda: torch.allclose(VALUES, VALUES),
+    "torch.is_nonzero": lambda: torch.is_nonzero(SCALAR),
+    "torch.nonzero": lambda: torch.nonzero(VALUES),
+    "torch.argwhere": lambda: torch.argwhere(VALUES),
+    "torch.masked_select": lambda: torch.masked_select(VALUES, VALUES > 0),
+    "torch.functional.unique": lambda: torch.unique(VALUES),
+    "torch.functional.unique_consecutive": lambda: torch.unique_consecutive(VALUES),
+    "torch.bincount": lambda: torch.bincount(INDEX[None]),
+    "torch.histc": lambda: torch.histc(VALUES),
+    "torch.repeat_interleave": lambda: torch.repeat_interleave(VALUES, torch.tensor([1, 2, 1])),
+}
+
+
+@pytest.mark.parametrize(("name", "act"), NAMED.items(), ids=NAMED)
+def test_a_read_that_python_asked_for_has_the_name_of_the_call(name: str, act: Callable[[], Any]) -> None:
+    with HostReads() as reads:
+        act()
+    assert reads.seen == {name: 1}
+
+
 @pytest.mark.parametrize("act", FROM_A_DEVICE.values(), ids=FROM_A_DEVICE)
 def test_a_copy_from_a_device_is_one_read(act: Callable[[torch.Tensor], Any]) -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):

@@ -9,6 +9,7 @@ import pytest
 
 from harness.engine.aot import runtime
 from harness.engine.errors import EngineError, ExecutorError, ExportRefused, InvalidInput
+from harness.rails.profile import sources
 from harness.rails.profile.onnx import OnnxSubject, feed, nodes
 from harness.rails.profile.report import Breakdown, NoLayers, NotAProfile
 from harness.rails.profile.sources import profiled
@@ -100,6 +101,15 @@ def test_a_file_of_something_else_is_refused(changed):
         feed(inputs(**changed), (2, 6, 3))
 
 
+def test_an_error_that_says_nothing_of_the_file_is_passed_on(monkeypatch):
+    def full(*_args):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(sources, "batch", full)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        feed(inputs(), (2, 6, 3))
+
+
 def test_an_odd_number_of_frames_is_refused_where_the_model_takes_patches():
     with pytest.raises(InvalidInput, match="seq-len"):
         feed(inputs(), (2, 7, 3))
@@ -145,6 +155,11 @@ def test_onnx_runtime_reports_the_nodes_of_a_file_and_leaves_no_profile_behind(s
     assert all(row.timed.calls == 1.0 for row in rows.values())
     assert found.profile.source == "onnxruntime"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_runs_on_one_thread_unless_more_are_asked_for(small):
+    made = OnnxSubject(small, (2, 6, 3)), OnnxSubject(small, (2, 6, 3), 2)
+    assert [each._session.get_session_options().intra_op_num_threads for each in made] == [1, 2]
 
 
 def test_a_missing_file_is_refused_before_a_session_is_made(tmp_path):

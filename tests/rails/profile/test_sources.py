@@ -60,6 +60,12 @@ def test_a_batch_has_the_shapes_that_were_asked_for():
     assert not torch.equal(made.hidden_states[0], made.hidden_states[1])
 
 
+def test_no_two_rows_of_a_batch_are_drawn_alike():
+    made = batch((3, 6, 6), channels=4, encoder_dim=4)
+    drawn = (made.hidden_states, made.encoder_hidden_states, made.context_latents[..., :4])
+    assert len({tuple(row.flatten().tolist()) for rows in drawn for row in rows}) == 9
+
+
 class FakeEngine:
     """Reports its layers when its stream comes to the run, as an engine does that is not made synchronous."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import pytest
 from rich.console import Console
 
 from harness.engine.aot.layers import Layer
@@ -63,3 +66,13 @@ def test_what_was_run_is_said_and_what_is_empty_is_not():
     text = printed(profile(("a/MatMul_1", 4.0), device="cuda", engine=None))
     assert "cuda" in text
     assert "engine" not in text
+
+
+@pytest.mark.parametrize(("wall", "ms", "columns"), [
+    ((5.0,), 4.0, ["category", "layers", "ms", "share"]),
+    ((), 0.0, ["category", "layers", "share"]),
+])  # fmt: skip
+def test_every_figure_of_a_category_has_a_name(wall, ms, columns):
+    lines = printed(profile(("a/MatMul_1", ms), wall=wall, runs=len(wall))).splitlines()
+    (header,) = [line for line in lines if "category" in line and "layers" in line]
+    assert re.findall(r"\w+", header) == columns
