@@ -19,6 +19,7 @@ from harness.cli import main
 from harness.engine import DCW, Condition, Finished, Guidance, LatentMask, PipelineConfig, Request, Switches, X0Target
 from harness.engine.controls import SharedControl
 from harness.parity.baselines.captures import Verdict
+from tests.sabotage import mutants
 
 ROOT = Path(__file__).parent.parent
 README, INDEX = "README.md", "docs/index.md"
@@ -167,7 +168,7 @@ def test_every_target_that_is_named_is_there() -> None:
 def test_every_option_that_is_named_is_one_of_a_command() -> None:
     there = {
         option
-        for command in main.commands.values()
+        for command in (*main.commands.values(), mutants.main)
         for parameter in command.params
         for option in (*parameter.opts, *parameter.secondary_opts)
     }

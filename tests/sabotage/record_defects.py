@@ -42,8 +42,8 @@ RECORDS = [
     Defect(
         "an automatic name counts submissions alone",
         PIPELINE,
-        "max(self._stats.submitted, self._unused_name))",
-        "self._stats.submitted)",
+        "number = max(self._stats.submitted, self._unused_name)",
+        "number = self._stats.submitted",
         f"{REFUSALS}::test_an_automatic_name_is_never_one_that_a_caller_used_or_an_earlier_automatic_one",
     ),
     Defect(
