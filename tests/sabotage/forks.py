@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+CI_LIKE = {"CI": "true", "HARNESS_HYPOTHESIS_PROFILE": "sabotage", "PYTHONDONTWRITEBYTECODE": "1"}
+"""Environment of every run that judges a change."""
+
 LIBRARIES = (
     "torch", "torch.fx", "torch.export", "torch.testing", "torch.utils.benchmark", "numpy", "safetensors.torch",
     "hypothesis", "pytest", "coverage", "ptwt", "pywt", "diffusers", "cachetools", "rich.progress", "click",
@@ -65,9 +68,7 @@ class Forks:
         self._folder = tempfile.TemporaryDirectory(prefix="sabotage-jobs-")
         environment = {
             **os.environ,
-            "CI": "true",
-            "HARNESS_HYPOTHESIS_PROFILE": "sabotage",
-            "PYTHONDONTWRITEBYTECODE": "1",
+            **CI_LIKE,
             "PYTHONPATH": os.pathsep.join(filter(None, [str(copy), os.environ.get("PYTHONPATH", "")])),
         }
         self._process = subprocess.Popen(

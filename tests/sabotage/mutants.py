@@ -44,7 +44,7 @@ from tests.sabotage import reach as reaching
 from tests.sabotage.forks import Ended, Forks
 from tests.sabotage.mutation import mutants
 from tests.sabotage.reach import Lines, Reach
-from tests.sabotage.runner import _copies
+from tests.sabotage.runner import copied
 
 SURVIVORS = Path(__file__).with_name("survivors.json")
 SAMPLE = Path(__file__).with_name("sample.json")
@@ -162,7 +162,7 @@ class Workshop:
     @contextmanager
     def open(self) -> Iterator[Workshop]:
         """Make the copies; remove them at the end."""
-        with _copies(self._root, self._jobs) as copies:
+        with copied(self._root, self._jobs) as copies:
             made = []
             for copy in copies:
                 # By the source's digest: a changed file of the same size and second must not meet its old bytecode.
@@ -203,7 +203,7 @@ class Workshop:
         def one(pair: tuple[Case, str]) -> Outcome:
             case, test = pair
             with self._taken() as (copy, forks), _planted(copy, case.sources):
-                ended = forks.run([test.split("::")[0]], [test], seconds=_limit([test], reach))
+                ended = _asked(forks, [test], reach)
             fate, killer = judged(ended, [test])
             return Outcome(case.name, case.kind, case.module, fate, killer, 1)
 
@@ -215,7 +215,7 @@ class Workshop:
         def one(file: str) -> set[str]:
             wanted = [test for test in tests if test.split("::")[0] == file]
             with self._taken() as (_copy, forks):
-                ended = forks.run([file], wanted, seconds=_limit(wanted, reach))
+                ended = _asked(forks, wanted, reach)
             return {test for test, outcome in ended.outcomes.items() if outcome == "passed"}
 
         return set().union(*self._each(one, sorted({test.split("::")[0] for test in tests})))
@@ -247,9 +247,10 @@ def _planted(copy: Path, sources: Mapping[str, str]) -> Iterator[None]:
             (copy / path).write_bytes(content)
 
 
-def _limit(tests: Iterable[str], reach: Reach) -> float:
-    """Time limit of a fork that runs these tests, in seconds."""
-    return START + ATTEMPTS * sum(reach.seconds[test] for test in tests)
+def _asked(forks: Forks, tests: Sequence[str], reach: Reach) -> Ended:
+    """Run tests in a fork, for at most `START` seconds and `ATTEMPTS` times what they take without a mutant."""
+    files = list(dict.fromkeys(test.split("::")[0] for test in tests))
+    return forks.run(files, tests, seconds=START + ATTEMPTS * sum(reach.seconds[test] for test in tests))
 
 
 def _fate(case: Case, reach: Reach, forks: Forks) -> Outcome:
@@ -258,9 +259,7 @@ def _fate(case: Case, reach: Reach, forks: Forks) -> Outcome:
     tests: set[str] = set().union(*(reach.of(path, lines) for path, lines in case.places))
     fate, killer = Fate.SURVIVED if tests else Fate.UNREACHED, ""
     for batch in reach.batches(case.module, tests):
-        files = list(dict.fromkeys(test.split("::")[0] for test in batch))
-        ended = forks.run(files, batch, seconds=_limit(batch, reach))
-        fate, killer = judged(ended, batch)
+        fate, killer = judged(_asked(forks, batch, reach), batch)
         if fate is not Fate.SURVIVED:
             break
     return Outcome(case.name, case.kind, case.module, fate, killer, len(tests), round(time.monotonic() - started, 1))

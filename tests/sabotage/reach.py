@@ -140,27 +140,27 @@ def record(
     helpers = _helpers(root)
     own = {file: _digest(helpers, (root / file).read_bytes()) for file in test_files(root)}
     paths = {file: kept / f"{_digest(file.encode())}.json" for file in own}
-    stale = [file for file, path in paths.items() if not _holds(path, own[file], sources)]
-    for file, ended in run(stale):
+    known = {file: held for file, path in paths.items() if (held := _held(path, own[file], sources)) is not None}
+    for file, ended in run([file for file in paths if file not in known]):
         if ended.code not in (0, 1, 5):
             unread = f"could not be run: pytest's exit code was {ended.code}, the process's {ended.status}"
             ended = replace(ended, found=[file], outcomes={file: unread})
-        recorded = document(ended)
-        touched = {module: sources[module] for module in recorded["lines"]}
-        atomic.write(paths[file], json.dumps({**recorded, "own": own[file], "touched": touched}).encode())
+        known[file] = document(ended)
+        touched = {module: sources[module] for module in known[file]["lines"]}
+        atomic.write(paths[file], json.dumps({**known[file], "own": own[file], "touched": touched}).encode())
         advance(file)
     reach = Reach(imports=importers(root))
-    for path in paths.values():
-        reach.add(json.loads(path.read_text()))
+    for file in paths:
+        reach.add(known[file])
     return reach
 
 
-def _holds(path: Path, own: str, sources: Mapping[str, str]) -> bool:
-    """Whether a record is of this test file, and every module that its tests ran is what it was."""
+def _held(path: Path, own: str, sources: Mapping[str, str]) -> dict[str, Any] | None:
+    """The record of this test file; None where there is none, or it or a module that its tests ran has changed."""
     if not path.is_file():
-        return False
-    recorded = json.loads(path.read_text())
-    return recorded["own"] == own and recorded["touched"].items() <= sources.items()
+        return None
+    recorded: dict[str, Any] = json.loads(path.read_text())
+    return recorded if recorded["own"] == own and recorded["touched"].items() <= sources.items() else None
 
 
 def importers(root: Path) -> dict[str, set[str]]:

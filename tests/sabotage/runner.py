@@ -31,6 +31,7 @@ from queue import SimpleQueue
 from threading import Lock
 
 from harness.engine import atomic
+from tests.sabotage.forks import CI_LIKE
 
 REPORT = "SABOTAGE_REPORT"
 _PARSER = Lock()
@@ -39,8 +40,6 @@ _PARSER = Lock()
 SECONDS = 300
 NO_SUCH_TEST = 4
 """Pytest's exit code for a wrong command line, such as an id of no test."""
-
-CI_LIKE = {"CI": "true", "HARNESS_HYPOTHESIS_PROFILE": "sabotage", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def sabotage(
         jobs: how many copies are worked on at once.
         advance: called with each result as it comes.
     """
-    with _copies(root, jobs) as copies:
+    with copied(root, jobs) as copies:
         ready: SimpleQueue[Path] = SimpleQueue()
         for copy in copies:
             ready.put(copy)
@@ -234,7 +233,7 @@ def run_pytest(copy: Path, nodes: Sequence[str]) -> Ran:
 
 
 @contextmanager
-def _copies(root: Path, count: int) -> Iterator[list[Path]]:
+def copied(root: Path, count: int) -> Iterator[list[Path]]:
     """Copies of the project as it is in the working tree, without what git ignores."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
