@@ -31,7 +31,8 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -186,14 +187,24 @@ class Workshop:
 
         yield from self._each(one, files)
 
-    def fates(self, chosen: Sequence[Case], reach: Reach, until: float = float("inf")) -> Iterator[Outcome]:
-        """The fate of each mutant, as it comes; what has not begun at the time `until` is not run."""
+    def fates(
+        self,
+        chosen: Sequence[Case],
+        reach: Reach,
+        until: float = float("inf"),
+        killers: Mapping[str, str] = MappingProxyType({}),
+    ) -> Iterator[Outcome]:
+        """The fate of each mutant, as it comes; what has not begun at the time `until` is not run.
+
+        `killers` has tests that killed mutants of the same name earlier. Such a test is asked first, which saves time
+        and decides nothing: where it passes now, the others are asked as of any mutant.
+        """
 
         def one(case: Case) -> Outcome:
             if time.monotonic() > until:
                 return Outcome(case.name, case.kind, case.module, Fate.NOT_RUN)
             with self._taken() as (copy, forks), _planted(copy, case.sources):
-                return _fate(case, reach, forks)
+                return _fate(case, reach, forks, killers.get(case.name, ""))
 
         yield from self._each(one, chosen)
 
@@ -253,12 +264,12 @@ def _asked(forks: Forks, tests: Sequence[str], reach: Reach) -> Ended:
     return forks.run(files, tests, seconds=START + ATTEMPTS * sum(reach.seconds[test] for test in tests))
 
 
-def _fate(case: Case, reach: Reach, forks: Forks) -> Outcome:
-    """Ask batch after batch of the tests that reach a mutant, until one notices it."""
+def _fate(case: Case, reach: Reach, forks: Forks, killed_earlier: str) -> Outcome:
+    """Ask batch after batch of the tests that reach a mutant, until one notices it; first what killed it earlier."""
     started = time.monotonic()
     tests: set[str] = set().union(*(reach.of(path, lines) for path, lines in case.places))
     fate, killer = Fate.SURVIVED if tests else Fate.UNREACHED, ""
-    for batch in reach.batches(case.module, tests):
+    for batch in [*([[killed_earlier]] if killed_earlier in tests else []), *reach.batches(case.module, tests)]:
         fate, killer = judged(_asked(forks, batch, reach), batch)
         if fate is not Fate.SURVIVED:
             break
@@ -309,6 +320,12 @@ def reasons(path: Path = SURVIVORS) -> Reasons:
     return Reasons(**json.loads(path.read_text()))
 
 
+def sampled(path: Path = SAMPLE) -> list[dict[str, Any]]:
+    """The mutants of the sample that is kept in the project, whose kills were seen twice: fields of `Outcome`."""
+    kept: list[dict[str, Any]] = json.loads(path.read_text())["mutants"]
+    return kept
+
+
 def complaints(outcomes: Sequence[Outcome], known: Reasons, existing: Iterable[str]) -> list[str]:
     """What is wrong with the outcome, in words; empty where nothing is.
 
@@ -354,12 +371,15 @@ class Journal:
 
     def read(self, again: bool = False) -> dict[str, Outcome]:
         """Return the outcomes known by name; with `again`, those alone that were noticed."""
-        lines = self._path.read_text().splitlines() if self._path.is_file() else []
         known = {}
-        for entry in map(json.loads, lines):
+        for entry in self._entries():
             if entry.pop("source") == self._digest(entry["module"]):
                 known[entry["name"]] = Outcome(**{**entry, "fate": Fate(entry["fate"])})
         return {name: outcome for name, outcome in known.items() if not again or outcome.fate in NOTICED}
+
+    def killers(self) -> dict[str, str]:
+        """Return the test that killed each mutant last, by the mutant's name; of sources that have changed too."""
+        return {entry["name"]: entry["killer"] for entry in self._entries() if entry["killer"]}
 
     def add(self, outcome: Outcome) -> None:
         """Keep an outcome; one that was not run is not kept."""
@@ -367,6 +387,9 @@ class Journal:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a") as file:
                 file.write(json.dumps({**asdict(outcome), "source": self._digest(outcome.module)}) + "\n")
+
+    def _entries(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._path.read_text().splitlines()] if self._path.is_file() else []
 
     def _digest(self, module: str) -> str:
         path = self._root / module
@@ -398,19 +421,20 @@ def run(
     """
     until = time.monotonic() + 60 * minutes
     known = journal.read(again)
+    killers = {**{entry["name"]: entry["killer"] for entry in sampled()}, **journal.killers()}
     open_cases = [case for case in chosen if case.name not in known]
     with Workshop(ROOT, jobs).open() as workshop:
         reach = replace(reaching.record(ROOT, kept, workshop.record, say), quick=quick)
         for test, outcome in reach.not_passed.items():
             if outcome != "skipped":
                 say(f"judges nothing, {outcome}: {test}")
-        for number, outcome in enumerate(workshop.fates(open_cases, reach, until), 1):
+        for number, outcome in enumerate(workshop.fates(open_cases, reach, until, killers), 1):
             journal.add(outcome)
             known[outcome.name] = outcome
             say(f"{number}/{len(open_cases)} {outcome.fate} {outcome.seconds:.0f} s {outcome.name}")
         outcomes = [known[case.name] for case in chosen]
-        killers = sorted({outcome.killer for outcome in outcomes if outcome.killer} & reach.seconds.keys())
-        return honest(outcomes, workshop.passing(killers, reach))
+        killing = sorted({outcome.killer for outcome in outcomes if outcome.killer} & reach.seconds.keys())
+        return honest(outcomes, workshop.passing(killing, reach))
 
 
 def modules_table(outcomes: Sequence[Outcome], known: Reasons) -> Table:

@@ -16,7 +16,6 @@ from tests.sabotage import mutants as tool
 from tests.sabotage import reach as reaching
 from tests.sabotage.forks import Ended
 from tests.sabotage.mutants import (
-    SAMPLE,
     Case,
     Fate,
     Journal,
@@ -235,8 +234,10 @@ def test_a_journal_knows_what_was_run_until_the_source_changes(tmp_path: Path) -
         journal.add(outcome)
     assert journal.read() == {"k": kept[0], "s": kept[1]}
     assert journal.read(again=True) == {"k": kept[0]}
+    journal.add(Outcome("k", "", "harness/thing.py", Fate.KILLED, "tests/test_thing.py::test_k"))
     module.write_text("x = 2")
     assert journal.read() == {}
+    assert journal.killers() == {"k": "tests/test_thing.py::test_k"}
 
 
 def test_the_tests_of_the_module_come_first_and_the_quick_ones_next() -> None:
@@ -344,6 +345,9 @@ from harness import thing
 def test_small():
     assert thing.small(2) and not thing.small(3)
 
+def test_small_again():
+    assert not thing.small(3)
+
 def test_weak():
     assert thing.weak(1) is not None
 
@@ -356,6 +360,12 @@ def test_elsewhere():
 def test_red():
     assert not thing.small(0)
 """
+
+EARLIER = {
+    "thing.small: x < LIMIT -> x <= LIMIT": "test_small_again",
+    "thing.told: x * 10 -> x / 10": "test_gone",
+    "thing.weak: x + 1 -> x - 1": "test_weak",
+}
 
 
 @pytest.fixture
@@ -396,17 +406,24 @@ def test_a_made_up_project_has_every_fate(
         made = list(workshop.fates([*chosen, broken], reach))
         late = list(workshop.fates(chosen[:1], reach, until=time.monotonic() - 1))
         passing = workshop.passing(sorted(reach.seconds), reach)
+        earlier = {name: f"tests/test_thing.py::{test}" for name, test in EARLIER.items()}
+        asked = list(workshop.fates([found[name] for name in EARLIER], reach, killers=earlier))
     wanted["no Python"] = (Fate.BROKEN, "")
     assert {o.name: (o.fate, o.killer.rpartition("::")[2]) for o in made} == wanted
     assert late[0].fate is Fate.NOT_RUN
-    assert passing == set(reach.seconds)
+    # What killed earlier is asked first, and decides alone where it kills again.
+    assert [(outcome.fate, outcome.killer.rpartition("::")[2]) for outcome in asked] == [
+        (Fate.KILLED, "test_small_again"),
+        (Fate.KILLED, "test_elsewhere"),
+        (Fate.SURVIVED, ""),
+    ]
     assert (made_up / "harness/thing.py").read_text() == THING
 
 
 @pytest.mark.sabotage
 def test_the_mutants_that_this_commit_is_held_to_are_killed_by_the_tests_that_killed_them() -> None:
     """Names of mutants move with their code: those that are gone are left out, and may not be many."""
-    kept = [entry for entry in json.loads(SAMPLE.read_text())["mutants"] if entry["fate"] == Fate.KILLED]
+    kept = [entry for entry in tool.sampled() if entry["fate"] == Fate.KILLED]
     there = {case.name: case for case in cases()}
     assert sum(entry["name"] in there for entry in kept) >= 0.8 * len(kept)
     first = int(revision(ROOT), 16) % PARTS
