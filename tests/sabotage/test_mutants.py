@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import textwrap
 import time
@@ -411,6 +410,8 @@ def test_a_made_up_project_has_every_fate(
     wanted["no Python"] = (Fate.BROKEN, "")
     assert {o.name: (o.fate, o.killer.rpartition("::")[2]) for o in made} == wanted
     assert late[0].fate is Fate.NOT_RUN
+    assert late[0].fate is Fate.NOT_RUN
+    assert passing == set(reach.seconds)
     # What killed earlier is asked first, and decides alone where it kills again.
     assert [(outcome.fate, outcome.killer.rpartition("::")[2]) for outcome in asked] == [
         (Fate.KILLED, "test_small_again"),
