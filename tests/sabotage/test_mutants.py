@@ -410,7 +410,6 @@ def test_a_made_up_project_has_every_fate(
     wanted["no Python"] = (Fate.BROKEN, "")
     assert {o.name: (o.fate, o.killer.rpartition("::")[2]) for o in made} == wanted
     assert late[0].fate is Fate.NOT_RUN
-    assert late[0].fate is Fate.NOT_RUN
     assert passing == set(reach.seconds)
     # What killed earlier is asked first, and decides alone where it kills again.
     assert [(outcome.fate, outcome.killer.rpartition("::")[2]) for outcome in asked] == [
