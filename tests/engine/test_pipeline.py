@@ -441,3 +441,18 @@ def test_a_source_of_any_dtype_is_computed_in_float32(dtype: torch.dtype, fields
         made.append(p.drain()[0].latent)
     assert made[0].dtype is torch.float32
     assert_identical(made[0], made[1])
+
+
+def test_an_automatic_name_is_none_that_a_caller_has_used() -> None:
+    p = pipeline()
+    p.submit(request(id="request-1"))
+    assert [p.submit(request(id=None)).id for _ in range(2)] == ["request-2", "request-3"]
+
+
+def test_a_closed_pipeline_keeps_no_condition() -> None:
+    p = pipeline()
+    p.submit(request())
+    p.tick()
+    assert len(p._cache) == 1
+    p.close()
+    assert len(p._cache) == 0

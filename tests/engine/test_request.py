@@ -29,6 +29,7 @@ BAD: list[tuple[str, Callable[[], Any]]] = [
     ("step_range", lambda: condition(step_range=(0.5, 0.2))),
     ("step_range", lambda: condition(step_range=(0.0, 1.5))),
     ("step_range", lambda: condition(step_range=(0.1,))),
+    ("step_range", lambda: condition(step_range=())),
     ("guidance.mode", lambda: Guidance(2.0, mode="half")),
     ("guidance.scale", lambda: Guidance(True)),
     ("guidance.norm_threshold", lambda: Guidance(2.0, norm_threshold=0.0)),

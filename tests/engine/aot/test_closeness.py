@@ -98,3 +98,13 @@ def test_without_onnx_runtime_there_is_an_error_with_the_command(monkeypatch: py
     monkeypatch.setattr(runtime, "find_spec", lambda _name: None)
     with pytest.raises(PackageMissing, match=r"onnxruntime is not installed: pip install 'stream-harness\[onnx\]'"):
         measure(registry.onnx_file("tiny"), tiny())
+
+
+def test_inputs_differ_from_each_other_and_every_row_hides_another_number_of_tokens() -> None:
+    decoder = tiny()
+    masked, open_ = (closeness._inputs(decoder, (3, 40, 12), 0, mask=mask) for mask in (True, False))
+    assert [masked["encoder_mask"].sum(1).tolist(), open_["encoder_mask"].sum(1).tolist()] == [[1, 5, 9], [12] * 3]
+    drawn = [masked[name].flatten()[:16] for name in ("hidden_states", "encoder_hidden_states", "context_latents")]
+    drawn += [masked["hidden_states"][row, :2].flatten() for row in (1, 2)]
+    drawn.append(closeness._inputs(decoder, (3, 40, 12), 1, mask=True)["hidden_states"].flatten()[:16])
+    assert len({tuple(each.tolist()) for each in drawn}) == len(drawn)

@@ -88,3 +88,9 @@ def test_the_driver_is_what_its_own_tool_says(
 
     monkeypatch.setattr(subprocess, "run", run)
     assert driver() == expected
+
+
+@pytest.mark.parametrize("field", ["gpu", "driver"])
+def test_an_empty_field_is_not_one_that_was_left_out(field: str) -> None:
+    with pytest.raises(PlanMismatch, match=f"{field}: "):
+        check(replace(BUILT, **{field: ""}), HERE)

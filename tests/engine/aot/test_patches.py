@@ -38,3 +38,9 @@ def test_both_decoders_give_the_same_velocity_within_the_rounding_of_rotary_embe
     given = {n: t.double() if t.is_floating_point() else t for n, t in inputs(decoder, 3, 12, 9).items()}
     # Which diffusers computes in float32 whatever the model's dtype.
     torch.testing.assert_close(with_linear_patches(decoder)(**given), decoder(**given), rtol=0, atol=2e-6)
+
+
+def test_what_is_traced_asks_for_no_gradient() -> None:
+    out = PatchOut(nn.ConvTranspose1d(7, 5, 2, stride=2))
+    assert out.bias is not None
+    assert not out.weight.requires_grad and not out.bias.requires_grad
