@@ -176,6 +176,14 @@ def test_differences_come_in_the_expected_order_with_their_paths() -> None:
     assert [d.name for d in compare_trees(tree(1.0), tree(2.0))] == ["b/y", "a[1]"]
 
 
+@pytest.mark.parametrize("leaf", [torch.ones(1), None], ids=["tensor", "None"])
+@pytest.mark.parametrize("container", [{"y": torch.ones(1)}, [torch.ones(1)]], ids=["mapping", "list"])
+def test_a_container_against_a_leaf_is_one_difference_of_type(container: object, leaf: Tensor | None) -> None:
+    for actual, expected in ((container, leaf), (leaf, container)):
+        (found,) = compare_trees({"x": actual}, {"x": expected})
+        assert (found.name, found.kind) == ("x", DifferenceKind.TYPE)
+
+
 @pytest.mark.parametrize("dtype", FLOATS[:6], ids=str)
 def test_one_step_is_one_ulp_in_every_floating_dtype(dtype: torch.dtype) -> None:
     word = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]

@@ -102,6 +102,15 @@ def test_a_stream_is_seen_with_its_session_and_its_pipeline() -> None:
     differs(stream, before, "_session._null")
 
 
+def test_code_in_c_is_told_from_other_code() -> None:
+    p = running()
+    p.later = torch.relu
+    before = snapshot(p)
+    assert_identical(snapshot(p), before)
+    p.later = torch.tanh
+    differs(p, before, "later")
+
+
 def test_an_attribute_of_a_sequence_is_seen() -> None:
     items: Any = UserList([1])
     before = snapshot(items)

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from harness.engine import PLAIN_PATH
+from harness.engine import PLAIN_PATH, PipelineConfig
 from harness.parity.battery.features import FEATURES, IMPOSSIBLE, POSSIBLE, Watched
 from harness.parity.battery.player import Player
 from harness.parity.battery.scenarios import SCENARIOS, configuration, pinned
 from harness.registry import LIVE
+from tests.engine.builders import condition, request
 
 WRITTEN = Path(__file__).with_name("features.json")
 
@@ -63,6 +64,13 @@ def test_the_space_of_features_is_what_was_written() -> None:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_scenario_brings_together_what_was_written(name: str) -> None:
     assert described(moments(name)) == written()[name]
+
+
+def test_one_condition_of_several_with_a_step_range_is_a_step_range() -> None:
+    watched = Watched(PipelineConfig())
+    watched.submit(request(conditions=[condition(1), condition(2, step_range=(0.0, 0.5))]))
+    watched.tick()
+    assert all("step range" in moment for moment in watched.moments) and watched.moments
 
 
 if __name__ == "__main__":

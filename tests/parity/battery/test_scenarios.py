@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 from harness.engine import PLAIN_PATH, Switches
 from harness.parity.baselines.captures import check
-from harness.parity.battery.scenarios import SCENARIOS, executor, play
+from harness.parity.battery.scenarios import SCENARIOS, decoder, executor, play
 from harness.parity.compare import assert_identical
 from harness.registry import LIVE
 
@@ -56,6 +59,12 @@ def test_the_plain_path_makes_the_same_bits_at_every_tick(name: str, kind: str) 
     plain = play(SCENARIOS[name], switches=PLAIN_PATH)
     assert_identical(fast.finished, plain.finished, name)
     assert fast.ticks == plain.ticks
+
+
+def test_a_scenario_s_decoder_is_on_its_device() -> None:
+    made = decoder(replace(SCENARIOS["ace_tiny_plain"], device="meta"))
+    assert isinstance(made, torch.nn.Module)
+    assert {weight.device.type for weight in made.parameters()} == {"meta"}
 
 
 def test_the_mixed_ring_really_mixes() -> None:

@@ -80,12 +80,17 @@ class Empty(Exception):
         return 0
 
 
-def test_an_error_of_both_is_raised_also_where_it_is_empty() -> None:
-    def refuse(_: Sum) -> None:
-        raise Empty
+def refuse(_: Sum) -> None:
+    raise Empty
 
+
+def test_an_error_of_both_is_raised_also_where_it_is_empty() -> None:
     with pytest.raises(Empty):
         run(Sum(1, refuse), Sum(1, refuse), [1.0, 2.0])
+
+
+def test_an_error_of_one_is_told_also_where_it_is_empty() -> None:
+    assert "plain returns, fast raises Empty" in str(parted(refuse))
 
 
 def test_a_nan_in_both_is_no_agreement() -> None:
@@ -99,8 +104,9 @@ def test_an_engine_that_writes_to_an_event_is_named() -> None:
         event.add_(1)
         return {"x": event}
 
-    with pytest.raises(EnginesParted, match="fast wrote to the event's own tensors"):
+    with pytest.raises(EnginesParted, match="fast wrote to the event's own tensors") as caught:
         run(lambda event: {"x": event + 1}, writes, [torch.zeros(2)])
+    assert caught.value.event == 0
     with pytest.raises(EnginesParted, match="plain wrote"):
         run(writes, lambda event: {"x": event}, [{"deep": [torch.zeros(2)]}["deep"][0]])
 

@@ -91,6 +91,19 @@ def test_a_time_is_float32_whatever_the_default_dtype_is() -> None:
     assert seen == [torch.float32] * 2
 
 
+def test_a_row_s_mask_is_bool_with_the_caller_s_mask_and_without() -> None:
+    seen: list[Tensor] = []
+
+    class Seeing(EagerExecutor):
+        def run(self, batch: Batch) -> Tensor:
+            seen.append(batch.encoder_mask)
+            return torch.zeros_like(batch.hidden_states)
+
+    masked = condition(2, 3, encoder_mask=torch.tensor([[True, True, False]]))
+    oracle.run(Seeing(AffineDecoder()), request(conditions=[condition(1, 3), masked]), PipelineConfig(steps=1), 5)
+    assert_identical(torch.cat(seen), torch.tensor([[True] * 3 + [False] * 2, [True] * 2 + [False] * 3]))
+
+
 @pytest.mark.parametrize("kind", COMPARED)
 def test_whatever_happens_around_a_request_its_bits_are_those_it_has_alone(kind: str) -> None:
     @given(case=cases(rewrites=False))

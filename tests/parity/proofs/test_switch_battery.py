@@ -18,7 +18,7 @@ from harness.engine.switches import SWITCHES
 from harness.parity.baselines.bless import BATTERY
 from harness.parity.baselines.captures import Verdict
 from harness.parity.battery.scenarios import SCENARIOS, decoder
-from harness.parity.proofs.switches import EVERY, SwitchResult, check_switches, idle, pairs
+from harness.parity.proofs.switches import EVERY, Pair, SwitchResult, check_switches, idle, pairs
 from harness.registry import COMPARED, ExecutorKind
 from tests.parity.strategies import ALWAYS
 
@@ -128,6 +128,13 @@ def test_the_repro_of_a_broken_switch_shows_it_again(model: str, dtype: str) -> 
     again = CliRunner().invoke(main, command[3:], obj=BATTERY)
     assert again.exit_code == 1
     assert "1 comparisons of a switch on and off: 1 moved" in again.stdout
+
+
+@pytest.mark.parametrize(("dtype", "device"), [("bfloat16", "cpu"), ("float32", "cuda")])
+def test_a_repro_says_dtype_and_device_where_one_of_them_is_unusual(dtype: str, device: str) -> None:
+    usual = Pair("integrator", "ode_plain", ExecutorKind.EAGER, "tiny")
+    unusual = replace(usual, dtype=dtype, device=device)
+    assert unusual.repro() == f"{usual.repro()} --dtype {dtype} --device {device}"
 
 
 def test_switches_that_agree_exit_with_0_and_compare_no_captures(tmp_path: Path) -> None:
