@@ -71,6 +71,15 @@ def test_where_another_package_is_run_python_s_path_stays_behind_it(harness: Ins
     assert harness(cwd=project).stdout.strip().split(os.pathsep) == [str(project), str(harness.site)]
 
 
+def test_another_package_that_is_run_sees_the_same_environment(
+    harness: Installed, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package(project, "2.checkout")
+    (project / "harness" / "__main__.py").write_text("import os\nprint(os.environ.get('HARNESS_SEEN'))\n")
+    monkeypatch.setenv("HARNESS_SEEN", "by both")
+    assert harness(cwd=project).stdout == "by both\n"
+
+
 def test_in_a_checkout_its_own_captures_are_compared(harness: Installed, project: Path) -> None:
     package(project, "2.checkout")
     for file in project.glob("captures/*/scenarios/ode_plain.safetensors"):
