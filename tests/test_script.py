@@ -9,9 +9,11 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness import script
 from harness.parity.baselines import platform, store
 from tests.parity.baselines.test_captures import git
 
@@ -69,6 +71,28 @@ def test_where_another_package_is_run_python_s_path_stays_behind_it(harness: Ins
     package(project, "2.checkout")
     (project / "harness" / "__main__.py").write_text("import os\nprint(os.environ['PYTHONPATH'])\n")
     assert harness(cwd=project).stdout.strip().split(os.pathsep) == [str(project), str(harness.site)]
+
+
+def test_this_process_becomes_one_of_the_checkout_s_package_with_its_arguments_and_environment(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def become(*what: Any) -> None:
+        seen.append(what)
+        raise SystemExit
+
+    seen: list[Any] = []
+    (project / "harness").mkdir()
+    (project / "harness" / "__init__.py").touch()
+    monkeypatch.chdir(project / "a")
+    monkeypatch.setenv("PYTHONPATH", "behind")
+    monkeypatch.setattr(sys, "argv", ["harness", "check", "--costs"])
+    monkeypatch.setattr(os, "execve", become)
+    with pytest.raises(SystemExit):
+        script.main()
+    ((file, command, environment),) = seen
+    assert (file, command[-4:]) == (sys.executable, ["-m", "harness", "check", "--costs"])
+    assert environment["PYTHONPATH"] == f"{project}{os.pathsep}behind"
+    assert environment.keys() == os.environ.keys()
 
 
 def test_in_a_checkout_its_own_captures_are_compared(harness: Installed, project: Path) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from harness import registry
 from harness.cli import main
+from harness.commands import build as build_module
 from harness.commands import export as command
 from harness.engine.aot import bindings, closeness
+from harness.engine.aot.build import Asked, Sizes
 from harness.engine.aot.closeness import Closeness, Distance
-from harness.engine.aot.export import digest
+from harness.engine.aot.export import Exported, digest
 from harness.engine.errors import PackageMissing
+from tests.commands.test_tables import rows
 
 SIZES = ["--max-batch", "4", "--frames", "2", "16", "100", "--tokens", "1", "64", "128"]
 
@@ -43,6 +48,23 @@ def test_a_file_that_is_too_far_from_float64_is_refused(monkeypatch: pytest.Monk
     said = typed("export", tmp_path / "tiny.onnx")
     assert said.exit_code == 1
     assert "refused: the file's distance from float64 is 0.5" in said.output
+
+
+def test_each_distance_from_float64_stands_under_the_name_of_what_is_so_far_from_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def exported(_decoder: Any, path: Path, *, mask: bool, accept: Callable[[Path], None]) -> Exported:
+        path.touch()
+        accept(path)
+        return Exported(path, torch.float32, 3, 0, None, mask)
+
+    near = Closeness((Distance((1, 2, 3), 16, scale=0.5, file=2e-7, torch=3e-7, worst=4e-7),))
+    monkeypatch.setattr(closeness, "measure", lambda *_args, **_kwargs: near)
+    monkeypatch.setattr(command, "export", exported)
+    assert rows(typed("export", tmp_path / "tiny.onnx").output) == [
+        ["rows, frames, tokens", "velocity", "file", "torch", "worst"],
+        ["(1, 2, 3)", "0.5", "2e-07", "3e-07", "4e-07"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -85,6 +107,22 @@ def test_an_engine_is_built_used_again_and_built_anew_where_a_field_differs(tmp_
     other = typed("build", *SIZES, "--compute-capability", "8.6", file, plan).output
     assert "could not be used again: compute_capability" in other
     assert f"{plan}: built" in other
+
+
+def test_an_engine_is_asked_for_as_it_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def ask(_onnx: Path, _plan: Path, asked: Asked) -> None:
+        seen.append(asked)
+        raise PackageMissing("tensorrt", "trt")
+
+    seen: list[Asked] = []
+    monkeypatch.setattr(build_module, "build", ask)
+    typed("build", *SIZES, "--flavour", "tensorrt-rtx", "--compute-capability", "8.9", tmp_path / "a.onnx")
+    assert seen == [Asked(4, Sizes(2, 16, 100), Sizes(1, 64, 128), "tensorrt-rtx", "8.9")]
+
+
+def test_the_help_says_which_three_sizes_a_range_is_given_by() -> None:
+    said = typed("build", "--help").output
+    assert "--frames MIN OPT MAX" in said and "--tokens MIN OPT MAX" in said
 
 
 @pytest.mark.parametrize(

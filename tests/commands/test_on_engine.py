@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from harness import registry
 from harness.cli import main
-from harness.commands.on_engine import device
+from harness.commands.on_engine import CannotRun, device, probed
 from harness.engine.aot import bindings
 from harness.engine.aot.export import digest
 from harness.parity.baselines.bless import BATTERY
@@ -114,6 +114,7 @@ def test_bench_times_the_engine_s_own_runs_beside_the_decoder(tmp_path: Path, na
     (["--engine", "FILE"], "--engine goes with one --executor"),
     (["--executor", "tensorrt"], "--executor tensorrt needs --engine PATH"),
     (["--executor", "onnx", "--engine", "none.onnx"], "none.onnx"),
+    (["--executor", "onnx", "--engine", "."], "is a directory"),
     (["--executor", "onnx", "--device", "cuda"], "device"),
 ])  # fmt: skip
 def test_a_file_and_a_kind_that_do_not_go_together_are_a_usage_error(
@@ -179,6 +180,13 @@ def test_a_plan_without_what_runs_it_could_not_run(
     result = invoke(command, "--executor", "tensorrt", "--engine", str(plan))
     assert result.exit_code == 125, result.output
     assert words in " ".join(result.stderr.split())
+
+
+def test_what_cannot_run_is_raised_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bindings, "_module_name", lambda _flavour: None)
+    asked = {"executor": ["tensorrt"], "engine": tmp_path / "a.plan", "device": "cpu", "decoders": ["tiny"]}
+    with pytest.raises(CannotRun, match="^tensorrt is not installed"):
+        probed(asked)
 
 
 @pytest.mark.parametrize("command", ["probe", "bench"])

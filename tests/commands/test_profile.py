@@ -19,6 +19,7 @@ from harness.engine.aot.layers import Layer
 from harness.engine.aot.sidecar import Sidecar
 from harness.engine.errors import BatchTooLarge, PackageMissing, PlanMismatch
 from tests.fakes import LoggedStream
+from tests.onnx_files import written
 
 SMALL = ("--batch", "2", "--seq-len", "16", "--enc-len", "5", "--iters", "2", "--warmup", "1")
 BUILT = Path(__file__).parent.parent / "rails" / "profile" / "data" / "rtx_tiny_layers.json"
@@ -91,6 +92,12 @@ def test_onnx_runtimes_profile_of_an_exported_decoder_is_attributed(tmp_path):
     assert written["source"] == "onnxruntime"
     assert written["unattributed"]["share"] < 0.02
     assert all(written["categories"][name]["layers"] for name in ("attention", "gemm", "norm", "pointwise"))
+
+
+@pytest.mark.skipif(find_spec("onnxruntime") is None, reason="needs the extra onnx")
+def test_the_device_on_which_onnx_runtime_runs_may_be_named(tmp_path):
+    result = invoke("--executor", "onnx", "--device", "cpu", "--engine", written(tmp_path / "a.onnx"), *SMALL)
+    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

@@ -139,6 +139,14 @@ def test_what_was_blessed_and_is_the_same_is_exact(outside: Outside) -> None:
     assert f"harness: 1 test with its fixtures, captures in captures/{platform.name()}\n" in printed
 
 
+def test_a_function_is_called_even_if_it_counts_as_false(outside: Outside) -> None:
+    falsy = "class Falsy:\n    __call__ = staticmethod(tree)\n    __len__ = lambda self: 0\n"
+    outside.bless()
+    green(outside.run())
+    outside.tests(f"{falsy}def test_tree(blessed): blessed('tree', Falsy())")
+    green(outside.run())
+
+
 def test_what_was_never_blessed_is_red_by_name_and_nothing_is_written(outside: Outside) -> None:
     outside.tests(BLESSED)
     red(outside.run(), "tree.safetensors: missing, tree was never blessed on")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.engine.pipeline import StreamPipeline
+from harness.parity.baselines.platform import ROOT
 from harness.rails.compare import paced as script
 from harness.rails.compare.control import control
 from harness.rails.compare.paced import TURN, Turns, Window, paced, slowed, value_of
@@ -99,6 +104,26 @@ def test_without_anyone_to_give_turns_it_ends() -> None:
     os.close(pipes.tell)
     with pytest.raises(SystemExit, match="gone"):
         Turns(Window(0, 2), pipes.go, pipes.say, lambda: 0.0).before_tick()
+
+
+@pytest.mark.parametrize(("code", "ends"), [(None, False), (0, False), (3, True), ("broke", True)])
+def test_a_bench_that_fails_ends_the_process_as_it_ended_and_reports_nothing(
+    code: int | str | None, ends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bench(*_args: Any, **_options: Any) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["it"])
+    monkeypatch.setattr(StreamPipeline, "tick", StreamPipeline.tick)
+    monkeypatch.setattr(script.runpy, "run_module", bench)
+    pipes, report, fake = Pipes(), tmp_path / "report.json", tmp_path / "control.py"
+    fake.write_text("def control(_device):\n    return lambda: 0.0\n")
+    os.write(pipes.tell, b".")
+    with pytest.raises(SystemExit) if ends else nullcontext() as raised:
+        script.main(str(fake), str(report), pipes.go, pipes.say, [])
+    assert (raised.value.code if raised else 0) == (code or 0)
+    assert (report.exists(), pipes.said()) == (not ends, int(not ends))
 
 
 def test_a_slowed_tick_takes_its_share_more_and_gives_what_the_tick_gives(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,6 +227,13 @@ def test_revisions_stand_before_the_options_of_bench(words: tuple[str, ...]) -> 
     assert result.exit_code == 2 and "expected BASE" in result.stderr
 
 
+@pytest.mark.parametrize("name", ["--rounds", "--most"])
+def test_one_round_decides_nothing_and_cannot_be_asked_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revisions, "compare", None)
+    result = CliRunner().invoke(main, ["compare", name, "1", "base", "head"])
+    assert result.exit_code == 2 and f"'{name}'" in result.stderr
+
+
 # What cannot be compared.
 
 

@@ -119,6 +119,19 @@ def test_operators_outside_the_decoder_grow_linearly_with_the_depth(now: dict[st
         assert abs(middle - (fixed + 4 * per_slot)) < 0.05 * middle, name
 
 
+def test_a_ring_with_the_wavelet_correction_costs_more_than_a_plain_one() -> None:
+    plain, corrected = (count(rails()[name])["operators"] for name in ("plain/1", "dcw/1"))
+    assert corrected > plain
+
+
+def test_each_rail_is_named_before_it_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(costs, "rails", lambda: {"fused": SMALL, "unfused": UNFUSED})
+    monkeypatch.setattr(costs, "count", seen.append)
+    costs.counted(seen.append)
+    assert seen == ["fused", SMALL, "unfused", UNFUSED]
+
+
 # What one more of something flips.
 
 
@@ -314,6 +327,18 @@ def test_blessing_is_refused_where_it_would_not_be_an_explicit_act(
     with pytest.raises(BlessRefused):
         costs.bless("" if why == "no reason" else "again", captures)
     assert invoke("bless", captures, "--reason", "" if why == "no reason" else "again").exit_code == 2
+
+
+def test_a_fresh_process_counts_with_this_package_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, ticks in (("here", 1), ("elsewhere", 2)):
+        (tmp_path / place / "harness").mkdir(parents=True)
+        (tmp_path / place / "harness" / "__init__.py").touch()
+        (tmp_path / place / "harness" / "__main__.py").write_text(f'print(\'{{"rail": {{"ticks": {ticks}}}}}\')')
+    monkeypatch.setattr(costs, "PACKAGE", tmp_path / "here" / "harness")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert costs.counted_afresh() == {"rail": {"ticks": 1}}
 
 
 @pytest.mark.no_cover  # what it runs is another process

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -183,6 +183,22 @@ def test_torchs_profile_of_a_decoder_is_attributed_and_counts_only_the_profiled_
     assert all(found.categories[name].layers for name in ("attention", "gemm", "norm", "pointwise", "copy-reformat"))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in decoder.transformer.modules()
                    if module not in decoder.transformer.layers)  # fmt: skip
+
+
+@pytest.mark.parametrize(("on_gpu", "recorded"), [(False, {"CPU"}), (True, {"CPU", "CUDA"})])
+def test_what_a_gpu_does_is_recorded_only_of_a_batch_that_is_there(on_gpu, recorded, monkeypatch):
+    def recording(*, activities=None, **_options):
+        # What torch itself would record of a machine that has a GPU.
+        both = (torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA)
+        seen.update(each.name for each in (both if activities is None else activities))
+        return nullcontext(SimpleNamespace(events=lambda: [event("aten::mm", 4.0, device_us=8.0)]))
+
+    seen = set()
+    monkeypatch.setattr(torch.profiler, "profile", recording)
+    monkeypatch.setattr(TorchSubject, "on_gpu", on_gpu)
+    monkeypatch.setattr(TorchSubject, "run", lambda _self: None)
+    TorchSubject(None, None, None).layers(1, 1)
+    assert seen == recorded
 
 
 def test_a_decoder_that_is_no_module_has_operators_without_a_module():
