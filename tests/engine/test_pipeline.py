@@ -22,6 +22,7 @@ from harness.engine import (
 )
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import Batch, EagerExecutor
+from harness.engine.schedule import timesteps
 from harness.parity.compare import assert_identical, difference
 from tests.engine.builders import D, E, T, condition, fixed, pipeline, request
 
@@ -456,3 +457,15 @@ def test_a_closed_pipeline_keeps_no_condition() -> None:
     assert len(p._cache) == 1
     p.close()
     assert len(p._cache) == 0
+
+
+@given(st.floats(0.0, 1.0), st.sampled_from([1, 3, 8]), st.floats(0.5, 5.0))
+@example(0.66666, 8, 3.0)
+@example(0.00004, 8, 3.0)
+def test_a_request_takes_the_times_of_its_own_denoise(denoise: float, steps: int, shift: float) -> None:
+    p = pipeline(depth=1, steps=steps, shift=shift)
+    p.submit(request(denoise=denoise, source=torch.ones(1, T, D)))
+    p.tick()
+    (slot,) = p.slots
+    times = timesteps(steps, denoise, shift)
+    assert slot is None if len(times) == 2 else slot is not None and slot.times == times

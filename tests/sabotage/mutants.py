@@ -20,7 +20,6 @@ import compileall
 import hashlib
 import json
 import py_compile
-import random
 import sys
 import time
 from collections import Counter
@@ -140,11 +139,14 @@ def part(module: str) -> str:
 
 
 def sample(everything: Sequence[Case], shares: Mapping[str, int], seed: int) -> list[Case]:
-    """So many mutants of each part, drawn with a seed; the same ones for the same sources."""
+    """So many mutants of each part, drawn with a seed: those whose names have the smallest digests.
+
+    Where the sources change, the mutants of what changed leave or enter the sample, and the others stay in it.
+    """
     drawn = []
     for name, count in shares.items():
-        there = sorted((case for case in everything if part(case.module) == name), key=lambda case: case.name)
-        drawn += random.Random(f"{seed}/{name}").sample(there, min(count, len(there)))
+        there = [case for case in everything if part(case.module) == name]
+        drawn += sorted(there, key=lambda case: hashlib.sha256(f"{seed}/{case.name}".encode()).digest())[:count]
     return drawn
 
 

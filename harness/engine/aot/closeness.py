@@ -175,13 +175,19 @@ def _full_precision() -> Iterator[None]:
 
 def _in_double(decoder: decoders.AceStepDecoder, inputs: Sequence[dict[str, Tensor]]) -> Iterator[Tensor]:
     """Yield the float64 velocity of each input; the decoder is cast in place, because two copies may not fit."""
-    dtype = decoder.dtype
-    decoder.double()
+    held = [
+        (module, name, tensor.dtype)
+        for module in decoder.modules()
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    ]
     try:
+        decoder.double()
         for each in inputs:
             yield _forward(decoder, each)
     finally:
-        decoder.to(dtype)  # lossless: float64 holds every value of a narrower dtype
+        for module, name, dtype in held:
+            tensor = getattr(module, name)
+            tensor.data = tensor.data.to(dtype)  # lossless: float64 holds every value of a narrower dtype
 
 
 def _runner(path: Path, dtype: torch.dtype) -> Callable[[dict[str, Tensor]], Tensor]:

@@ -364,7 +364,7 @@ def _facts(pipeline: StreamPipeline, finished: Sequence[Finished]) -> dict[tuple
     facts: dict[tuple[int | None, str], object] = {(None, "places"): len(pipeline.slots)}
     for index, slot in enumerate(pipeline.slots):
         facts[index, "slot"] = None if slot is None else (slot.id, slot.admitted_at, slot.times, slot.step)
-    facts[None, "finished"] = [(f.id, f.seed, f.steps, f.denoise, f.ticks_in_flight) for f in finished]
+    facts[None, "results"] = [(f.id, f.seed, f.steps, f.denoise, f.ticks_in_flight) for f in finished]
     stats = asdict(pipeline.stats())
     # The switches change these counts. The number of rows is not among them: no switch may change it.
     different = ("decoder_runs", "conditioning", "joins")

@@ -10,9 +10,10 @@ import torch
 from harness import registry
 from harness.engine.aot import closeness, runtime
 from harness.engine.aot.closeness import Closeness, Distance, measure
+from harness.engine.decoders import AceStepDecoder
 from harness.engine.errors import ExportRefused, PackageMissing
 from harness.parity.compare import digest_tree
-from tests.engine.aot.exports import tiny
+from tests.engine.aot.exports import single, tiny
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -66,6 +67,35 @@ def test_it_has_them_back_where_the_comparison_fails(monkeypatch: pytest.MonkeyP
     assert decoder.dtype is torch.float32
 
 
+def dtypes(decoder: AceStepDecoder) -> list[torch.dtype]:
+    return [each.dtype for each in (*decoder.parameters(), *decoder.buffers())]
+
+
+def test_it_has_them_back_where_the_memory_for_float64_ends_half_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = single()
+    before = dtypes(decoder)
+
+    def out_of_memory(*_args: object, **_kwargs: object) -> None:
+        raise MemoryError
+
+    *_, last = decoder.transformer.children()
+    monkeypatch.setattr(last, "_apply", out_of_memory)
+    with pytest.raises(MemoryError):
+        list(closeness._in_double(decoder, []))
+    monkeypatch.undo()
+    assert dtypes(decoder) == before
+
+
+def test_a_decoder_of_several_dtypes_has_each_of_them_back() -> None:
+    decoder = single(torch.bfloat16)
+    decoder.transformer.norm_out.float()
+    before, values = dtypes(decoder), digest_tree(dict(decoder.state_dict()))
+    assert set(before) == {torch.bfloat16, torch.float32}
+    assert list(closeness._in_double(decoder, [])) == []
+    assert dtypes(decoder) == before
+    assert digest_tree(dict(decoder.state_dict())) == values
+
+
 @pytest.mark.parametrize("change", [1.0001, 0.0, np.nan])
 def test_a_file_with_another_weight_is_refused(tmp_path: Path, change: float) -> None:
     model = onnx.load(registry.onnx_file("tiny"))
@@ -104,7 +134,8 @@ def test_inputs_differ_from_each_other_and_every_row_hides_another_number_of_tok
     decoder = tiny()
     masked, open_ = (closeness._inputs(decoder, (3, 40, 12), 0, mask=mask) for mask in (True, False))
     assert [masked["encoder_mask"].sum(1).tolist(), open_["encoder_mask"].sum(1).tolist()] == [[1, 5, 9], [12] * 3]
-    drawn = [masked[name].flatten()[:16] for name in ("hidden_states", "encoder_hidden_states", "context_latents")]
-    drawn += [masked["hidden_states"][row, :2].flatten() for row in (1, 2)]
-    drawn.append(closeness._inputs(decoder, (3, 40, 12), 1, mask=True)["hidden_states"].flatten()[:16])
+    names = ("hidden_states", "encoder_hidden_states", "context_latents")
+    drawn = [masked[name][0, :12, 0] for name in names]  # noise is drawn channel by channel
+    drawn += [masked["hidden_states"][row, :12, 0] for row in (1, 2)]
+    drawn.append(closeness._inputs(decoder, (3, 40, 12), 1, mask=True)["hidden_states"][0, :12, 0])
     assert len({tuple(each.tolist()) for each in drawn}) == len(drawn)

@@ -372,3 +372,11 @@ def test_weights_that_are_not_the_models_are_refused(tiny: AceStepDecoder, tmp_p
 def test_the_affine_decoder_imports_without_diffusers() -> None:
     code = "import sys; from harness.engine.decoders import AffineDecoder; sys.exit('diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_caller_may_write_into_a_null_embedding_that_was_given(tiny: AceStepDecoder) -> None:
+    null = torch.full((1, 1, 32), 0.5)
+    decoder = AceStepDecoder(tiny.transformer, null_embedding=null)
+    null.zero_()
+    assert decoder.null_embedding is not None
+    assert decoder.null_embedding.tolist() == [[[0.5] * 32]]

@@ -237,6 +237,13 @@ def add(what: Callable[[StreamPipeline, list[Any]], Tensor]) -> Callable[[Stream
     return act
 
 
+def tell(**other: Any) -> Callable[[StreamPipeline, list[Any]], None]:
+    def act(_pipeline: StreamPipeline, finished: list[Any]) -> None:
+        finished[1] = replace(finished[1], **other)
+
+    return act
+
+
 def kept(pipeline: StreamPipeline, finished: list[Any]) -> None:
     HELD[:] = [f.latent for f in finished]
 
@@ -249,6 +256,10 @@ AFTERWARDS: list[tuple[int, Callable[[StreamPipeline, list[Any]], Any], tuple[in
     (3, add(lambda p, f: f[1].latent), (3, None, "commit"), r"finished\[1\]"),
     (1, lambda p, f: p.set_depth(2), (1, None, HOST), "depth: 3 and 2"),
     (1, ask, (1, None, HOST), "gates"),
+    *(
+        (3, tell(**{name: 99}), (3, None, HOST), "results: ")
+        for name in ("id", "seed", "steps", "denoise", "ticks_in_flight")
+    ),
 ]
 
 
