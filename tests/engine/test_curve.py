@@ -236,9 +236,9 @@ def test_a_number_too_large_for_a_float_is_refused_by_name() -> None:
 @pytest.mark.parametrize("value", [50.000001, -50.000001, 50.0])
 def test_a_number_is_held_to_its_range_as_the_float32_that_it_becomes(value: float) -> None:
     """A number and the same number in a tensor are taken or refused alike."""
-    for given in (value, torch.tensor(value)):
-        made = curve("scale", given, low=-50.0, high=50.0)
+    for each in (value, torch.tensor(value)):
+        made = curve("scale", each, low=-50.0, high=50.0)
         assert (made.smallest, made.largest, made.uniform) == (made.values.item(),) * 3
-    for given in (value * 1.000001, torch.tensor(value * 1.000001)):
+    for each in (value * 1.000001, torch.tensor(value * 1.000001)):
         with pytest.raises(InvalidInput, match="scale"):
-            curve("scale", given, low=-50.0, high=50.0)
+            curve("scale", each, low=-50.0, high=50.0)

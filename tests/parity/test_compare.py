@@ -17,6 +17,7 @@ from harness.parity.compare import (
     NotComparable,
     ParityError,
     assert_identical,
+    compare_named,
     compare_trees,
     difference,
     digest,
@@ -174,6 +175,15 @@ def test_differences_come_in_the_expected_order_with_their_paths() -> None:
         return {"b": {"y": torch.full((2,), value)}, "a": [torch.ones(1), torch.full((3,), value)]}
 
     assert [d.name for d in compare_trees(tree(1.0), tree(2.0))] == ["b/y", "a[1]"]
+
+
+@pytest.mark.parametrize("key", ["a", "/a", "//a", "a/", "/", "", "a/b", "[0]", "['a']", "(root)", "a b"])
+def test_a_flat_comparison_reports_every_key_as_it_is(key: str) -> None:
+    one, other = torch.ones(1), torch.zeros(1)
+    beside = {"a": one, "/a": one, "//a": one}  # a name that lost a slash would be one of these
+    assert [d.name for d in compare_named({**beside, key: other}, {**beside, key: one})] == [key]
+    assert [(d.name, d.kind) for d in compare_named({}, {key: one})] == [(key, DifferenceKind.MISSING)]
+    assert [(d.name, d.kind) for d in compare_named({key: one}, {})] == [(key, DifferenceKind.UNEXPECTED)]
 
 
 @pytest.mark.parametrize("leaf", [torch.ones(1), None], ids=["tensor", "None"])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from harness.cli import main
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.bless import bless
+from harness.parity.baselines.bless import bless, fresh_digests, plain_tensors
 from harness.parity.compare import LISTED
 from tests.parity.baselines.test_captures import Engine, commit, elsewhere, folder, git
 
@@ -123,6 +126,35 @@ def test_where_nothing_is_written_no_byte_changes_and_where_a_byte_changes_it_is
     result = invoke(engine, captures, "--json", str(tmp_path / "b.json"))
     assert contents(captures) != before
     assert json.loads((tmp_path / "b.json").read_text())["changes"]
+
+
+# Fresh processes.
+
+
+@pytest.mark.parametrize("caller", [None, "", "avx2", "avx512", "default"])
+@pytest.mark.parametrize(("replay", "plain"), [(lambda: plain_tensors([]), True), (lambda: fresh_digests([]), False)])
+def test_the_plain_replay_differs_from_the_caller_s_environment_in_its_kernels_alone_whatever_that_asks_for(
+    replay: Callable[[], Any], plain: bool, caller: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The other replay has the very environment of the caller."""
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    if caller is not None:
+        monkeypatch.setenv("ATEN_CPU_CAPABILITY", caller)
+    script, dumped = tmp_path / "python", tmp_path / "environment.json"
+    dump = f"import json, os; json.dump(dict(os.environ), open({str(dumped)!r}, 'w')); print({{}})"
+    script.write_text(f"#!/bin/sh\nexec {sys.executable} -S -E -c {shlex.quote(dump)}\n")
+    script.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(script))
+    assert replay() == {}
+    of_the_shell = {"PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE"}
+    seen, wanted = (
+        json.loads(dumped.read_text()),
+        {**os.environ, **({"ATEN_CPU_CAPABILITY": "default"} if plain else {})},
+    )
+    assert {n: v for n, v in seen.items() if n not in of_the_shell} == {
+        n: v for n, v in wanted.items() if n not in of_the_shell
+    }
 
 
 # What git does not see.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,8 @@ import torch
 
 from harness.engine.errors import InvalidInput
 from harness.parity.baselines import blessed, platform, store
-from harness.parity.baselines.blessed import Place, Rewritten
+from harness.parity.baselines.blessed import OutOfBound, Place, Rewritten
+from harness.parity.baselines.captures import Verdict
 from harness.parity.compare import LISTED, Difference, named_differences
 
 OLD, NEW = {"x": torch.ones(2)}, {"x": torch.zeros(2)}
@@ -45,6 +49,49 @@ def test_a_tolerance_has_to_be_asked_for(place: Place) -> None:
         blessed.check("tree", OLD, place)
     bless(place, OLD)
     assert blessed.check("tree", OLD, place).verdict.passes
+
+
+def here(place: Place) -> None:
+    """Leave the captures this machine's."""
+    assert place.own("blessed").is_dir()
+
+
+def another_machine(place: Place) -> None:
+    """Make the captures those of another machine of this platform's name."""
+    home = place.own("blessed") / "tree"
+    manifest = store.read_manifest(home)
+    store.write_manifest(home, replace(manifest, fingerprint={**manifest.fingerprint, "cpu_name": "other"}))
+
+
+def another_platform(place: Place) -> None:
+    """Make the captures those of a reference platform."""
+    another_machine(place)
+    place.own("blessed").parent.rename(place.captures / "reference")
+    (place.project / "pyproject.toml").write_text('[tool.harness]\nreference-platform = "reference"\n')
+
+
+@pytest.mark.parametrize("tree", [OLD, {"x": OLD["x"] + 1e-6}, NEW], ids=["same", "near", "far"])
+@pytest.mark.parametrize(("k", "asked"), [(0.0, 100.0), (100.0, 0.0), (100.0, 99.0), (100.0, 101.0), (100.0, 1e9)])
+@pytest.mark.parametrize("moved", [here, another_machine, another_platform])
+def test_another_tolerance_than_the_blessed_one_is_refused_on_every_machine(
+    moved: Callable[[Place], None], k: float, asked: float, tree: object, place: Place
+) -> None:
+    bless(place, OLD, k)
+    moved(place)
+    with pytest.raises(InvalidInput, match=re.escape(f"k of tree: got {asked}, expected {k}, as it was blessed")):
+        blessed.check("tree", tree, place, asked)
+
+
+@pytest.mark.parametrize("moved", [another_machine, another_platform])
+def test_on_other_machines_the_blessed_tolerance_lets_pass_what_is_within_it(
+    moved: Callable[[Place], None], place: Place
+) -> None:
+    bless(place, OLD, 100.0)
+    moved(place)
+    assert blessed.check("tree", OLD, place, 100.0).verdict is Verdict.EXACT
+    assert blessed.check("tree", {"x": OLD["x"] + 1e-6}, place, 100.0).verdict is Verdict.TOLERANCE
+    with pytest.raises(OutOfBound):
+        blessed.check("tree", NEW, place, 100.0)
 
 
 @pytest.mark.parametrize(("others", "said"), [((), ""), (("b", "a"), ", only on a, b")])

@@ -200,6 +200,14 @@ def test_the_tensor_furthest_out_of_its_own_bound_speaks_and_not_the_one_that_mo
     assert found.verdict is Verdict.MOVED and found.detail.startswith("small: ")
 
 
+@pytest.mark.parametrize("name", ["/a", "//a", "/", "", "a/b"])
+def test_a_tensor_of_any_name_gets_a_verdict(name):
+    blessed = {"a": torch.ones(4), name: torch.ones(4)}
+    for moved, verdict in ((0.0, Verdict.EXACT), (1e-6, Verdict.TOLERANCE), (1.0, Verdict.MOVED)):
+        found = within_bound("s", {**blessed, name: blessed[name] + moved}, blessed, 100.0)
+        assert found.verdict is verdict and found.detail.startswith(f"{name}: " if moved else "")
+
+
 @pytest.mark.parametrize("spoil", [lambda x: x.double(), lambda x: x[0], lambda x: x * float("nan")])
 def test_no_bound_lets_another_dtype_shape_or_nan_pass(engine, captures, spoil):
     elsewhere(captures)

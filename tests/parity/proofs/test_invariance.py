@@ -84,6 +84,23 @@ def test_every_number_of_rows_is_measured_and_fused_where_both_passes_fit() -> N
     assert all(list(held[asked]) == [1, 2, 3, 4, 5] for asked in Property if asked is not Property.FUSED)
 
 
+def by_five_rows_or_more(**inputs: Tensor) -> Tensor:
+    out = unpadded(**inputs)
+    return out * (1.0 + 1e-6 * (out.shape[0] >= 5))
+
+
+@pytest.mark.parametrize("asked", [1, 2, 3, 4, 7, 8, None])
+def test_up_to_the_asked_rows_all_is_measured_and_fused_wherever_both_passes_fit_the_executor(
+    asked: int | None,
+) -> None:
+    held = measure(EagerExecutor(by_five_rows_or_more, 8), ROWS, asked)
+    counts = range(1, (asked or 8) + 1)
+    assert held.pop(P.FUSED) == {count: count < 3 for count in counts if count <= 4}
+    assert held.pop(P.ROWS_ALONE) == {count: count < 5 for count in counts}
+    assert held == {other: dict.fromkeys(counts, True) for other in held}
+    assert {P.FUSED, P.ROWS_ALONE, *held} == set(Property)
+
+
 def test_a_run_of_one_row_has_no_neighbour_to_lose_it_by() -> None:
     held = measure(EagerExecutor(by_neighbours, 4), ROWS)
     assert held[Property.NEIGHBOURS] == {1: True, 2: False, 3: False, 4: False}

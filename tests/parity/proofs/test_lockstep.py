@@ -284,6 +284,30 @@ def test_a_latent_that_changes_after_it_was_handed_out_is_found() -> None:
     assert (found.value.tick, found.value.stage) == (4, "commit")
 
 
+@pytest.mark.parametrize("number", [0, 1, 8])
+@pytest.mark.parametrize("idle", [0, 1, 7])
+@pytest.mark.parametrize("busy", [False, True])
+def test_every_latent_that_was_handed_out_is_compared_again_after_every_later_tick(
+    number: int, idle: int, busy: bool
+) -> None:
+    """Also where that tick finishes others, and in ticks that had nothing to do."""
+    script = Script(steps=1)
+    props = Props(script)
+    with two(script, plain(), plain()) as lockstep:
+        for seed in range(9):
+            lockstep.submit(props.request(Submit(seed)))
+            if seed % 3 == 2:
+                assert len(lockstep.drain()) == 3
+        for _ in range(idle):
+            assert lockstep.tick() == []
+        if busy:
+            lockstep.submit(props.request(Submit(9)))
+        lockstep.finished[number].latent[0, 11, 3] += 1.0
+        with pytest.raises(Parted, match=f"latent {number}, handed out before: bytes differ in 1 of 48") as found:
+            lockstep.tick()
+    assert (found.value.tick, found.value.slot, found.value.stage) == (3 + idle, None, "commit")
+
+
 def test_two_requests_of_one_name_are_two_results() -> None:
     request = Props(THREE).request(Submit(1))
     named = [replace(request, id="song", seed=seed) for seed in (1, 2)]
