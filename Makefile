@@ -11,20 +11,24 @@ STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test test-tensorrt lint sabotage sabotage-shard mutants clean help
+.PHONY: run test coverage test-tensorrt lint sabotage sabotage-shard mutants clean help
 
 run: $(STAMP)  ## check the engine against its blessed captures
 	$(BIN)/python -m harness check $(ARGS)
 
 # What measures time runs alone, after the others, and what plants defects is sabotage-shard's. A file's tests stay in
 # one process, which makes what they share once.
-test: $(STAMP)  ## run the tests, with coverage; ARGS="-k name" selects some, in one process
+test: $(STAMP)  ## run the tests; ARGS="-k name" selects some, in one process
 ifeq ($(strip $(ARGS)),)
-	$(BIN)/python -m pytest --cov --cov-report= -n $(WORKERS) --dist loadfile -m 'not alone and not sabotage'
-	$(BIN)/python -m pytest --cov --cov-append --cov-report=term:skip-covered -m alone
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not alone and not sabotage'
+	$(BIN)/python -m pytest -m alone
 else
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 endif
+
+# Apart from `test`, as tracing makes the tests take half as long again.
+coverage: $(STAMP)  ## run the tests but those of time, and print which lines and branches they run
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered -n $(WORKERS) --dist loadfile -m 'not alone and not sabotage'
 
 test-tensorrt: $(STAMP)  ## build and run TensorRT engines, on a machine that has the GPU; EXTRAS=test,onnx,trt for the full one
 	HARNESS_REQUIRE_TENSORRT=1 $(BIN)/python -m pytest -rfEsP -m tensorrt tests/tensorrt $(ARGS)

@@ -185,7 +185,7 @@ class Lockstep:
         self.finished: list[Finished] = []
         self.compared = 0
         self.overlapping = 0
-        self._handed_out: list[tuple[int, Tensor, Tensor]] = []
+        self._handed_out: list[tuple[Tensor, Tensor, Tensor]] = []
         self._inputs: dict[str, Tensor] = {}
         self._ticking = 0
         self._who = " and ".join(names)
@@ -218,7 +218,7 @@ class Lockstep:
         self._agree(_facts(self.first, first), _facts(self.second, second))
         self._compare_stages()
         self._compare_what_is_left(first, second)
-        self._compare_what_was_handed_out(first)
+        self._compare_what_was_handed_out(first, second)
         self.overlapping += len({slot.step for slot in self.slots if slot is not None}) > 1
         self.finished += first
         return first
@@ -316,12 +316,13 @@ class Lockstep:
             )
             self._refuse_not_finite(None, {f"finished[{number}]": done.latent})
 
-    def _compare_what_was_handed_out(self, new: Sequence[Finished]) -> None:
-        for number, latent, copy in self._handed_out:
+    def _compare_what_was_handed_out(self, first: Sequence[Finished], second: Sequence[Finished]) -> None:
+        """Compare the latents that both pipelines gave in earlier ticks with copies, then copy the new ones."""
+        for number, (one, other, copy) in enumerate(self._handed_out):
             name = f"latent {number}, handed out before"
-            self._compare(None, Stage.COMMIT, {name: latent}, {name: copy})
-        count = len(self._handed_out)
-        self._handed_out += [(count + number, f.latent, f.latent.clone()) for number, f in enumerate(new)]
+            self._compare(None, Stage.COMMIT, {name: one}, {name: copy})
+            self._compare(None, Stage.COMMIT, {name: copy}, {name: other})
+        self._handed_out += [(a.latent, b.latent, a.latent.clone()) for a, b in zip(first, second, strict=True)]
 
     def _compare(self, slot: int | None, stage: str, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
         """Raise `Parted` unless both hold tensors of the same names and bytes."""

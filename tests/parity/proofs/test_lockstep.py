@@ -274,11 +274,12 @@ def test_what_only_the_second_one_has_after_a_tick_is_found(
     assert (found.value.tick, found.value.slot, found.value.stage) == where
 
 
-def test_a_latent_that_changes_after_it_was_handed_out_is_found() -> None:
+@pytest.mark.parametrize("side", ["first", "second"])
+def test_a_latent_that_changes_after_it_was_handed_out_is_found(side: str) -> None:
     script = Script((Submit(1), Tick(), Submit(2), Drain()))
     with two(script, plain(), plain()) as lockstep:
-        after_its_tick(lockstep.first, 3, kept)
-        after_its_tick(lockstep.first, 4, add(lambda p, f: HELD[0]))
+        after_its_tick(getattr(lockstep, side), 3, kept)
+        after_its_tick(getattr(lockstep, side), 4, add(lambda p, f: HELD[0]))
         with pytest.raises(Parted, match="latent 0, handed out before") as found:
             script.play(lockstep)
     assert (found.value.tick, found.value.stage) == (4, "commit")
