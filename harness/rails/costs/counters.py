@@ -37,6 +37,7 @@ _READING_OPERATORS = {
     "aten::masked_select", "aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::bincount",
 }  # fmt: skip
 
+_MAKING_CALLS = ("torch.tensor", "torch.as_tensor", "torch.asarray", "torch.Tensor.new_tensor", "torch.Tensor.new")
 _ASSIGNING = ("aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
 _ASSIGNING_CALLS = ("torch.Tensor.__setitem__", "torch.Tensor.index_put", "torch.Tensor.index_put_", "torch.index_put")
 _COPYING = ("aten::copy_", "aten::_to_copy", "aten::clone")
@@ -240,10 +241,10 @@ def _moves_to_host(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     return any(isinstance(each, str | torch.device) and torch.device(each).type == "cpu" for each in asked)
 
 
-def _made_of_tensors(name: str, args: Sequence[Any], _kwargs: Mapping[str, Any]) -> bool:
-    """Say whether a tensor is made from a sequence with tensors in it, which reads each of them."""
-    data = args[0] if name in ("torch.tensor", "torch.as_tensor") and args else None
-    return isinstance(data, list | tuple) and any(isinstance(each, Tensor) for each in data)
+def _made_of_tensors(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Say whether a tensor is made from a sequence with tensors in it, at any depth, which reads each of them."""
+    given = [*args, *kwargs.values()] if name in _MAKING_CALLS else []
+    return any(True for each in given if isinstance(each, list | tuple) for _ in _tensors(each))
 
 
 def _assigned_by_mask(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

@@ -265,7 +265,10 @@ def read(file: Path) -> dict[str, dict[str, Counts]]:
     """
     if not file.is_file():
         return {}
-    return dict(store.read_document(file)["torch"])
+    found = store.read_document(file).get("torch")
+    if not isinstance(found, dict) or not all(_are_counts(rails) for rails in found.values()):
+        raise store.ManifestAltered(f"{file}: altered, not of format {store.FORMAT}")
+    return found
 
 
 def version() -> str:
@@ -289,6 +292,11 @@ def counted_afresh() -> dict[str, Counts]:
 def replacement(row: Row) -> str:
     """Text that would replace the blessed count in the file, for a change by hand instead of by `bless --costs`."""
     return "none, the count is gone" if row.now is None else f"{json.dumps(row.name)}: {row.now}"
+
+
+def _are_counts(rails: Any) -> bool:
+    """Say whether a value that was read has the form of counts by rail."""
+    return isinstance(rails, dict) and all(isinstance(counts, dict) for counts in rails.values())
 
 
 def _in_order(*names: Iterable[str]) -> Sequence[str]:

@@ -19,9 +19,11 @@ from harness.cli import main
 from harness.engine import Finished, Switches
 from harness.engine.errors import InvalidInput
 from harness.engine.executors import EagerExecutor
+from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.switches import PLAIN_PATH, SWITCHES
-from harness.rails.bench import clocks
+from harness.parity.baselines import contract, platform
+from harness.rails.bench import clocks, throughput
 from harness.rails.bench.ablation import FLOOR, ablate, ablated_ticks
 from harness.rails.bench.bare import merged, runs
 from harness.rails.bench.clocks import HostClock
@@ -89,6 +91,25 @@ def test_the_bare_decoder_gets_the_rows_of_a_tick(more: dict[str, Any], runs: in
     m = bench(replace(SMALL, **more))
     assert (m.runs, m.rows) == (runs, rows)
     assert m.bare.rows in (int(rows), int(rows) + 1)
+
+
+@pytest.mark.parametrize("depth", [1, 4, 5, 8, 9, 16])
+@pytest.mark.parametrize("cfg", [None, *map(str, GuidanceMode)])
+def test_a_tick_s_rows_fit_into_one_run_at_every_depth_and_guidance(cfg: str | None, depth: int) -> None:
+    driver = Driver(replace(SMALL, cfg=cfg, depth=depth, steps=16, warmup=16))
+    assert driver.tap.max_rows == driver.load.max_rows
+    rows = []
+    for _ in range(32):
+        driver.tick()
+        assert len(driver.tap.batches) <= 1
+        rows += [batch.rows for batch in driver.tap.batches]
+    assert max(rows) == (2 * depth if cfg == "full" else depth + (cfg == "initialize"))
+
+
+@pytest.mark.parametrize("depth", [5, 8])
+def test_a_deep_and_guided_bench_says_one_run_a_tick_and_the_rows_of_both_passes(depth: int) -> None:
+    m = bench(replace(SMALL, cfg="full", depth=depth, steps=depth))
+    assert (m.runs, m.rows, m.bare.rows) == (1, 2 * depth, 2 * depth)
 
 
 def test_an_engine_s_own_runs_are_one_of_the_bare_decoder_s_forms_and_its_latents_those_of_the_decoder() -> None:
@@ -278,6 +299,32 @@ def test_what_the_command_is_not_told_is_as_in_a_load_without_options(tmp_path: 
     load = json.loads((tmp_path / "b.json").read_text())["load"]
     assert load == asdict(Load(decoder="affine", duration=0.64, ticks=8, warmup=8))
     assert Load(cfg="full").guidance_scale == 2.5
+
+
+@pytest.mark.parametrize(("options", "number"), [([], 1), (["--threads", "1"], 1), (["--threads", "3"], 3)])
+@pytest.mark.parametrize("outside", [1, 2])
+def test_the_report_names_the_platform_with_the_threads_that_its_figures_were_measured_with(
+    options: list[str], number: int, outside: int, tmp_path: Path
+) -> None:
+    with platform.threads(number):
+        wanted = {"name": platform.name(), "fingerprint": contract.fingerprint("cpu")}
+    with platform.threads(outside):
+        assert invoke("--json", str(tmp_path / "b.json"), *options).exit_code == 0
+    found = json.loads((tmp_path / "b.json").read_text())["platform"]
+    assert found == wanted
+    assert found["fingerprint"]["threads"] == str(number)
+
+
+def test_the_report_s_platform_is_that_of_the_device_of_the_load(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(platform, "name", lambda device="cpu": f"name of {device}")
+    monkeypatch.setattr(contract, "fingerprint", lambda device="cpu": {"of": device})
+    # What a GPU would measure; no kind of device but these two has a name of its own.
+    monkeypatch.setattr(throughput, "bench", lambda load, *_: bench(replace(load, device="cpu")))
+    assert invoke("--device", "cuda", "--json", str(tmp_path / "b.json")).exit_code == 0
+    found = json.loads((tmp_path / "b.json").read_text())["platform"]
+    assert found == {"name": "name of cuda", "fingerprint": {"of": "cuda"}}
 
 
 @pytest.mark.parametrize(("options", "mode"), [

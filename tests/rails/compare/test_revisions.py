@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from harness.cli import main
 from harness.commands.compare import _exit_code
 from harness.commands.exits import DIFFERS
+from harness.parity.baselines import contract, platform
 from harness.rails.compare import revisions
 from harness.rails.compare.paced import TURN
 from harness.rails.compare.revisions import BENCH, Asked, Outputs, by_turns, compare, draw
@@ -105,6 +106,14 @@ def test_what_was_measured_is_in_the_report(run: Compare) -> None:
     assert report["outputs"]["passes"] and report["outputs"]["same"] == 2
     assert report["platform"]["fingerprint"]
     assert report["base"] == {"asked": "base", "commit": None, "uncommitted": []}
+
+
+def test_the_report_s_platform_has_the_one_thread_of_every_bench_whatever_the_caller_has(run: Compare) -> None:
+    wanted = {"name": platform.name(), "fingerprint": contract.fingerprint("cpu")}
+    with platform.threads(2):
+        _, report = run()
+    assert report["platform"] == wanted
+    assert report["platform"]["fingerprint"]["threads"] == "1"
 
 
 def test_a_contaminated_control_is_inconclusive_after_every_round_there_may_be(run: Compare) -> None:

@@ -98,6 +98,29 @@ def test_a_plain_folder_needs_no_repository(repository: Path, tmp_path: Path) ->
         assert (base.revision, str(base.revision)) == (Revision("repository"), "repository")
 
 
+@pytest.mark.parametrize("inside", [".", "harness"])
+@pytest.mark.parametrize("kind", ["branch", "branch in a folder", "tag", "id", "short id", "HEAD", "HEAD~0"])
+def test_a_name_of_a_revision_and_of_a_folder_is_the_revision_s_and_a_path_the_folder_s(
+    repository: Path, kind: str, inside: str
+) -> None:
+    head = git(repository, "rev-parse", "HEAD")
+    names = {"branch": "topic", "branch in a folder": "of/topic", "tag": "v1", "id": head, "short id": head[:8]}
+    name = names.get(kind, kind)
+    if "branch" in kind:
+        git(repository, "branch", name)
+    if kind == "tag":
+        git(repository, "tag", "-a", name, "-m", "annotated")
+    where = repository / inside
+    package = where / name / "harness"
+    package.mkdir(parents=True)
+    (package / "__main__.py").write_text("of the folder")
+    for base, other in ((name, f"./{name}"), (f"./{name}", name)):
+        with trees(base, other, where) as found:
+            said = {tree.revision.asked: (main_of(tree), tree.revision.commit) for tree in found}
+        assert said == {name: ("new", head), f"./{name}": ("of the folder", None)}
+    assert_nothing_is_left(repository)
+
+
 @pytest.mark.parametrize(("base", "words"), [
     ("no-such-name", "'no-such-name' is neither a git revision"),
     ("HEAD~9", "'HEAD~9' is neither"),

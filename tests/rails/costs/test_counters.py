@@ -63,6 +63,16 @@ READS: dict[str, Callable[[], Any]] = {
     "arange up to a tensor": lambda: torch.arange(INDEX),
     "filled with a tensor": lambda: torch.full((2,), SCALAR),
     "a tensor of tensors": lambda: torch.tensor([SCALAR, SCALAR]),
+    "a tensor of a tensor in a keyword": lambda: torch.tensor(data=[SCALAR]),
+    "a tensor of a tensor with a dtype": lambda: torch.tensor([SCALAR], dtype=torch.float64),
+    "a tensor of tensors in a list in a list": lambda: torch.as_tensor([[SCALAR, SCALAR]]),
+    "a tensor of a tensor last and deep": lambda: torch.tensor([[(1.0, 2.0)], [(3.0, SCALAR)]]),
+    "a tensor of tensors in tuples in a keyword": lambda: torch.as_tensor(data=((SCALAR,), (SCALAR,))),
+    "an array of a tensor": lambda: torch.asarray([[SCALAR]]),
+    "an array of a tensor in a keyword": lambda: torch.asarray(obj=[SCALAR]),
+    "a new tensor of a tensor": lambda: VALUES.new_tensor([SCALAR]),
+    "a new tensor of a tensor in a keyword": lambda: VALUES.new_tensor(data=[[SCALAR]]),
+    "new of a tensor": lambda: VALUES.new([[SCALAR]]),
 }
 NO_READS: dict[str, Callable[[], Any]] = {
     "arithmetic": lambda: VALUES * SCALAR + 1.0,
@@ -77,6 +87,11 @@ NO_READS: dict[str, Callable[[], Any]] = {
     "a mask filled with a number": lambda: torch.zeros(3).__setitem__(VALUES > 0, 2.0),
     "where of three": lambda: torch.where(VALUES > 0, VALUES, SCALAR),
     "numbers into a tensor": lambda: torch.tensor([1.0, 2.0]),
+    "numbers in lists into a tensor": lambda: torch.tensor(data=[[1.0, 2.0], [3.0, 4.0]]),
+    "numbers into a new tensor": lambda: VALUES.new_tensor([[1.0], (2.0,)]),
+    "a tensor made of one whole tensor": lambda: torch.as_tensor(SCALAR),
+    "an array made of one whole tensor": lambda: torch.asarray(VALUES),
+    "a list of tensors to join": lambda: torch.stack([VALUES, VALUES]),
     "its address": lambda: VALUES.data_ptr(),
 }
 
@@ -144,6 +159,10 @@ NAMED: dict[str, Callable[[], Any]] = {
     "torch.bincount": lambda: torch.bincount(INDEX[None]),
     "torch.histc": lambda: torch.histc(VALUES),
     "torch.repeat_interleave": lambda: torch.repeat_interleave(VALUES, torch.tensor([1, 2, 1])),
+    "torch.tensor": lambda: torch.tensor([[SCALAR]]),
+    "torch.as_tensor": lambda: torch.as_tensor([[SCALAR]]),
+    "torch.asarray": lambda: torch.asarray([[SCALAR]]),
+    "torch.Tensor.new_tensor": lambda: VALUES.new_tensor([[SCALAR]]),
 }
 
 

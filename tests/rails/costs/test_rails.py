@@ -311,6 +311,29 @@ def test_costs_of_another_torch_gate_nothing_and_say_so(captures: Path, monkeypa
     assert set(costs.read(costs.path(captures))) == {"2.0.0", here}
 
 
+@pytest.mark.parametrize("document", [
+    {"reason": "why"},
+    {"torch": None},
+    {"torch": 1},
+    {"torch": [["2.13.0", {}]]},
+    {"torch": {costs.version(): 1}},
+    {"torch": {costs.version(): {"plain/1": 1}}},
+    {"torch": {"2.0.0": ["plain/1"], costs.version(): {"plain/1": {"ticks": 8}}}},
+])  # fmt: skip
+def test_a_file_that_is_sealed_but_holds_no_costs_is_refused_by_name_and_by_every_command(
+    captures: Path, document: dict[str, Any]
+) -> None:
+    file = captures / platform.name() / "costs.json"
+    store.write_document(file, document)
+    with pytest.raises(store.CapturesError, match=r"costs\.json: altered, not of format 1"):
+        costs.read(file)
+    commit(captures)
+    for command, more, code in (("check", [], 125), ("bless", ["--reason", "again"], 2)):
+        result = invoke(command, captures, *more)
+        assert result.exit_code == code, result.output
+        assert "costs.json: altered, not of format 1" in " ".join(result.output.split())
+
+
 @pytest.mark.parametrize("why", ["ci", "no reason", "uncommitted", "not again", "not afresh"])
 def test_blessing_is_refused_where_it_would_not_be_an_explicit_act(
     captures: Path, why: str, monkeypatch: pytest.MonkeyPatch
