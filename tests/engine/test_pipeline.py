@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from harness.engine import (
     LatentMask,
     PipelineClosed,
     PipelineConfig,
+    Stats,
     StreamPipeline,
     Switches,
     X0Target,
@@ -469,3 +472,36 @@ def test_a_request_takes_the_times_of_its_own_denoise(denoise: float, steps: int
     (slot,) = p.slots
     times = timesteps(steps, denoise, shift)
     assert slot is None if len(times) == 2 else slot is not None and slot.times == times
+
+
+class Elsewhere(Tensor):
+    """A tensor that says that it is on another device, which is one where numbers can go."""
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("cpu:1")
+
+
+def elsewhere(*shape: int) -> Tensor:
+    return torch.ones(shape).as_subclass(Elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("field", "call"),
+    [
+        ("source", lambda p: p.submit(request(source=elsewhere(1, T, D)))),
+        ("x0_target.latent", lambda p: p.submit(request(x0_target=X0Target(elsewhere(1, T, D), 0.5)))),
+        ("latent_mask.original", lambda p: p.submit(request(latent_mask=LatentMask(0.5, elsewhere(1, T, D))))),
+        ("channel_gain", lambda p: p.set_channel_gain(elsewhere(1, T, D))),
+    ],
+)
+def test_a_tensor_on_another_device_is_refused_by_name(field: str, call: Callable[[StreamPipeline], Any]) -> None:
+    p = pipeline()
+    p.submit(request())
+    with pytest.raises(InvalidInput, match=f"{field}: got a tensor on cpu:1, expected a tensor on cpu,"):
+        call(p)
+    assert p.stats().submitted == 1
+
+
+def test_the_counts_of_nothing_are_zero() -> None:
+    assert set(asdict(replace(Stats(), conditioning=0)).values()) == {0}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -178,6 +179,26 @@ def test_a_place_that_the_exporter_left_in_the_file_is_refused(monkeypatch: pyte
     with pytest.raises(ExportRefused, match="a path of this machine"):
         export(AffineDecoder(4), tmp_path / "a.onnx", tokens=2)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_node_without_a_name_is_refused_wherever_it_stands(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: int
+) -> None:
+    tidy = graph.tidy
+
+    def forgets(model: Any, prefix: str) -> None:
+        tidy(model, prefix)
+        list(model.graph)[place].name = ""
+
+    monkeypatch.setattr(graph, "tidy", forgets)
+    with pytest.raises(ExportRefused, match="node '' has an empty name"):
+        export(AffineDecoder(4), tmp_path / "a.onnx", tokens=2)
+
+
+def test_an_export_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    export(AffineDecoder(4), tmp_path / "a.onnx", tokens=2)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_cannot_be_exported_is_refused_by_name(tmp_path: Path) -> None:

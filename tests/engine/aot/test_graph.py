@@ -38,6 +38,7 @@ def test_dimensions_that_are_as_they_must_be_are_let_through() -> None:
         ("encoder_mask", ("batch", "s0"), "tokens is s0, expected tokens"),
         ("context_latents", ("batch", "2*half", "wide"), "context_channels is wide, expected a number"),
         ("timestep", ("batch", 1), "expected the dimensions rows"),
+        ("timestep", (ir.SymbolicDim("batch"), 1), r"timestep: got \['batch', 1\], expected the dimensions rows"),
         ("other", ("batch",), "other: expected the name of a decoder's input or output"),
     ],
 )
