@@ -60,7 +60,8 @@ class CheckReport:
     def document(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
         found = {"scenarios": []} if self.captures is None else self.captures.document()
-        where = found.get("platform", {"name": platform.name(), "fingerprint": platform.fingerprint()})
+        with platform.one_thread():  # as everything that was compared
+            where = found.get("platform", {"name": platform.name(), "fingerprint": platform.fingerprint()})
         verdicts = Counter(str(result.verdict) for result in self.switches)
         verdicts += Counter(() if self.captures is None else [str(r.verdict) for r in self.captures.results])
         summary = {"passes": self.passes, "verdicts": dict(verdicts), "text": "; ".join(self.summary())}

@@ -55,6 +55,8 @@ def toward(x0: Tensor, target: Tensor, strength: Tensor) -> Tensor:
 def gate_ramp(step: int, total: int, gate: float) -> float:
     """The share of a gated target at `step`: 0 up to the gate, then linear to 1 at the last step.
 
+    It is 0 at every step where the gate is 1, and where there is only one step: such a target edits nothing.
+
     Args:
         step: the index of the step, 0 to `total - 1`.
         total: the number of steps.

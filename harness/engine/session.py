@@ -150,7 +150,8 @@ class Stream:
         Args:
             seed: seed of the request, 0 to 2**64 - 1; None submits no request.
             denoise: denoising strength of the request, at least 0.
-            negative: negative condition of a guided request; None is the null condition.
+            negative: negative condition of a guided request; None is the null condition. A mode of guidance that takes
+                no negative refuses one.
             guidance: a `Guidance`, or a scale for full guidance, or None. A `Guidance` with negatives keeps its own.
 
         Raises:
@@ -180,6 +181,8 @@ class Stream:
         made = guidance if isinstance(guidance, Guidance) else Guidance(scale=guidance)
         if made.negatives and negative is not None:
             raise InvalidInput("negative", "a condition beside guidance.negatives", "either of the two")
+        if negative is not None and not GuidanceMode(made.mode).needs_negatives:
+            raise InvalidInput("negative", f"a condition beside guidance of mode {made.mode}", "none: it uses none")
         if made.negatives or not GuidanceMode(made.mode).needs_negatives:
             return made
         return replace(made, negatives=(negative or self._session.null_condition(self._template.conditions[0]),))

@@ -3,7 +3,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.engine import Condition, Guidance, InvalidInput, PipelineClosed, PipelineConfig, Request, Session
+from harness.engine import (
+    Condition,
+    Guidance,
+    GuidanceMode,
+    InvalidInput,
+    PipelineClosed,
+    PipelineConfig,
+    Request,
+    Session,
+)
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import EagerExecutor
 from harness.engine.noise import Purpose, noise
@@ -82,6 +91,14 @@ def test_a_negative_without_guidance_is_refused_and_nothing_is_submitted() -> No
     stream = session().stream([positive()], context(), config=CONFIG)
     with pytest.raises(InvalidInput, match="negative"):
         stream.tick(seed=1, negative=positive())
+    assert stream.pipeline.stats().submitted == 0
+
+
+@pytest.mark.parametrize("mode", [mode for mode in GuidanceMode if not mode.needs_negatives])
+def test_a_negative_that_the_mode_would_not_use_is_refused_and_nothing_is_submitted(mode: GuidanceMode) -> None:
+    stream = session().stream([positive()], context(), config=CONFIG)
+    with pytest.raises(InvalidInput, match=f"negative: .*guidance of mode {mode}"):
+        stream.tick(seed=1, guidance=Guidance(2.0, mode=mode), negative=positive())
     assert stream.pipeline.stats().submitted == 0
 
 
