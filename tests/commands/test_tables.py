@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from harness.commands.check_report import CheckReport
-from harness.commands.tables import benched, check_tables
+from harness.commands.tables import benched, check_tables, probed
+from harness.engine.guidance_modes import GuidanceMode
+from harness.parity.baselines import contract
 from harness.parity.baselines.captures import Report, Result, Verdict
-from harness.parity.proofs.switches import SwitchResult
+from harness.parity.proofs.switches import EVERY, SwitchResult
+from harness.rails.bench.ablation import Saving, Says
 from harness.rails.bench.bare import Bare
 from harness.rails.bench.throughput import Latency, Load, Measured
 from harness.rails.costs.rails import CostReport, Row
@@ -72,4 +76,89 @@ def test_a_tick_s_figures_stand_under_their_names() -> None:
         ["", "median", "p95", "p99"],
         ["ms a tick", "50.000", "95.000", "99.000"],
         ["ms until tick() returned", "0.500", "0.500", "0.500"],
+    ]
+
+
+def test_a_scenario_outside_the_profile_is_counted_in_no_group_and_a_group_of_those_alone_says_so() -> None:
+    outside = Verdict.OUTSIDE_PROFILE
+    results = (
+        switched("one", Verdict.EXACT),
+        switched("two", outside),
+        replace(switched("one", outside), decoder="tiny", acted=False),
+        replace(switched(EVERY, Verdict.NOT_GATED, "never acted"), decoder="mid", acted=False),
+        replace(switched("one", Verdict.EXACT), decoder="mid", acted=False),
+    )
+    (table,) = check_tables(CheckReport(None, results, None))
+    assert cells(table)[1:] == [
+        ["fused_cfg", "eager", "affine", "1", "2", "exact"],
+        ["fused_cfg", "eager", "tiny", "0", "0", "outside_profile"],
+        ["fused_cfg", "eager", "mid", "1", "0", "not_gated"],
+        ["", "", "", EVERY, "", "never acted"],
+    ]
+
+
+def test_every_fact_of_a_bench_stands_under_its_name() -> None:
+    load = Load(decoder="affine", duration=4.0, depth=3, steps=5, cfg=GuidanceMode.FULL, guidance_scale=1.5)
+    latency = Latency(1.0, 2.0, 3.0, 4.0)
+    bare = Bare(7, {"eager": 2.0, "graph": 1.0})
+    samples = {"tick_ms": [4.0], "host_ms": [0.5]}
+    measured = Measured(load, samples, 10, 5.0, "", 6, 1.25, 8.5, latency, bare)
+    ticks, facts = benched(measured, ())
+    assert ticks.title == (
+        f"affine, float32, eager, cpu: T {load.frames}, depth 3, 5 steps, full guidance 1.5, wavelet correction"
+    )
+    assert [row for row in cells(facts) if any(row)] == [
+        ["bare decoder, 7 rows, ms", "eager 2.000, graph 1.000"],
+        ["beyond it, ms a tick", ", ".join(f"{form} {ms:.3f}" for form, ms in measured.beyond.items())],
+        ["overhead", f"{measured.overhead_ms:.3f} ms, {measured.overhead_ratio:.1%} of the graph decoder"],
+        ["decoder runs and rows a tick", "1.25 and 8.50"],
+        ["latents a second", "2.000"],
+        ["audio x realtime", "8.0"],
+        ["dropped requests", "6"],
+        ["control to a latent it touched", "1.0 ticks, 2.0 ms"],
+        ["control to one wholly under it", "3.0 ticks, 4.0 ms"],
+    ]
+
+
+def test_what_a_switch_saves_of_a_tick_and_of_its_host_part_stand_in_tables_of_their_own() -> None:
+    measured = Measured(
+        Load(),
+        {"tick_ms": [1.0], "host_ms": [0.5]},
+        1,
+        1.0,
+        "",
+        0,
+        1.0,
+        1.0,
+        Latency(1, 1, 1, 1),
+        Bare(1, {"eager": 1}),
+    )
+    both = Saving("one", 8, 3.0, 2.0, 1.0, 0.5, (0.75, 1.25), (0.25, 0.625), Says.BEYOND, Says.WITHIN)
+    idle = Saving("two", 8, 6.0, 5.0, 0.0, 0.0, (-0.5, 0.5), (-0.25, 0.25), Says.IDLE, Says.IDLE)
+    *_, of_tick, of_host = benched(measured, [both, idle])
+    assert cells(of_tick) == [
+        ["switched off", "ms a tick", "saved", "95% interval", ""],
+        ["one", "3.000", "1.000", "0.750 to 1.250", ""],
+        ["two", "6.000", "0.000", "-0.500 to 0.500", str(Says.IDLE)],
+    ]
+    assert cells(of_host) == [
+        ["switched off", "host ms", "saved", "95% interval", ""],
+        ["one", "2.000", "0.500", "0.250 to 0.625", str(Says.WITHIN)],
+        ["two", "5.000", "0.000", "-0.250 to 0.250", str(Says.IDLE)],
+    ]
+
+
+def test_a_probe_s_table_says_what_does_not_hold_and_what_was_lost_or_gained() -> None:
+    kept = contract.Finding("a", {"rerun": [1, 2]}, {"rerun": []}, contract.Standing.KEPT)
+    lost = contract.Finding(
+        "b", {"rerun": [2], "padding": [1]}, {"rerun": [1, 3, 4], "padding": [2]}, contract.Standing.LOST, "rerun at 1"
+    )
+    gained = contract.Finding("c", {"rerun": [1]}, {"rerun": []}, contract.Standing.GAINED, "rerun at 1")
+    assert cells(probed(contract.Findings((kept, lost, gained), "here", (), {}))) == [
+        ["subject", "does not hold", "contract"],
+        ["a", "everything holds", "kept"],
+        ["b", "rerun at 1, 3-4 rows; padding at 2 rows", "lost"],
+        ["", "lost: rerun at 1", ""],
+        ["c", "everything holds", "gained"],
+        ["", "gained: rerun at 1", ""],
     ]

@@ -132,3 +132,75 @@ def test_a_field_that_only_one_side_has_differs_and_the_order_of_fields_does_not
     assert differing(here, {"a": "1"}) == ("b",)
     assert differing({"a": "1"}, here) == ("b",)
     assert differing(here, {"a": "1", "b": "3"}) == ("b",)
+
+
+def reduced_precision() -> Callable[[], Any]:
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_bf16_reduced_precision_reduction
+    matmul.allow_bf16_reduced_precision_reduction = not before
+    return lambda: setattr(matmul, "allow_bf16_reduced_precision_reduction", before)
+
+
+def gpu_autocast() -> Callable[[], Any]:
+    torch.set_autocast_enabled("cuda", True)
+    return lambda: torch.set_autocast_enabled("cuda", False)
+
+
+def attention(kind: str) -> Callable[[], Callable[[], Any]]:
+    """One kernel less, or more, for attention to choose from."""
+    backends = torch.backends.cuda
+    enabled, enable = getattr(backends, f"{kind}_sdp_enabled"), getattr(backends, f"enable_{kind}_sdp")
+
+    def change() -> Callable[[], Any]:
+        before = enabled()
+        enable(not before)
+        return lambda: enable(before)
+
+    change.__name__ = kind
+    return change
+
+
+KERNELS = [attention(kind) for kind in ("flash", "mem_efficient", "math", "cudnn")]
+GPU_FLAGS: list[tuple[Callable[[], Callable[[], Any]], str]] = [
+    (precision, "matmul_precision"),
+    (tf32, "tf32"),
+    (deterministic, "deterministic"),
+    (reduced_precision, "reduced_precision"),
+    (gpu_autocast, "autocast"),
+    *((kernel, "attention") for kernel in KERNELS),
+]
+
+
+@pytest.mark.parametrize(("change", "field"), GPU_FLAGS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_flag_that_decides_bits_of_a_gpu_is_in_its_fingerprint_and_it_alone_differs(
+    change: Callable[[], Callable[[], Any]], field: str, gpu: Callable[[], dict[str, str]]
+) -> None:
+    before = gpu()
+    back = change()
+    try:
+        now = gpu()
+    finally:
+        back()
+    # Torch derives one of these two flags from the other.
+    assert set(differing(before, now)) - {"matmul_precision", "tf32"} | {field} == {field}
+    assert field in differing(before, now)
+    assert gpu() == before
+
+
+def test_a_flag_of_the_cpu_alone_is_in_no_fingerprint_of_a_gpu(gpu: Callable[[], dict[str, str]]) -> None:
+    before = gpu()
+    for change in (autocast, threads):
+        back = change()
+        try:
+            assert gpu() == before
+        finally:
+            back()
+
+
+def test_one_kernel_of_attention_instead_of_another_is_another_fingerprint(gpu: Callable[[], dict[str, str]]) -> None:
+    seen = []
+    for kernel in KERNELS:
+        back = kernel()
+        seen.append(gpu()["attention"])
+        back()
+    assert len(set(seen)) == len(KERNELS)

@@ -12,6 +12,7 @@ import torch
 
 from harness.engine.errors import InvalidInput
 from harness.parity.baselines import blessed, platform, store
+from harness.parity.baselines.bless import BlessRefused
 from harness.parity.baselines.blessed import OutOfBound, Place, Rewritten
 from harness.parity.baselines.captures import Verdict
 from harness.parity.compare import LISTED, Difference, named_differences
@@ -103,3 +104,34 @@ def test_what_was_never_blessed_here_names_every_platform_that_has_it(
     with pytest.raises(store.CaptureMissing) as error:
         blessed.check("tree", OLD, place)
     assert str(error.value).endswith(f"missing, tree was never blessed on {platform.name()}{said}")
+
+
+@pytest.mark.parametrize("asked", ["", platform.name()])
+def test_this_platform_is_blessed_by_its_name_as_without_one_and_another_is_not(asked: str, place: Place) -> None:
+    named = replace(place, platform=asked)
+    assert named.to_bless("blessed") == place.captures / platform.name() / "blessed"
+    changed = bless(named, OLD)
+    assert changed is not None and blessed.check("tree", OLD, named).verdict is Verdict.EXACT
+    with pytest.raises(BlessRefused, match=f"captures of board cannot be blessed on {platform.name()}"):
+        bless(replace(place, platform="board"), NEW)
+    assert blessed.check("tree", OLD, named).verdict is Verdict.EXACT
+
+
+@pytest.mark.parametrize("asked", ["", platform.name(), "board"])
+def test_where_nothing_was_blessed_the_platform_that_was_asked_for_is_the_one_without(asked: str, place: Place) -> None:
+    name = asked or platform.name()
+    assert replace(place, platform=asked).folder("blessed") == place.captures / name / "blessed"
+    with pytest.raises(store.CaptureMissing, match=f"tree was never blessed on {name}$"):
+        blessed.check("tree", OLD, replace(place, platform=asked))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_tolerance_that_would_be_needed_is_that_of_the_tensor_that_needs_most(order: int, place: Place) -> None:
+    """Tensors of twos have a unit of 2^-22, exactly: they move by 4 and by 16 of it."""
+    old = {"x": torch.full((2,), 2.0), "y": torch.full((2,), 2.0), "z": torch.ones(1)}
+    bless(place, old)
+    another_machine(place)
+    shifts = dict(zip("xy", [2.0**-20, 2.0**-18][::order], strict=True))
+    now = {name: tensor + shifts.get(name, 0.0) for name, tensor in old.items()}
+    with pytest.raises(OutOfBound, match=r"it has no tolerance k, it is 16 of k away\. "):
+        blessed.check("tree", now, place)

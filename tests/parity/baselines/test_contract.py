@@ -88,6 +88,20 @@ def test_a_recorded_property_that_is_not_measured_any_more_is_lost(captures: Pat
     assert (found(captures).standing, found(captures).detail) == (Standing.LOST, "symmetry at 1-3 rows")
 
 
+@pytest.mark.parametrize("count", [1, 2, 9, 10, 20, 100])
+@pytest.mark.parametrize("standing", contract.Standing)
+def test_the_summary_counts_however_many_subjects_have_a_standing_and_names_no_other(
+    standing: contract.Standing, count: int
+) -> None:
+    other = next(each for each in contract.Standing if each is not standing)
+    kinds = [standing] * count + [other]
+    findings = tuple(contract.Finding(str(number), {}, {}, kind) for number, kind in enumerate(kinds))
+    said = Findings(findings, "here", (), {}).summary()
+    assert said.startswith(f"{count + 1} subjects: ")
+    counted = said.removeprefix(f"{count + 1} subjects: ").removesuffix(" (contract of here)").split(", ")
+    assert sorted(counted) == sorted([f"{count} {standing}", f"1 {other}"])
+
+
 def test_a_property_gained_is_said_and_no_failure(captures: Path) -> None:
     recorded(captures, fails={**everything(""), "rerun": "2"})
     assert (found(captures).standing, found(captures).detail) == (Standing.GAINED, "rerun at 2 rows")
