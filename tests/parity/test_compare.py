@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,15 +17,18 @@ from harness.parity.compare import (
     Difference,
     DifferenceKind,
     NotComparable,
+    NothingCompared,
     ParityError,
     assert_identical,
     compare_named,
     compare_trees,
+    copied,
     difference,
     digest,
     digest_tree,
     identical,
     max_abs,
+    named_differences,
     ulp_distance,
 )
 
@@ -301,3 +306,193 @@ def test_a_digest_of_what_is_no_tensor_is_refused() -> None:
 def test_a_name_that_is_no_string_is_refused() -> None:
     with pytest.raises(InvalidInput, match="strings"):
         digest_tree({0: torch.ones(1)})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("count", [1, LISTED - 1, LISTED, LISTED + 1])
+def test_a_message_lists_up_to_the_limit_and_counts_only_what_it_left_out(count: int) -> None:
+    with pytest.raises(ParityError) as caught:
+        assert_identical([torch.ones(1)] * count, [torch.zeros(1)] * count)
+    lines = str(caught.value).splitlines()
+    assert len([line for line in lines if "bytes differ" in line]) == min(count, LISTED)
+    assert [line.strip() for line in lines if "more" in line] == (["and 1 more"] if count > LISTED else [])
+
+
+FIRST_KINDS: list[tuple[object, object, DifferenceKind, tuple[object, object]]] = [
+    ([1.0], torch.ones(2, 3), DifferenceKind.TYPE, ("list of 1", "torch.float32 tensor of shape [2, 3]")),
+    (torch.ones(2).double(), torch.zeros(3), DifferenceKind.DTYPE, (torch.float64, torch.float32)),
+    (torch.ones(2).int(), torch.zeros(2), DifferenceKind.DTYPE, (torch.int32, torch.float32)),
+    (torch.ones(2, 1), torch.zeros(1), DifferenceKind.SHAPE, ((2, 1), (1,))),
+    (torch.ones(()), torch.zeros(1), DifferenceKind.SHAPE, ((), (1,))),
+]
+
+
+@pytest.mark.parametrize(("actual", "expected", "kind", "sides"), FIRST_KINDS)
+def test_of_several_kinds_the_first_is_reported_with_both_sides_in_plain_values(
+    actual: object, expected: object, kind: DifferenceKind, sides: tuple[object, object]
+) -> None:
+    for found, wanted in ((report(actual, expected), sides), (report(expected, actual), sides[::-1])):
+        assert (found.kind, (found.got, found.expected)) == (kind, wanted)
+        assert [type(side) for side in (found.got, found.expected)] == [type(side) for side in wanted]
+        assert str(found) == f"tensor: {kind} differs, got {wanted[0]}, expected {wanted[1]}"
+
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize(("actual", "expected", "facts"), [
+    ([NAN, NAN, 1.0], [NAN, NAN, 2.0], "max |Δ| 1; max 8388608 ULP; NaN: got 2, expected 2, payload changed in 0"),
+    ([1.0, NAN, 3.0], [NAN, NAN, NAN], "no finite pair; NaN: got 1, expected 3, payload changed in 0"),
+    ([1.0, 2.0], [NAN, 2.0], "no finite pair; NaN: got 0, expected 1, payload changed in 0"),
+    ([NAN, 2.0], [1.0, 2.0], "no finite pair; NaN: got 1, expected 0, payload changed in 0"),
+    ([INF, 2.0], [1.0, 2.0], "no finite pair; max 1073741824 ULP"),
+    ([INF, 2.0], [1.0, 4.0], "max |Δ| 2; max 1073741824 ULP"),
+    ([0.0, 2.0], [-0.0, 2.0], "max |Δ| 0; max 0 ULP; sign of zero changed in 1"),
+])  # fmt: skip
+def test_every_count_of_a_line_is_of_its_own_side_and_of_the_pairs_that_it_names(
+    actual: list[float], expected: list[float], facts: str
+) -> None:
+    text = str(report(torch.tensor(actual), torch.tensor(expected)))
+    assert "; ".join(text.split("; ")[1:]) == facts
+
+
+@pytest.mark.parametrize(("shape", "index", "place"), [
+    ((), (), "the only element"),
+    ((3,), (0,), "index (0,)"),
+    ((3,), (2,), "index (2,)"),
+    ((2, 3), (1, 0), "index (1, 0)"),
+    ((2, 3, 4), (0, 0, 0), "slot 0, frame 0, channel 0"),
+    ((2, 3, 4, 5), (1, 2, 3, 4), "index (1, 2, 3, 4)"),
+])  # fmt: skip
+def test_a_place_in_three_dimensions_alone_is_slot_frame_and_channel(
+    shape: tuple[int, ...], index: tuple[int, ...], place: str
+) -> None:
+    actual = torch.zeros(shape)
+    actual[index] = 1.0
+    found = report(actual, torch.zeros(shape))
+    assert found.index == index
+    assert f" 1 of {actual.numel()} elements, first at {place}: got" in str(found)
+
+
+def test_values_and_bits_of_both_sides_are_those_at_the_first_differing_element() -> None:
+    actual, expected = (
+        torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]),
+        torch.tensor([[1.0, 2.0, -3.0], [4.0, 9.0, 6.0]]),
+    )
+    found = report(actual, expected)
+    assert (found.index, found.got, found.expected) == ((0, 2), 3.0, -3.0)
+    assert (found.got_bits, found.expected_bits) == ("0x40400000", "0xc0400000")
+
+
+def test_a_complex_element_is_one_element_of_two_parts() -> None:
+    actual = torch.tensor([1 + 2j, 3 + 4j, complex(0.0, NAN), 5 + 6j])
+    expected = torch.tensor([1 + 2j, -3 + 5j, complex(-0.0, NAN), 5 - 6j])
+    found = report(actual, expected)
+    assert (found.index, found.count, found.total) == ((1,), 3, 4)
+    assert (found.got, found.expected) == (3 + 4j, -3 + 5j)
+    assert (found.got_bits, found.expected_bits) == ("0x40400000,0x40800000", "0xc0400000,0x40a00000")
+    assert (found.max_abs, found.nan_got, found.nan_expected) == (12.0, 1, 1)
+    assert (found.zero_signs, found.sign_flips) == (1, 2)
+
+
+def test_missing_and_unexpected_parts_are_told_with_what_they_are() -> None:
+    there: list[object] = [torch.ones(2, 3), None, [torch.ones(1)] * 3, {}, "text", b"bytes"]
+    words = ["torch.float32 tensor of shape [2, 3]", "NoneType", "list of 3", "dict of 0", "str", "bytes"]
+    x = torch.ones(1)
+    for part, word in zip(there, words, strict=True):
+        assert [str(d) for d in compare_trees({"x": x}, {"x": x, "y": part})] == [f"y: missing, expected {word}"]
+        assert [str(d) for d in compare_trees({"x": x, "y": part}, {"x": x})] == [f"y: unexpected {word}"]
+
+
+@pytest.mark.parametrize("compare", [difference, identical])
+@pytest.mark.parametrize("readable", [torch.ones(2), torch.ones(3), torch.ones(2).int()], ids=["", "shape", "dtype"])
+@pytest.mark.parametrize("side", [0, 1])
+def test_what_cannot_be_read_is_refused_on_either_side_whatever_the_other_one_is(
+    side: int, readable: Tensor, compare: Callable[[Tensor, Tensor], object]
+) -> None:
+    pair = [readable, readable]
+    pair[side] = torch.ones(2, device="meta")
+    with pytest.raises(NotComparable, match="meta"):
+        compare(*pair)
+
+
+def test_nothing_compared_is_told_by_its_name_and_with_both_sides() -> None:
+    with pytest.raises(
+        NothingCompared, match=r"^velocity: .*: got list of 1, expected torch.float32 tensor of shape \[0\]$"
+    ):
+        compare_trees([torch.ones(0)], torch.ones(0), "velocity")
+
+
+@pytest.mark.parametrize(("actual", "expected"), [({}, {}), ({"a": torch.ones(0)}, {}), ({}, {"a": torch.ones(2, 0)})])
+def test_flat_mappings_without_an_element_are_refused_except_as_one_comparison_of_many(
+    actual: dict[str, Tensor], expected: dict[str, Tensor]
+) -> None:
+    with pytest.raises(NothingCompared):
+        compare_named(actual, expected)
+    assert len(named_differences(actual, expected)) == len({**actual, **expected})
+
+
+def widest(dtype: torch.dtype) -> tuple[int, int]:
+    return (0, 1) if dtype is torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, *INTEGERS], ids=str)
+def test_the_distance_of_integers_is_whole_over_the_whole_range(dtype: torch.dtype) -> None:
+    low, high = (torch.tensor([value], dtype=dtype) for value in widest(dtype))
+    wanted = float(widest(dtype)[1] - widest(dtype)[0])
+    for a, b in ((low, high), (high, low)):
+        assert max_abs(a, b) == wanted
+        assert (report(a, b).max_abs, report(a, b).max_ulp) == (wanted, None)
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+@pytest.mark.parametrize("dtype", [torch.complex32, *COMPLEX], ids=str)
+def test_the_distances_of_complex_numbers_are_those_of_their_parts(dtype: torch.dtype) -> None:
+    one = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.empty(0, dtype=dtype).real.dtype)
+    other = torch.tensor([[1.0, 2.25], [3.5, 4.0]], dtype=one.dtype)
+    a, b = torch.view_as_complex(one), torch.view_as_complex(other)
+    found = report(a, b)
+    assert max_abs(a, b) == found.max_abs == 0.5
+    assert ulp_distance(a, b) == found.max_ulp == ulp_distance(one, other)
+    assert not identical(a, b) and identical(a, a.clone())
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_distances_of_every_floating_dtype_are_taken_in_float64(dtype: torch.dtype) -> None:
+    low, high = torch.tensor([-1.0]).to(dtype), torch.tensor([1.5]).to(dtype)
+    assert (max_abs(low, high), report(low, high).max_abs, report(low, high).got) == (2.5, 2.5, -1.0)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_nan_on_either_side_has_no_distance_in_ulp(side: int) -> None:
+    pair = [torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0])]
+    pair[side] = torch.tensor([1.0, NAN])
+    assert ulp_distance(*pair) is None
+    assert report(*pair).max_ulp is None
+
+
+@pytest.mark.parametrize("measure", [max_abs, ulp_distance])
+def test_a_refused_distance_says_what_it_got_and_what_was_expected(measure: Callable[[Tensor, Tensor], object]) -> None:
+    with pytest.raises(InvalidInput, match=r"torch.float32 tensor of shape \[2\].*torch.float32 tensor of shape \[3\]"):
+        measure(torch.ones(2), torch.ones(3))
+
+
+@pytest.mark.parametrize("view", [SQUARE.t(), SQUARE[:, 1], SQUARE.expand(2, 3, 3)], ids=["turned", "column", "again"])
+def test_a_copy_is_contiguous_and_of_its_own_memory(view: Tensor) -> None:
+    made = copied(view)
+    assert made.is_contiguous() and identical(made, view)
+    assert made.data_ptr() != view.data_ptr()
+    assert not copied(view.clone().requires_grad_()).requires_grad
+
+
+def test_a_digest_of_a_mapping_is_over_its_number_of_tensors_first() -> None:
+    def framed(field: bytes) -> bytes:
+        return len(field).to_bytes(8, "big") + field
+
+    for count in (0, 1, 3):
+        stream = framed(str(count).encode())
+        for number in range(count):
+            stream += (
+                framed(f"t{number}".encode()) + framed(b"torch.uint8") + framed(b"(2,)") + framed(bytes([number] * 2))
+            )
+        made = {f"t{number}": torch.full((2,), number, dtype=torch.uint8) for number in range(count)}
+        assert digest_tree(made) == hashlib.sha256(stream).hexdigest()

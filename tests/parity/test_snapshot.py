@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import UserList
+from collections import UserDict, UserList
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -116,3 +117,125 @@ def test_an_attribute_of_a_sequence_is_seen() -> None:
     before = snapshot(items)
     items.note = "new"
     differs(items, before, ".note")
+
+
+class Holder:
+    """An object with one attribute, whose path is `.held`."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+
+class Metres(float):
+    """A number that prints as another type's."""
+
+
+class Slotted:
+    __slots__ = ("x",)
+
+
+class Listed(list[Any]):
+    """A sequence that is neither of Python's own."""
+
+
+def changes(held: Any, act: Any) -> list[str]:
+    """The names of what differs in a snapshot after `act` on what is held."""
+    holder = Holder(held)
+    before = snapshot(holder)
+    act(holder)
+    return [found.name for found in compare_trees(snapshot(holder), before)]
+
+
+SAME_WORDS = [(1, True), (0, False), (1, 1.0), ("1", 1), ("None", None), (b"x", "x"), (0.0, -0.0), ("a", "b"), (1, 2)]
+
+
+@pytest.mark.parametrize(("one", "other"), [*SAME_WORDS, (1.0, Metres(1.0)), (torch.float32, torch.float64)])
+def test_a_plain_value_is_told_from_every_other_one(one: Any, other: Any) -> None:
+    for before, after in ((one, other), (other, one)):
+        assert changes(before, lambda holder, after=after: setattr(holder, "held", after)) == ["['.held']"]
+    assert changes(one, lambda holder: None) == []
+
+
+@pytest.mark.parametrize("make", [lambda: [1, 2], lambda: {"a": 1}, lambda: torch.ones(2), lambda: Holder(1), object])
+def test_an_equal_object_in_the_place_of_another_is_seen_wherever_it_is(make: Any) -> None:
+    if make is object:
+        make = Listed
+    kept = [make(), make()]
+    names = changes(kept[0], lambda holder: setattr(holder, "held", kept[1]))
+    assert names == ["['.held is']"]
+
+
+def test_an_object_of_another_type_at_the_same_address_is_seen() -> None:
+    class Other(Holder):
+        pass
+
+    assert changes(Holder(1), lambda holder: setattr(holder.held, "__class__", Other)) == ["['.held is']"]
+
+
+def test_of_two_names_of_one_object_it_is_seen_which_one_they_share() -> None:
+    one, other = [1], [1]
+    holder = Holder([one, other, one])
+    before = snapshot(holder)
+    holder.held = holder.held[:]
+    holder.held[2] = other
+    names = [found.name for found in compare_trees(snapshot(holder), before)]
+    assert "['.held[2] is']" in names
+    assert "['.held[0] is']" not in names
+
+
+def test_a_circle_of_objects_is_entered_once() -> None:
+    holder = Holder(None)
+    holder.held = [holder]
+    assert list(snapshot(holder)) == [" is", ".held is", ".held length", ".held[0] is"]
+
+
+def test_a_model_and_a_module_are_identified_and_not_entered() -> None:
+    for opaque in (torch.nn.Linear(2, 2), torch, len, running):
+        holder = Holder(opaque)
+        before = snapshot(holder)
+        assert list(before) == [" is", ".held is"]
+        if isinstance(opaque, torch.nn.Linear):
+            torch.nn.init.zeros_(opaque.weight)
+        assert_identical(snapshot(holder), before)
+
+
+@pytest.mark.parametrize(("act", "name"), [
+    (lambda h: h.held.append(3), ".held length"),
+    (lambda h: h.held.pop(), ".held length"),
+    (lambda h: h.held.__setitem__(1, 5), ".held[1]"),
+])  # fmt: skip
+def test_a_change_of_a_sequence_is_seen_by_item_and_by_length(act: Any, name: str) -> None:
+    assert f"['{name}']" in changes([1, 2], act)
+
+
+def test_a_mapping_s_keys_are_told_apart_and_their_order_is_seen() -> None:
+    assert set(snapshot({1: "a", "1": "b"})) >= {"[1]", "['1']"}
+    assert "['.held in order']" in changes({1: 2, 3: 4}, lambda h: h.held.__setitem__(1, h.held.pop(1)))
+
+
+def test_an_attribute_of_a_mapping_is_seen() -> None:
+    assert "['.held.note']" in changes(UserDict({"a": 1}), lambda h: setattr(h.held, "note", "new"))
+
+
+def test_a_mapping_that_cannot_be_written_is_entered_by_item() -> None:
+    held = {"a": 1}
+    names = changes(MappingProxyType(held), lambda h: held.update(a=2))
+    assert names == ["[\".held['a']\"]"]
+
+
+@pytest.mark.parametrize(
+    "held", [{1, 2}, frozenset({1}), iter([1]), Slotted(), object()], ids=lambda h: type(h).__name__
+)
+def test_what_has_neither_items_nor_attributes_is_refused_by_its_path(held: Any) -> None:
+    with pytest.raises(NotComparable, match=r"^\.held cannot be part of a snapshot: "):
+        snapshot(Holder(held))
+
+
+def test_a_tensor_that_cannot_be_read_is_refused_by_its_path() -> None:
+    with pytest.raises(NotComparable, match=r"^\.held cannot be compared: "):
+        snapshot(Holder(torch.ones(2, device="meta")))
+
+
+def test_a_subject_that_is_a_value_or_a_tensor_is_the_root() -> None:
+    assert list(snapshot(3)) == ["(root)"]
+    assert list(snapshot(torch.ones(2))) == [" is", "(root)"]

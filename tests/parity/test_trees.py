@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from dataclasses import dataclass, field, fields, replace
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from harness.engine.errors import InvalidInput
 from harness.parity.compare import NotComparable, compare_trees, identical
-from harness.parity.trees import ROOT, devices, named
+from harness.parity.trees import ROOT, devices, leaves, named
 
 X = torch.arange(3.0)
 
@@ -88,3 +89,54 @@ def test_what_is_named_is_a_copy_with_flags_applied() -> None:
 
 def test_devices_are_those_of_the_tensors() -> None:
     assert devices({"a": X, "b": [None, X.to("meta")]}) == {torch.device("cpu"), torch.device("meta")}
+
+
+KEYS: list[tuple[str | int, str]] = [
+    ("x", "/x"), ("_x", "/_x"), ("x-1", "/x-1"), ("x.y", "/x.y"), ("x9", "/x9"), ("größe", "/größe"), ("Ω", "/Ω"),
+    (0, "/0"), (12, "/12"), (-1, "/-1"), ("0", "['0']"), ("9x", "['9x']"), ("-x", "['-x']"), (".x", "['.x']"),
+    ("", "['']"), ("x y", "['x y']"), ("x ", "['x ']"), ("x\n", r"['x\n']"), ("x/y", "['x/y']"), ("x[0]", "['x[0]']"),
+    ("it's", '["it\'s"]'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "step"), KEYS)
+def test_a_key_is_quoted_where_it_looks_like_several_steps_or_like_a_number(key: str | int, step: str) -> None:
+    assert list(named({"a": {key: X}})) == [f"a{step}"]
+    (found,) = compare_trees({"a": {key: X + 1}}, {"a": {key: X}})
+    assert found.name == f"a{step}"
+
+
+class Word(StrEnum):
+    X = "x"
+
+
+class Number(IntEnum):
+    ONE = 1
+
+
+@pytest.mark.parametrize(("key", "name"), [(Word.X, "x"), (Number.ONE, "1")])
+def test_a_key_of_an_enumeration_is_the_text_or_the_number_that_it_is(key: Any, name: str) -> None:
+    assert list(named({key: X})) == [name]
+
+
+@pytest.mark.parametrize("leaf", ["", "text", b"", b"ab", bytearray(), bytearray(b"ab"), 0, 0.0, False, ()])
+def test_of_leaves_only_none_and_an_empty_container_have_a_name(leaf: object) -> None:
+    if leaf == ():
+        assert list(named({"a": leaf})) == ["a is empty"]
+        return
+    with pytest.raises(NotComparable, match="^a cannot be compared: expected a tensor, got"):
+        named({"a": leaf})
+    assert list(leaves({"a": leaf})) == [("a", leaf)]
+
+
+def test_paths_of_leaves_begin_with_the_path_of_the_tree() -> None:
+    assert [path for path, _ in leaves({"a": X, "b": [X]}, "p")] == ["p/a", "p/b[0]"]
+    assert [path for path, _ in leaves(X, "p")] == ["p"]
+    assert [path for path, _ in leaves([X])] == ["[0]"]
+
+
+def test_a_tensor_without_an_element_has_a_device_and_a_name_too() -> None:
+    empty = torch.empty(0, device="meta")
+    assert devices([empty]) == {torch.device("meta")}
+    assert devices([None, {}, "x"]) == set()
+    assert list(named({"a": torch.empty(0)})) == ["a"]

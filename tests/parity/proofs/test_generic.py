@@ -138,3 +138,77 @@ def test_one_object_is_not_compared_with_itself() -> None:
     engine = Sum()
     with pytest.raises(InvalidInput, match="nothing differs from itself"):
         run(engine, engine, [1.0])
+
+
+def raising(error: Exception) -> Callable[[Sum], None]:
+    def spoil(_: Sum) -> None:
+        raise error
+
+    return spoil
+
+
+@pytest.mark.parametrize(("plain", "fast"), [
+    (KeyError("a"), KeyError("b")),
+    (KeyError("a"), IndexError("a")),
+    (ValueError(), ValueError("a")),
+])  # fmt: skip
+def test_errors_that_differ_in_type_or_words_part_them(plain: Exception, fast: Exception) -> None:
+    with pytest.raises(EnginesParted) as caught:
+        run(Sum(1, raising(plain)), Sum(1, raising(fast)), [1.0, 2.0, 3.0])
+    words = [f"{type(error).__name__}: {error}" for error in (plain, fast)]
+    assert (caught.value.event, caught.value.path, caught.value.differences) == (1, "", ())
+    assert str(caught.value).endswith(f"plain raises {words[0]}, fast raises {words[1]}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.complex64])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_nan_in_any_tensor_of_any_dtype_is_no_agreement(place: int, dtype: torch.dtype) -> None:
+    def engine(_event: object) -> Any:
+        tensors = [torch.ones(3, dtype=dtype) for _ in range(3)]
+        tensors[place][1] = float("nan")
+        return {"count": torch.tensor(1), "x": tensors}
+
+    with pytest.raises(EnginesParted, match=rf"x\[{place}\] is NaN in both"):
+        run(engine, lambda event: engine(event), [None])
+
+
+@pytest.mark.parametrize("name", ["plain", "fast"])
+def test_an_engine_that_writes_to_an_event_and_then_raises_is_named(name: str) -> None:
+    def writes(event: Any) -> Any:
+        event["x"][0].add_(1)
+        raise KeyError("gone")
+
+    def reads(_event: Any) -> Any:
+        raise KeyError("gone")
+
+    engines = (writes, reads) if name == "plain" else (reads, writes)
+    with pytest.raises(EnginesParted, match=f"{name} wrote to the event's own tensors"):
+        run(*engines, [{"x": [torch.zeros(2)], "n": 3}])
+
+
+@pytest.mark.parametrize(("length", "cut"), [(199, False), (200, False), (201, True)])
+def test_an_event_of_the_largest_length_is_told_whole(length: int, cut: bool) -> None:
+    event = "x" * (length - 2)
+    with pytest.raises(EnginesParted) as caught:
+        run(lambda _: torch.ones(1), lambda _: torch.zeros(1), [event])
+    told = str(caught.value).splitlines()[0].removeprefix("plain and fast differ at event 0, ").removesuffix(":")
+    assert told == (f"{repr(event)[:197]}..." if cut else repr(event))
+
+
+def test_every_tensor_with_an_element_is_counted_and_every_difference_is_kept() -> None:
+    tree = {"a": torch.ones(2), "b": [torch.ones(1), torch.empty(0), None]}
+    assert run(lambda _: tree, lambda _: tree, [1, 2]) == Agreed(events=2, tensors=4)
+    other = {"a": torch.zeros(2), "b": [torch.zeros(1), torch.empty(0), None]}
+    with pytest.raises(EnginesParted) as caught:
+        run(lambda _: tree, lambda _: other, [1, 2])
+    assert (caught.value.path, [d.name for d in caught.value.differences]) == ("a", ["a", "b[0]"])
+
+
+def test_plain_gets_every_event_before_fast() -> None:
+    seen: list[tuple[str, object]] = []
+
+    def engine(name: str) -> Callable[[object], Tensor]:
+        return lambda event: (seen.append((name, event)), torch.ones(1))[1]
+
+    run(engine("plain"), engine("fast"), [1, 2])
+    assert seen == [("plain", 1), ("fast", 1), ("plain", 2), ("fast", 2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from harness import registry
 from harness.engine.decoders import AffineDecoder
 from harness.engine.errors import OutsideProfile
 from harness.engine.executors import Batch, EagerExecutor, StaticExecutor
+from harness.parity.proofs import invariance
 from harness.parity.proofs.invariance import LENGTH, Property, Rows, Subject, measure
 
 PURE = AffineDecoder(16)
@@ -167,3 +169,142 @@ def test_a_subject_s_engine_is_made_in_its_dtype_and_for_the_length_of_its_rows(
     monkeypatch.setattr(registry, "engine_for", lambda *words, **more: asked.append((words, more)))
     Subject("affine", "eager", "float16", 16).make()
     assert asked == [(("eager", "affine"), {"dtype": "float16", "tokens": LENGTH})]
+
+
+ONE_RING = Rows(4, 16, 2, torch.device("cpu"))
+
+
+def at_one_place(place: int) -> Callable[..., Tensor]:
+    """Another result at one place of a run, whatever the row."""
+
+    def decode(**inputs: Tensor) -> Tensor:
+        out = unpadded(**inputs)
+        out[place : place + 1] *= 1.0 + 1e-6
+        return out
+
+    return decode
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_one_place_that_computes_otherwise_is_found_wherever_it_is(place: int) -> None:
+    held = measure(EagerExecutor(at_one_place(place), 4), ONE_RING)
+    for asked in (P.PERMUTATION, P.DUPLICATES):
+        assert held[asked] == {count: count == 1 or count <= place for count in (1, 2, 3, 4)}, asked
+    for asked in (P.NEIGHBOURS, P.PADDING, P.RERUN):
+        assert all(held[asked].values()), asked
+    # Alone, a row is at place 0.
+    assert held[P.ROWS_ALONE] == {count: count == 1 or (0 < count <= place) for count in (1, 2, 3, 4)}
+    assert held[P.FUSED] == {1: place > 1, 2: place > 3}
+
+
+def of_one_row(reader: int, read: int) -> Callable[..., Tensor]:
+    """The result at one place depends on the latent at another place."""
+
+    def decode(**inputs: Tensor) -> Tensor:
+        out = unpadded(**inputs)
+        if max(reader, read) < out.shape[0]:
+            out[reader] *= 1.0 + 1e-3 * inputs["hidden_states"][read].mean()
+        return out
+
+    return decode
+
+
+@pytest.mark.parametrize(("reader", "read"), [(0, 1), (1, 0), (1, 2), (2, 1), (0, 2), (2, 0)])
+def test_one_place_that_reads_one_other_is_found_whichever_they_are(reader: int, read: int) -> None:
+    held = measure(EagerExecutor(of_one_row(reader, read), 3), ONE_RING)
+    whole = {count: count <= max(reader, read) for count in (1, 2, 3)}
+    assert held[P.NEIGHBOURS] == held[P.ROWS_ALONE] == whole
+
+
+def padded_at(place: int) -> Callable[..., Tensor]:
+    def decode(**inputs: Tensor) -> Tensor:
+        length = inputs["encoder_hidden_states"].shape[1]
+        out = unpadded(**inputs)
+        out[place : place + 1] *= 1.0 + 1e-6 * (length - LENGTH)
+        return out
+
+    return decode
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_padding_that_changes_one_row_is_found_wherever_it_is(place: int) -> None:
+    held = measure(EagerExecutor(padded_at(place), 3), ONE_RING)
+    assert held[P.PADDING] == {count: count <= place for count in (1, 2, 3)}
+    assert all(all(at.values()) for asked, at in held.items() if asked is not P.PADDING)
+
+
+def test_more_padding_is_zero_and_masked_and_changes_nothing_else() -> None:
+    batch, padded = ROWS.batch(range(8)), ROWS.batch(range(8), LENGTH + 17)
+    for made, length in ((batch, LENGTH), (padded, LENGTH + 17)):
+        states, mask = made.encoder_hidden_states, made.encoder_mask
+        assert states.shape[1] == mask.shape[1] == length
+        assert states[~mask].eq(0).all() and mask.dtype is torch.bool
+        assert mask.sum(1).tolist() == [1 + number * 7 % 40 for number in range(8)]
+        assert states[mask].ne(0).any(1).all()
+    for name in ("hidden_states", "timestep", "context_latents"):
+        assert torch.equal(getattr(batch, name), getattr(padded, name))
+    assert torch.equal(padded.encoder_hidden_states[:, :LENGTH], batch.encoder_hidden_states)
+    assert torch.equal(padded.encoder_mask[:, :LENGTH], batch.encoder_mask)
+
+
+def test_a_batch_has_the_asked_rows_in_their_order() -> None:
+    whole, some = ROWS.batch(range(6)).tensors(), ROWS.batch([5, 0, 3, 3]).tensors()
+    assert all(torch.equal(some[name], whole[name][[5, 0, 3, 3]]) for name in whole)
+
+
+@pytest.mark.parametrize("number", [1, 19, 20, 21])
+def test_twenty_more_runs_are_compared_and_no_more(number: int) -> None:
+    """`number`: of the run, counted from 0, that gives another result."""
+    asked: list[int] = []
+
+    def decode(**inputs: Tensor) -> Tensor:
+        asked.append(1)
+        return unpadded(**inputs) * (1.0 + 1e-6 * (len(asked) - 1 == number))
+
+    assert invariance._Probe(EagerExecutor(decode, 1), ONE_RING).rerun(1) is (number > 20)
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_a_rerun_is_of_every_row(row: int) -> None:
+    asked: list[int] = []
+
+    def decode(**inputs: Tensor) -> Tensor:
+        asked.append(1)
+        out = unpadded(**inputs)
+        out[row] *= 1.0 + 1e-6 * (len(asked) == 3)
+        return out
+
+    assert not invariance._Probe(EagerExecutor(decode, 2), ONE_RING).rerun(2)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_one_value_that_is_not_finite_is_no_measurement(value: str) -> None:
+    def decode(**inputs: Tensor) -> Tensor:
+        out = unpadded(**inputs)
+        out[-1, -1, -1] = float(value)
+        return out
+
+    with pytest.raises(ArithmeticError, match="not finite"):
+        measure(EagerExecutor(decode, 2), ONE_RING)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_orders_are_the_reverse_every_rotation_and_even_before_odd(count: int) -> None:
+    numbers = list(range(count))
+    rotations = [numbers[turn:] + numbers[:turn] for turn in range(1, count)]
+    evens = [n for n in numbers if n % 2 == 0] + [n for n in numbers if n % 2]
+    assert list(invariance._orders(count)) == [numbers[::-1], *rotations, evens]
+
+
+def test_a_subject_is_made_with_all_that_it_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file that is named is used, and none is made."""
+    made: list[Any] = []
+    monkeypatch.setattr(registry, "engine_for", lambda *_, **_more: tmp_path / "default")
+    monkeypatch.setattr(registry, "executor", lambda *words: made.append(words))
+    monkeypatch.setattr(registry, "decoder", lambda *words, **more: made.append((words, more)) or AffineDecoder(16))
+    named = Subject("affine", "eager", "float16", 9, 3, 5, "meta", tmp_path / "named")
+    rows = [each.make()[1] for each in (named, replace(named, engine=None))]
+    assert made[0] == (("affine",), {"dtype": torch.float16, "device": "meta"})
+    assert [made[1][0], *made[1][2:]] == ["eager", 5, 3, "meta", tmp_path / "named"]
+    assert made[3][-1] == tmp_path / "default"
+    assert rows == [Rows(4, 16, 9, torch.device("meta"))] * 2

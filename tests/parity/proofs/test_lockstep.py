@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -15,9 +15,11 @@ from harness.engine import InvalidInput, PipelineConfig, StreamPipeline, Switche
 from harness.engine.conditioning import Conditioning, ConditioningCache
 from harness.engine.curve import Curve, ask_host
 from harness.engine.decoders import AffineDecoder
+from harness.engine.execute import Stage
 from harness.engine.executors import Batch, EagerExecutor, Executor
 from harness.engine.geometry import LENGTH_MULTIPLE
 from harness.engine.request import required
+from harness.engine.results import Stats
 from harness.engine.switches import SWITCHES
 from harness.parity.battery.props import Props
 from harness.parity.battery.scripts import (
@@ -35,6 +37,7 @@ from harness.parity.battery.scripts import (
     Wavelets,
 )
 from harness.parity.compare import NothingCompared, assert_identical
+from harness.parity.proofs import lockstep as lockstep_module
 from harness.parity.proofs.lockstep import HOST, Lockstep, Parted, acted, one_apart, run
 from harness.registry import LIVE, DeferredStream
 
@@ -487,3 +490,153 @@ def test_a_script_prints_as_the_python_that_makes_it_again() -> None:
     names: dict[str, Any] = {}
     exec("from harness.parity.battery.scripts import *", names)
     assert eval(repr(BUSY), names) == BUSY
+
+
+# What is compared, and what is not.
+
+SWITCHED = {"decoder_runs", "conditioning", "joins"}
+"""The counts that switches change."""
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Stats)])
+def test_every_count_but_those_that_switches_change_is_compared(name: str) -> None:
+    def count(pipeline: StreamPipeline, _finished: list[Any]) -> None:
+        told = replace(pipeline.stats(), **{name: 77})
+        pipeline.stats = lambda: told  # type: ignore[method-assign]
+
+    with two(THREE, plain(), plain()) as lockstep:
+        THREE.events[0].happen(lockstep, Props(THREE))
+        after_its_tick(lockstep.second, 0, count)
+        if name in SWITCHED:
+            lockstep.tick()
+            return
+        with pytest.raises(Parted, match=f"{name}: [0-9]+ and 77") as found:
+            lockstep.tick()
+    assert (found.value.tick, found.value.slot, found.value.stage) == (0, None, HOST)
+
+
+@pytest.mark.parametrize("side", ["first", "second"])
+@pytest.mark.parametrize("fact", [{"id": "b"}, {"admitted_at": 9}, {"times": (1.0, 0.9, 0.8, 0.7, 0.0)}, {"step": 3}])
+def test_every_fact_of_a_slot_is_compared(fact: dict[str, Any], side: str) -> None:
+    def change(pipeline: StreamPipeline, _finished: list[Any]) -> None:
+        first, second, *others = pipeline.slots
+        assert second is not None
+        pipeline._ring = (first, replace(second, **fact), *others)
+
+    with two(THREE, plain(), plain()) as lockstep:
+        after_its_tick(getattr(lockstep, side), 1, change)
+        with pytest.raises(Parted, match="slot: ") as found:
+            THREE.play(lockstep)
+    assert (found.value.tick, found.value.slot, found.value.stage) == (1, 1, HOST)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("place", [0, 2, 7])
+@pytest.mark.parametrize("stage", [Stage.GATHER, Stage.DCW])
+def test_a_tensor_that_one_side_alone_makes_parts_them(stage: Stage, place: int, side: int) -> None:
+    """At a stage and a place that the other one has, and at one that it lacks."""
+    with two(THREE, plain(), plain()) as lockstep:
+        pipeline = (lockstep.first, lockstep.second)[side]
+        observe = lockstep_module._recorder(lockstep._seen[side])
+        after_its_tick(pipeline, 1, lambda p, f: observe(stage, place, "more", torch.ones(2)))
+        with pytest.raises(Parted, match=f"more: {('unexpected', 'missing')[side]}") as found:
+            THREE.play(lockstep)
+    assert (found.value.tick, found.value.slot, found.value.stage) == (1, place, stage)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("late", [False, True], ids=["in flight", "finished"])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_the_tensors_of_every_request_are_watched_to_the_end(number: int, late: bool, side: int) -> None:
+    props = Props(THREE)
+    requests = [props.request(Submit(seed, (Text(seed), Text(seed + 10), Text(seed + 20)))) for seed in (1, 2, 3)]
+    with two(THREE, plain(), plain()) as lockstep:
+        for request in requests:
+            lockstep.submit(request)
+        if late:
+            assert len(lockstep.drain()) == 3
+        states = requests[number].conditions[2].encoder_hidden_states
+        after_its_tick((lockstep.first, lockstep.second)[side], lockstep.stats().ticks, lambda p, f: states.add_(1.0))
+        with pytest.raises(Parted, match=f"writes to request {number}'s condition 2: ") as found:
+            lockstep.tick()
+    assert (found.value.slot, found.value.stage) == (None, HOST)
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    (ValueError("a"), ValueError("b")), (ValueError("a"), TypeError("a")), (ValueError("a"), None),
+])  # fmt: skip
+def test_errors_that_differ_in_type_or_words_part_them(one: Exception, other: Exception | None) -> None:
+    def failing(error: Exception | None) -> EagerExecutor:
+        def decode(**inputs: Tensor) -> Tensor:
+            if error is not None:
+                raise error
+            return AffineDecoder()(**inputs)
+
+        return EagerExecutor(decode)
+
+    for sides in ((one, other), (other, one)):
+        told = " and ".join("none" if error is None else f"{type(error).__name__}: {error}" for error in sides)
+        with two(THREE, *map(failing, sides)) as lockstep, pytest.raises(Parted, match=f"error: {told}") as found:
+            THREE.play(lockstep)
+        assert (found.value.tick, found.value.slot, found.value.stage) == (0, None, HOST)
+
+
+# What is left behind.
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_at_the_end_both_pipelines_and_both_executors_are_closed(fails: bool) -> None:
+    closed: list[object] = []
+
+    class Closing(EagerExecutor):
+        def close(self) -> None:
+            closed.append(self)
+
+    sides = [Closing(AffineDecoder()) for _ in range(2)]
+    lockstep = two(THREE, *sides)
+    try:
+        with lockstep as entered:
+            assert entered is lockstep
+            THREE.play(lockstep)
+            if fails:
+                raise MemoryError
+    except MemoryError:
+        assert fails
+    assert closed == sides
+    for pipeline in (lockstep.first, lockstep.second):
+        with pytest.raises(RuntimeError, match="closed"):
+            pipeline.tick()
+
+
+@pytest.mark.parametrize(("events", "overlapping"), [
+    ((Submit(1), Drain()), 0),
+    ((Submit(1), Submit(2), Drain()), 0),
+    ((Submit(1), Tick(), Submit(2), Drain()), 2),
+    ((Submit(1), Tick(3), Submit(2), Drain()), 0),
+    ((Tick(), Submit(1), Tick(), Submit(2), Tick(), Submit(3), Drain()), 3),
+])  # fmt: skip
+def test_ticks_after_which_slots_are_at_several_steps_are_counted(events: Any, overlapping: int) -> None:
+    script = Script(events)
+    with two(script, plain(), plain()) as lockstep:
+        finished = script.play(lockstep)
+    assert lockstep.overlapping == overlapping
+    assert [f.id for f in lockstep.finished] == [f.id for f in finished]
+    assert len(finished) == sum(isinstance(event, Submit) for event in events)
+
+
+def test_rows_device_and_switches_are_those_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    original = registry.executor
+
+    def seen(*words: Any) -> Executor:
+        made.append((words[0], *words[2:]))
+        return original(*words[:4], "cpu", *words[5:])
+
+    monkeypatch.setattr(registry, "executor", seen)
+    monkeypatch.setattr(registry, "decoder", lambda *_, **more: AffineDecoder(8) if more["device"] == "meta" else None)
+    monkeypatch.setattr(Script, "play", lambda _script, driven, device: setattr(driven, "compared", device))
+    others = Switches(host_gates=False)
+    done = run(THREE, "integrator", executor="static", others=others, max_rows=5, pin_rows=4, device="meta")
+    assert made == [("static", 5, 4, "meta", None)] * 2
+    assert str(done.compared) == "meta"
+    assert [pipeline.config.switches.host_gates for pipeline in (done.first, done.second)] == [False, False]

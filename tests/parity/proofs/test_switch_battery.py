@@ -160,3 +160,12 @@ def test_a_choice_of_switches_without_switches_is_a_usage_error() -> None:
 @pytest.mark.parametrize("wrong", [["--switch", "joined_stream", "--executor", "eager"], ["--switch", "turbo"]])
 def test_a_switch_that_cannot_be_compared_so_is_a_usage_error(wrong: list[str]) -> None:
     assert check(*wrong).exit_code == 2
+
+
+def test_a_switch_that_acted_in_no_scenario_is_one_gap_for_each_combination_however_many_scenarios_there_are() -> None:
+    silent = SwitchResult("fused_cfg", "a", ExecutorKind.EAGER, "affine", "float32", "cpu", Verdict.EXACT, False)
+    results = [
+        replace(silent, scenario=name, switch=switch) for name in "abc" for switch in ("fused_cfg", "integrator")
+    ]
+    assert [(gap.switch, gap.scenario) for gap in idle(results)] == [("fused_cfg", EVERY), ("integrator", EVERY)]
+    assert [gap.switch for gap in idle([*results, replace(results[0], acted=True)])] == ["integrator"]
