@@ -455,7 +455,7 @@ PROOFS = [
     Defect(
         "lockstep does not look at what was handed out before",
         LOCKSTEP,
-        "        self._compare_what_was_handed_out(first)\n",
+        "        self._compare_what_was_handed_out(first, second)\n",
         "",
         f"{T_LOCKSTEP}::test_a_latent_that_changes_after_it_was_handed_out_is_found",
     ),
