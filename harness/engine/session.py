@@ -181,8 +181,9 @@ class Stream:
         made = guidance if isinstance(guidance, Guidance) else Guidance(scale=guidance)
         if made.negatives and negative is not None:
             raise InvalidInput("negative", "a condition beside guidance.negatives", "either of the two")
-        if negative is not None and not GuidanceMode(made.mode).needs_negatives:
+        needs = GuidanceMode(made.mode).needs_negatives
+        if negative is not None and not needs:
             raise InvalidInput("negative", f"a condition beside guidance of mode {made.mode}", "none: it uses none")
-        if made.negatives or not GuidanceMode(made.mode).needs_negatives:
+        if made.negatives or not needs:
             return made
         return replace(made, negatives=(negative or self._session.null_condition(self._template.conditions[0]),))

@@ -15,7 +15,7 @@ from harness.parity.baselines import store
 from harness.parity.baselines.blessed import Place, Rewritten
 from harness.parity.compare import NothingCompared
 from harness.rails.costs.counters import HostReads, Operators
-from harness.rails.costs.rails import Counts, Row, measured, replacement, table, version
+from harness.rails.costs.rails import Counts, Row, by_version, measured, replacement, table, version
 
 COSTS = "costs"
 SUFFIX = ".json"
@@ -101,7 +101,7 @@ def check(name: str, counts: Counts, place: Place) -> str:
     path = file(folder(place), name)
     if not path.is_file():
         raise store.CaptureMissing(f"{path}: missing, {name} was never blessed")
-    blessed = _read(path)
+    blessed = by_version(path)
     if version() not in blessed:
         return f"{path} has costs for torch {', '.join(sorted(blessed))}, this is {version()}"
     rows = [row for row in table(name, blessed[version()], counts) if not row.same]
@@ -128,7 +128,7 @@ def bless(name: str, counts: Counts, place: Place, reason: str) -> Rewritten | N
     place.to_bless(COSTS)
     path = file(folder(place), name)
     try:
-        known, what = _read(path), ""
+        known, what = by_version(path), ""
     except store.CaptureMissing:
         known, what = {}, "new"
     except store.CaptureCorrupt:
@@ -146,16 +146,3 @@ def bless(name: str, counts: Counts, place: Place, reason: str) -> Rewritten | N
 def _refuse_nothing(name: str, counts: Counts) -> None:
     if not counts["operators"] and not counts["host_reads"]:
         raise NothingCompared(f"{name}: no operator ran inside the block, in the block's own thread")
-
-
-def _read(file: Path) -> dict[str, Counts]:
-    """Read the blessed counts by version of torch.
-
-    Raises:
-        CaptureMissing: there is no such file.
-        CaptureCorrupt: the file cannot be used.
-    """
-    found = store.read_document(file).get("torch")
-    if not isinstance(found, dict) or not all(isinstance(counts, dict) for counts in found.values()):
-        raise store.ManifestAltered(f"{file}: altered, not of format {store.FORMAT}")
-    return found

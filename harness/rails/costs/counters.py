@@ -243,8 +243,8 @@ def _moves_to_host(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
 
 def _made_of_tensors(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Say whether a tensor is made from a sequence with tensors in it, at any depth, which reads each of them."""
-    given = [*args, *kwargs.values()] if name in _MAKING_CALLS else []
-    return any(True for each in given if isinstance(each, list | tuple) for _ in _tensors(each))
+    sequences = [each for each in (*args, *kwargs.values()) if isinstance(each, list | tuple)]
+    return name in _MAKING_CALLS and next(_tensors(sequences), None) is not None
 
 
 def _assigned_by_mask(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

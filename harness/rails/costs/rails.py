@@ -265,10 +265,17 @@ def read(file: Path) -> dict[str, dict[str, Counts]]:
     """
     if not file.is_file():
         return {}
-    found = store.read_document(file).get("torch")
-    if not isinstance(found, dict) or not all(_are_counts(rails) for rails in found.values()):
-        raise store.ManifestAltered(f"{file}: altered, not of format {store.FORMAT}")
-    return found
+    return {version: _mappings(rails, file) for version, rails in by_version(file).items()}
+
+
+def by_version(file: Path) -> dict[str, dict[str, Any]]:
+    """Read a file of blessed costs: what it holds for each version of torch.
+
+    Raises:
+        ManifestMissing: there is no such file.
+        CapturesError: the file cannot be used.
+    """
+    return _mappings(store.read_document(file).get("torch"), file)
 
 
 def version() -> str:
@@ -294,9 +301,11 @@ def replacement(row: Row) -> str:
     return "none, the count is gone" if row.now is None else f"{json.dumps(row.name)}: {row.now}"
 
 
-def _are_counts(rails: Any) -> bool:
-    """Say whether a value that was read has the form of counts by rail."""
-    return isinstance(rails, dict) and all(isinstance(counts, dict) for counts in rails.values())
+def _mappings(found: Any, file: Path) -> dict[str, dict[str, Any]]:
+    """What was read from a file, if it is a mapping of mappings."""
+    if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.values()):
+        raise store.ManifestAltered(f"{file}: altered, not of format {store.FORMAT}")
+    return found
 
 
 def _in_order(*names: Iterable[str]) -> Sequence[str]:
