@@ -341,8 +341,14 @@ def elsewhere():
 
 def told(x):
     return x * 10
+
+
+def seen_in_bars(x):
+    return x + 1
 """
 TESTS = """
+import pytest
+
 from harness import thing
 
 def test_small():
@@ -362,6 +368,10 @@ def test_elsewhere():
 
 def test_red():
     assert not thing.small(0)
+
+@pytest.mark.parametrize("way", ["a |b| c"])
+def test_in_bars(way):
+    assert thing.seen_in_bars(1) == 2
 """
 
 EARLIER = {
@@ -397,6 +407,7 @@ def test_a_made_up_project_has_every_fate(
         "thing.small: x < LIMIT -> x <= LIMIT": (Fate.KILLED, "test_small"),
         "thing.module: 3 -> 4": (Fate.KILLED, "test_small"),
         "thing.told: x * 10 -> x / 10": (Fate.KILLED, "test_elsewhere"),
+        "thing.seen_in_bars: x + 1 -> x - 1": (Fate.KILLED, "test_in_bars[a |b| c]"),
         "thing.weak: x + 1 -> x - 1": (Fate.SURVIVED, ""),
         "thing.unseen: x + 1 -> x - 1": (Fate.UNREACHED, ""),
         "thing.waits: n - 1 -> n + 1": (Fate.TIMED_OUT, ""),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pytest
 
@@ -80,8 +81,9 @@ class Lines:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        self._coverage.switch_context(item.nodeid)
-        os.environ[CONTEXT] = item.nodeid
+        named = quote(item.nodeid)  # coverage puts `|` between contexts, and an id may hold one
+        self._coverage.switch_context(named)
+        os.environ[CONTEXT] = named
         try:
             return (yield)
         finally:
@@ -106,7 +108,7 @@ class Lines:
 
 def _test(context: str) -> str:
     """The test that a context names, of a process of its own or not."""
-    return next((part for part in context.split("|") if part), "")
+    return unquote(next((part for part in context.split("|") if part), ""))
 
 
 def run(job: dict[str, Any]) -> None:
