@@ -496,3 +496,16 @@ def test_a_digest_of_a_mapping_is_over_its_number_of_tensors_first() -> None:
             )
         made = {f"t{number}": torch.full((2,), number, dtype=torch.uint8) for number in range(count)}
         assert digest_tree(made) == hashlib.sha256(stream).hexdigest()
+
+
+def test_a_difference_of_another_kind_than_bytes_keeps_every_default() -> None:
+    found = difference(torch.zeros(2), torch.zeros(3))
+    assert found == Difference(
+        "tensor", DifferenceKind.SHAPE, (2,), (3,), None, 0, 0, "", "", None, None, 0, 0, 0, 0, 0
+    )
+    assert Difference("x", DifferenceKind.DTYPE, "a", "b").nan_payloads == 0
+
+
+@pytest.mark.parametrize("actual", [[1.0, 2.0], [1.0, 2.5], []])
+def test_a_distance_in_ulp_is_a_plain_number_that_json_writes(actual: list[float]) -> None:
+    assert type(ulp_distance(torch.tensor(actual), torch.tensor(actual) * 2)) is int

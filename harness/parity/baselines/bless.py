@@ -108,7 +108,7 @@ BATTERY = Battery(SCENARIOS, play, fresh_digests, plain_tensors)
 
 def digests(played: Played) -> Digests:
     """The digests of one replay."""
-    return Digests(digest_tree(played.finished), tuple(played.ticks))
+    return Digests(digest_tree(played.finished), played.ticks)
 
 
 def bless(
@@ -289,7 +289,7 @@ def _write(
     """Files first and the manifest last: stopped in between, the next check fails instead of passing."""
     kept = {name: entry for name, entry in entries.items() if name not in gone}
     for name, each in played.items():
-        new = store.entry(name, each.finished, tuple(each.ticks), ks[name], reason)
+        new = store.entry(name, each.finished, each.ticks, ks[name], reason)
         before = kept.get(name)
         path = folder / new.file
         if not path.is_file() or store.serialize(each.finished) != path.read_bytes():

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from harness.cli import main
+from harness.parity.baselines import bless as blessing
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.bless import bless, fresh_digests, plain_tensors
+from harness.parity.baselines.bless import BlessRefused, bless, fresh_digests, plain_tensors
 from harness.parity.compare import LISTED
 from tests.parity.baselines.test_captures import Engine, commit, elsewhere, folder, git
 
@@ -290,3 +292,31 @@ def test_a_refusal_names_the_first_files_and_counts_the_others_where_there_are_o
     said = invoke(engine, captures).stderr.splitlines()
     files = [f"?? captures/stray{number:02}" for number in range(LISTED)]
     assert said[1:] == [*files, *more]
+
+
+def test_plain_tensors_are_asked_for_by_name_and_read_for_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def answer(arguments: list[str], environment: dict[str, str]) -> str:
+        command, where, *names = arguments
+        asked.append((command, names, environment))
+        for number, name in enumerate(names):
+            (Path(where) / store.file_name(name)).write_bytes(store.serialize({"r0": torch.full((2,), float(number))}))
+        return ""
+
+    monkeypatch.setattr(blessing, "_harness", answer)
+    found = plain_tensors(["b", "a", "c"])
+    assert {name: tensors["r0"].tolist() for name, tensors in found.items()} == {
+        "b": [0.0, 0.0],
+        "a": [1.0, 1.0],
+        "c": [2.0, 2.0],
+    }
+    assert asked == [("_tensors", ["b", "a", "c"], blessing._PLAIN)]
+
+
+def test_captures_in_a_folder_whose_name_looks_like_an_option_are_guarded_too(engine: Engine, tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    captures = tmp_path / "-z"
+    bless("first", engine.battery(), captures)
+    with pytest.raises(BlessRefused, match="uncommitted changes"):
+        bless("second", engine.battery(), captures)

@@ -198,6 +198,8 @@ def test_the_tensor_furthest_out_of_its_own_bound_speaks_and_not_the_one_that_mo
     blessed = {"large": torch.full((4,), 1e3), "small": torch.full((4,), 1e-3)}
     found = within_bound("s", {"large": blessed["large"] + 1e-3, "small": blessed["small"] + 1e-5}, blessed, 100.0)
     assert found.verdict is Verdict.MOVED and found.detail.startswith("small: ")
+    found = within_bound("s", {"large": blessed["large"] + 1.0, "small": blessed["small"] + 1e-9}, blessed, 100.0)
+    assert found.verdict is Verdict.MOVED and found.detail.startswith("large: ")
 
 
 @pytest.mark.parametrize("name", ["/a", "//a", "/", "", "a/b"])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from harness import registry
 from harness.cli import main
 from harness.parity.baselines import contract, platform
 from harness.parity.baselines.bless import BlessRefused
@@ -225,3 +226,17 @@ def test_what_a_ring_relies_on_holds_on_any_platform(findings: Findings, subject
     (finding,) = [f for f in findings.findings if f.subject == subject.name]
     assert {name: rows for name, rows in finding.fails.items() if name in RING and rows} == {}
     assert all(finding.holds[asked.value] for asked in RING)
+
+
+def test_a_cpu_s_contract_covers_these_combinations_and_no_executor_or_dtype_in_its_fingerprint() -> None:
+    subjects = contract.declared()
+    assert [(s.decoder, s.executor, s.dtype, s.frames, s.pin_rows, s.max_rows, s.device) for s in subjects] == [
+        (decoder, str(executor), "float32", frames, pin, 8, "cpu")
+        for decoder in ("affine", "tiny")
+        for executor in registry.COMPARED
+        for frames in (16, 75)
+        for pin in (None, 8)
+    ]
+    facts = platform.fingerprint()
+    assert contract.fingerprint() == {name: facts[name] for name in facts if name not in ("executor", "dtype")}
+    assert {"executor", "dtype"} <= facts.keys()
