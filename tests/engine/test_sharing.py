@@ -140,6 +140,20 @@ def test_a_tick_may_run_in_any_mode_of_torch(order: list[str], kind: type[EagerE
     assert_identical(latents(ended), plain, "latents")
 
 
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_the_default_dtype_has_no_say_in_a_tick(default: torch.dtype) -> None:
+    def ended() -> list[Tensor]:
+        return ran(*shared(), steps=4, dcw=DCW("double", WEIGHTS, 0.5, "db2"), solver="ode")
+
+    plain, before = ended(), torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        made = ended()
+    finally:
+        torch.set_default_dtype(before)
+    assert_identical(made, plain, "latents")
+
+
 class Breaking(StaticExecutor):
     """Fails within the decoder's call `at`, when its buffers are filled and its output is not."""
 
