@@ -179,7 +179,7 @@ def test_what_is_measured_is_the_distance_of_each_from_float64(monkeypatch: pyte
 
 
 def test_a_refusal_tells_the_distances_and_the_bound_and_its_edge_is_within() -> None:
-    pooled = (Distance((1, 2, 1), 16, 1.0, 3.0, 1.25, 7.5), Distance((1, 2, 1), 16, 1.0, 3.0, 1.25, 0.5))
+    pooled = (Distance((1, 2, 1), 16, 1.0, 3.0, 1.25, 0.5), Distance((1, 2, 1), 16, 1.0, 3.0, 1.25, 7.5))
     with pytest.raises(ExportRefused) as refused:
         Closeness(pooled).check()
     assert str(refused.value) == (
