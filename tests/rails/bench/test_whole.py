@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from harness import registry
 from harness.engine import DCW, Guidance, Switches
 from harness.engine.conditioning import CacheCounts
 from harness.engine.curve import Curve
-from harness.engine.decoders import AffineDecoder
 from harness.engine.errors import InvalidInput
 from harness.engine.executors import Batch, EagerExecutor
+from harness.engine.noise import Purpose, noise
 from harness.engine.results import Stats
 from harness.engine.switches import PLAIN_PATH, SWITCHES
 from harness.rails.bench import ablation, bare, clocks, throughput
@@ -548,9 +550,56 @@ def test_a_batch_of_several_is_of_all_their_rows() -> None:
         assert torch.equal(tensor, torch.cat([each.tensors()[name] for each in (first, second, first)])), name
 
 
-def test_a_bench_s_executor_takes_the_rows_of_its_load_and_is_made_on_its_decoder() -> None:
-    driver = Driver(replace(SMALL, depth=6))
-    assert isinstance(driver.tap.inner, EagerExecutor)
-    assert isinstance(driver.decoder, AffineDecoder)
-    assert (driver.tap.max_rows, driver.session.executor) == (12, driver.tap)
+class Registry:
+    """A registry that says what it was asked for; its decoder is a real one."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.asked: list[Any] = []
+        decoder = registry.decoder("affine")
+
+        def asked(name: str, gives: Callable[[], Any]) -> None:
+            def call(*given: Any, **more: Any) -> Any:
+                self.asked.append((name, given, more))
+                return gives()
+
+            patch.setattr(registry, name, call)
+
+        self.decoder, self.executor = decoder, EagerExecutor(decoder, 8)
+        asked("decoder", lambda: decoder)
+        asked("executor", lambda: self.executor)
+        asked("engine_for", lambda: "made.engine")
+
+
+@pytest.mark.parametrize(("engine", "file"), [(None, "made.engine"), ("given.engine", "given.engine")])
+def test_a_decoder_and_its_executor_are_those_that_the_load_names(
+    engine: str | None, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = Registry(monkeypatch)
+    load = replace(SMALL, executor="onnx", decoder="tiny", dtype="bfloat16", depth=6, engine=engine)
+    driver = Driver(load)
+    asked_for_it = [("engine_for", ("onnx", "tiny"), {"dtype": "bfloat16", "tokens": 200})]
+    assert of.asked == [
+        ("decoder", ("tiny",), {"dtype": torch.bfloat16, "device": "cpu"}),
+        *(asked_for_it if engine is None else []),
+        ("executor", ("onnx", of.decoder, 12, None, "cpu", Path(file)), {}),
+    ]
+    assert (driver.tap.inner, driver.session.executor, driver.decoder) == (of.executor, driver.tap, of.decoder)
+    driver.session.close()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_what_a_request_is_made_of_is_drawn_by_seeds(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(seed: int, length: int, width: int) -> Tensor:
+        return noise(seed, Purpose.INITIAL, 0, (1, length, width), torch.device("cpu"))
+
+    of = Registry(monkeypatch)
+    channels, width = registry.widths(of.decoder)
+    monkeypatch.setattr(of.decoder, "null_embedding", torch.zeros(1, 1, width) if own else None, raising=False)
+    driver = Driver(replace(SMALL, denoise=0.5))
+    request = driver.stream._template
+    assert torch.equal(request.conditions[0].encoder_hidden_states, drawn(1, 200, width))
+    assert torch.equal(request.context_latents, torch.cat([drawn(2, 16, channels), torch.ones(1, 16, channels)], 2))
+    assert request.source is not None and torch.equal(request.source, drawn(3, 16, channels))
+    null = driver.session.null_embedding
+    assert null is not None and torch.equal(null, torch.zeros(1, 1, width) if own else drawn(4, 1, width))
     driver.session.close()

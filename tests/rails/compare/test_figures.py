@@ -406,6 +406,7 @@ def test_a_calibration_makes_b_alone_slower_and_finds_what_is_caught(
     assert {share for share, one in found.items() if one.verdict is SLOWER} == {s for s in found if s >= caught}
     assert revisions.smallest_caught(found) == (caught if caught in SLOWDOWNS else None)
     assert len(found) <= 3, "it is a bisection"
+    assert SLOWDOWNS == (0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
 
 
 ASKED = Asked(("--ticks", "8"))

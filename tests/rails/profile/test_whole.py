@@ -359,6 +359,47 @@ def test_only_kernels_of_the_last_runs_count_wherever_they_stand_in_the_file():
     ]
 
 
+class Runtime:
+    """Sessions that say how they were made and what they ran, and write the events of one kernel."""
+
+    def __init__(self):
+        self.log = []
+
+    def session(self, path, threads, profile=None):
+        self.log.append(("session", path.name, threads, profile is not None))
+        runs = []
+
+        def run(outputs, fed):
+            assert outputs is None
+            self.log.append(("run", [*fed]))
+            runs.append({"name": "model_run", "ts": 10 * len(runs)})
+
+        def end():
+            kernels = [
+                {"name": "a_kernel_time", "ts": each["ts"] + 1, "dur": each["ts"], "args": {"op_name": "MatMul"}}
+                for each in runs
+            ]
+            profile.with_suffix(".json").write_text(json.dumps([*runs, *kernels]))
+            self.folder = profile.parent
+            return str(profile.with_suffix(".json"))
+
+        return SimpleNamespace(get_inputs=given, run=run, end_profiling=end)
+
+
+def test_a_file_is_profiled_in_a_session_of_its_own_with_the_same_threads(monkeypatch, tmp_path):
+    runtime = Runtime()
+    monkeypatch.setattr(onnx, "session", runtime.session)
+    monkeypatch.setattr(onnx, "import_module", lambda name: SimpleNamespace(__version__=f"version of {name}"))
+    subject = onnx.OnnxSubject(tmp_path / "a.onnx", (2, 6, 3), 5)
+    subject.run()
+    found = subject.layers(2, 3)
+    assert found == ([Timed(Facts(Layer("a"), "MatMul"), 0.035, 1.0)], False)
+    run = ("run", [*TYPES])
+    assert runtime.log == [("session", "a.onnx", 5, False), run, ("session", "a.onnx", 5, True), *[run] * 5]
+    assert (subject.source, subject.provenance) == ("onnxruntime", {"onnxruntime": "version of onnxruntime"})
+    assert not runtime.folder.exists()
+
+
 # Files.
 
 
