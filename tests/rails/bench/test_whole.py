@@ -442,7 +442,7 @@ STATS = st.builds(
 )
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(STATS, STATS)
 def test_counts_are_those_of_after_less_those_of_before_and_levels_those_of_after(before: Stats, after: Stats) -> None:
     found = between(before, after)

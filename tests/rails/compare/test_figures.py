@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
 from types import SimpleNamespace
@@ -398,11 +399,13 @@ def test_a_calibration_makes_b_alone_slower_and_finds_what_is_caught(
     monkeypatch: pytest.MonkeyPatch, caught: float
 ) -> None:
     steps = Stepped(monkeypatch, caught)
-    found = revisions.calibrate("main", Asked(rounds=2), Path("here"), steps.seen.append)
+    asked = Asked(("--ticks", "64"), rounds=3, most=5, control=Path("control"))
+    found = revisions.calibrate("main", asked, Path("here"), steps.seen.append)
     assert steps.seen[:3] == [("main", "main", Path("here")), "outputs", TREES]
     assert steps.seen.count(TREES) == 1
     assert list(found) == sorted(found)
-    assert all(one.asked == Asked(rounds=2, slowdown=share) for share, one in found.items())
+    assert all(one.asked == replace(asked, slowdown=share) for share, one in found.items())
+    assert {len(draw.rounds) for one in found.values() for draw in one.draws} == {3}
     assert {share for share, one in found.items() if one.verdict is SLOWER} == {s for s in found if s >= caught}
     assert revisions.smallest_caught(found) == (caught if caught in SLOWDOWNS else None)
     assert len(found) <= 3, "it is a bisection"
