@@ -121,3 +121,47 @@ def test_the_channel_gain_scales_the_decoder_s_input_and_not_the_state(frames: i
     # The velocity is zero, so that the state stays the initial noise.
     assert_identical(states, [fixed(1, T, D)])
     assert_identical(inputs, [fixed(1, T, D) * gain] * 2)
+
+
+def returning(dtype: torch.dtype, layout: str, *, later: torch.dtype | None = None) -> Any:
+    """A decoder whose velocities have a dtype and a layout; with `later`, they are cast to another dtype at last."""
+
+    def decoder(**inputs: Tensor) -> Tensor:
+        v = AffineDecoder()(**inputs).to(dtype).to(later or dtype)
+        wider = torch.cat([v, v + 1], dim=2)
+        return {
+            "plain": v,
+            "transposed": v.transpose(1, 2).contiguous().transpose(1, 2),
+            "a part": wider[..., : v.shape[2]],
+            "rows last": v.permute(1, 2, 0).contiguous().permute(2, 0, 1),
+            "every second": v.repeat_interleave(2, dim=1)[:, ::2],
+        }[layout]
+
+    return decoder
+
+
+@pytest.mark.parametrize("layout", ["plain", "transposed", "a part", "rows last", "every second"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_a_velocity_of_any_dtype_and_layout_is_computed_with_in_contiguous_float32(
+    dtype: torch.dtype, layout: str
+) -> None:
+    for mode in GuidanceMode:
+        expected = finished(EagerExecutor(returning(dtype, "plain", later=torch.float32)), mode)
+        assert {latent.dtype for latent in expected.values()} == {torch.float32}
+        for max_rows in (2, 8):
+            made = finished(EagerExecutor(returning(dtype, layout), max_rows), mode)
+            assert_identical(made, expected, f"latents of {mode} in runs of {max_rows} rows")
+
+
+@pytest.mark.parametrize("max_rows", [1, 2, 3])
+@pytest.mark.parametrize("mode", GuidanceMode)
+def test_velocities_of_many_runs_over_one_buffer_are_each_kept(mode: str, max_rows: int) -> None:
+    """Also that of a run between the first and the last, which another one of the same rows follows."""
+    ended = []
+    for executor in (EagerExecutor(AffineDecoder(), 8), StaticExecutor(AffineDecoder(), max_rows)):
+        with StreamPipeline(executor, PipelineConfig(depth=1, steps=3)) as pipeline:
+            prompts = [Condition(fixed(seed, 5, E)) for seed in range(1, 7)]
+            guidance = Guidance(3.0, prompts[3:], mode)
+            pipeline.submit(Request(prompts[:3], fixed(7, T, 2 * D), 1, guidance=guidance))
+            ended += [f.latent for f in pipeline.drain()]
+    assert_identical(ended[1], ended[0])

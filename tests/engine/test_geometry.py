@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from harness.engine import Condition, Guidance, InvalidInput, PipelineConfig
+from harness.engine.errors import NeedsMask, OutsideProfile
 from harness.engine.geometry import Geometry, fix
 from tests.engine.builders import D, E, T, condition, fixed, request
 
@@ -54,3 +55,75 @@ def test_a_request_that_does_not_fit_is_refused_by_name(field: str) -> None:
 
 def test_frames_may_differ_from_the_first_request_s() -> None:
     fixed_by().check(request(frames=T + 1))
+
+
+TOKENS = (
+    "3 tokens, expected 5 tokens: the executor takes no mask and would attend the padding "
+    "(PipelineConfig(padding='zeros') allows it)"
+)
+MASKED = condition(2, 5, encoder_mask=torch.ones(1, 5))
+WORDS: list[tuple[dict[str, Any], type[InvalidInput], str]] = [
+    ({"conditions": [condition(2)]}, NeedsMask, f"conditions[0].encoder_hidden_states: got {TOKENS}"),
+    (
+        {"guidance": Guidance(2.0, [condition(2, 5), condition(2)])},
+        NeedsMask,
+        f"guidance.negatives[1].encoder_hidden_states: got {TOKENS}",
+    ),
+    (
+        {"conditions": [condition(1, 5), MASKED]},
+        NeedsMask,
+        "conditions[1].encoder_mask: got a mask, expected None: the executor takes no mask",
+    ),
+    (
+        {"guidance": Guidance(2.0, [MASKED])},
+        NeedsMask,
+        "guidance.negatives[0].encoder_mask: got a mask, expected None: the executor takes no mask",
+    ),
+    (
+        {"conditions": [condition(2, 6)]},
+        InvalidInput,
+        "conditions[0].encoder_hidden_states: got 6 tokens, expected at most encoder_length = 5, fixed for the "
+        "pipeline's life",
+    ),
+    (
+        {"conditions": [Condition(torch.ones(1, 5, E + 1))]},
+        InvalidInput,
+        "conditions[0].encoder_hidden_states: got torch.float32 tensor of shape [1, 5, 9] on cpu, expected "
+        "torch.float32 of width 8, as the pipeline's first request has",
+    ),
+    (
+        {"context_latents": torch.ones(1, T, 2 * D + 2)},
+        InvalidInput,
+        "context_latents: got torch.float32 tensor of shape [1, 6, 10] on cpu, expected "
+        "torch.float32 of 8 channels, as the pipeline's first request has",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "kind", "words"), WORDS, ids=range(len(WORDS)))
+def test_an_executor_without_a_mask_refuses_in_these_words(
+    fields: dict[str, Any], kind: type[InvalidInput], words: str
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        fixed_by(takes_mask=False).check(request(**fields))
+    assert (type(refused.value), str(refused.value)) == (kind, words)
+    assert isinstance(refused.value, OutsideProfile) is (kind is NeedsMask)
+
+
+@pytest.mark.parametrize(("takes_mask", "padding"), [(True, "mask"), (True, "zeros"), (False, "zeros")])
+def test_unequal_lengths_and_masks_are_taken_unless_padding_would_be_attended_unasked(
+    takes_mask: bool, padding: str
+) -> None:
+    fixed_by(5, takes_mask, padding=padding).check(request(conditions=[condition(2), MASKED]))
+
+
+def test_a_geometry_is_that_of_the_first_request() -> None:
+    first = request(
+        conditions=[Condition(fixed(1, 3, E).half()), Condition(fixed(2, 70, E).half())],
+        context_latents=fixed(7, T, 2 * D).bfloat16(),
+        guidance=Guidance(2.0, [Condition(fixed(1, 9, E).half())]),
+    )
+    here = torch.device("cpu")
+    for takes_mask, configured, length in ((True, None, 128), (False, None, 70), (True, 99, 99), (False, 99, 99)):
+        made = fix(first, PipelineConfig(encoder_length=configured), takes_mask=takes_mask)
+        assert made == Geometry(length, E, torch.float16, D, torch.bfloat16, here, not takes_mask)

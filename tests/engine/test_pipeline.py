@@ -299,8 +299,18 @@ def test_a_shared_curve_of_another_length_is_refused_when_set_and_at_submit() ->
 def test_a_channel_gain_of_other_channels_is_refused_at_submit() -> None:
     p = pipeline()
     p.set_channel_gain(torch.ones(1, 1, D + 1) * 2)
-    with pytest.raises(InvalidInput, match="channel"):
+    with pytest.raises(InvalidInput) as refused:
         p.submit(request())
+    assert str(refused.value) == (
+        "context_latents: got 4 latent channels, expected 5 channels, as the channel gain in force has "
+        "(set it to None first)"
+    )
+    p.set_channel_gain(None)
+    p.submit(request())
+    with pytest.raises(InvalidInput, match=r"^channel_gain: got .* \[1, 1, 5\] on cpu, expected .* \[1, T, 4\]$"):
+        p.set_channel_gain(torch.ones(1, 1, D + 1))
+    with pytest.raises(InvalidInput, match=r"^channel_gain: got .* \[1, 2, 4\] on cpu, expected 1 or 6 frames$"):
+        p.set_channel_gain(torch.ones(1, 2, D))
 
 
 def test_a_channel_gain_of_another_length_is_refused_at_submit() -> None:
@@ -505,3 +515,26 @@ def test_a_tensor_on_another_device_is_refused_by_name(field: str, call: Callabl
 
 def test_the_counts_of_nothing_are_zero() -> None:
     assert set(asdict(replace(Stats(), conditioning=0)).values()) == {0}
+
+
+def test_sizes_are_known_from_the_configuration_or_the_first_request_that_is_taken() -> None:
+    told = []
+    for configured in (None, 70):
+        p = pipeline(encoder_length=configured)
+        told.append([p.encoder_length])
+        with pytest.raises(InvalidInput):
+            p.submit("no request")  # type: ignore[arg-type]
+        told[-1].append(p.encoder_length)
+        p.submit(request(tokens=65))
+        told[-1].append(p.encoder_length)
+        p.close()
+        told[-1].append(p.encoder_length)
+    assert told == [[None, None, 128, 128], [70] * 4]
+    p = pipeline(depth=3, executor=EagerExecutor(AffineDecoder(), 5))
+    assert (p.depth, p.max_depth, p.slots) == (3, 5, (None,) * 3)
+    p.set_depth(5)
+    assert (p.depth, p.max_depth, p.slots) == (5, 5, (None,) * 5)
+    p.set_depth(1)
+    assert (p.depth, p.max_depth, p.slots) == (1, 5, (None,))
+    p.close()
+    assert (p.depth, p.max_depth, p.slots) == (1, 5, ())

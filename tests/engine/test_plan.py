@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from harness.engine.noise import Purpose
 from harness.engine.plan import Path, Queued, SlotPlan, TickPlan, plan_tick
 from harness.engine.schedule import timesteps
 from harness.engine.slot import Slot, admit
-from tests.engine.builders import T, condition, fixed, request
+from tests.engine.builders import T, condition, fixed, pipeline, request
 
 STEPS = 8
 
@@ -246,3 +247,49 @@ def test_gates_asked_of_the_tensor_plan_the_same(fields: dict[str, Any]) -> None
         assert a[name] is b[name] or a[name] == b[name], name
     for name in ("target", "guidance"):
         assert (a[name] and vars(a[name])) == (b[name] and vars(b[name])), name
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 5, 8])
+def test_a_strength_is_asked_once_a_slot_and_tick_and_a_target_acts_from_half_of_the_steps_on(total: int) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def strength(step: int, of: int) -> float:
+        asked.append((step, of))
+        return 1
+
+    p = pipeline(depth=2, steps=total)
+    for seed in (1, 2):
+        p.submit(request(seed, latent_mask=LatentMask(0.5, SOURCE, strength)))
+    p.drain()
+    assert asked == [(step, total) for step in range(total) for _ in range(2)]
+    made = request(x0_target=X0Target(SOURCE, 0.5))
+    plans = [
+        planned(replace(at(0, made), step=step, times=timesteps(total))).slots[0].target is not None
+        for step in range(total)
+    ]
+    assert plans == [step >= total // 2 for step in range(total)]
+
+
+@pytest.mark.parametrize("gates", [True, False])
+def test_every_question_of_a_tick_is_counted_whoever_asks(gates: bool) -> None:
+    own = {
+        "velocity_scale": 0.5,
+        "noise_injection": torch.ones(T),
+        "latent_mask": MASK,
+        "x0_target": X0Target(SOURCE, 1),
+    }
+    made = request(guidance=Guidance(2.0, mode="self", rescale=0.5), sde_curve=None, **own)
+    counts = [
+        planned(at(0, request()), controls=held, gates=gates).gates
+        for held in (
+            controls(),
+            Controls({}, DCW("double", 0.5, 0.5)),
+            Controls({}, DCW("pix", 0.5, 0.5)),
+            Controls({}, None, curve("gain", 2.0)),
+            Controls(controls(velocity_scale=1.0, momentum=1.0).shared, DCW(a=0.0, b=0.0), curve("gain", 1.0)),
+        )
+    ]
+    assert counts == [0, 2, 1, 1, 4]
+    # Of the request: the mask, the rescale, the noise, the velocity, and from half of the steps on the target.
+    assert [planned(at(step, made), gates=gates).gates for step in (0, 3, 4, 7)] == [4, 4, 5, 4]
+    assert planned(at(0, made), at(4, made), None, gates=gates).gates == 9

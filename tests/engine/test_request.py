@@ -230,3 +230,31 @@ RECORDS = [
 def test_records_are_frozen(record: Any, field: str) -> None:
     with pytest.raises(FrozenInstanceError):
         setattr(record, field, None)
+
+
+def test_a_list_of_conditions_or_a_step_range_may_be_changed_after_it_was_given() -> None:
+    prompts, negatives, span = [condition(1), condition(2)], [condition(3), condition(4)], [0, 0.5]
+    ranged = condition(5, step_range=span)
+    made = request(conditions=prompts, guidance=Guidance(2.0, negatives))
+    wanted = tuple(prompts), tuple(negatives)
+    prompts.reverse()
+    negatives.clear()
+    span[1] = 1
+    assert (made.conditions, made.negatives, made.guidance.negatives) == (*wanted, wanted[1])
+    assert ranged.step_range == (0.0, 0.5)
+    assert [type(bound) for bound in ranged.step_range] == [float, float]
+    assert request(conditions=(condition(1),)).negatives == ()
+
+
+def test_a_source_goes_before_the_original_of_a_mask_and_without_both_there_is_none() -> None:
+    source, mask = latent(), LatentMask(0.5, latent())
+    assert request().stand_in_source is None
+    assert request(source=source).stand_in_source is source
+    assert request(latent_mask=mask).stand_in_source is mask.original
+    assert request(source=source, latent_mask=mask).stand_in_source is source
+
+
+def test_a_request_says_its_sizes() -> None:
+    made = request(context_latents=torch.ones(1, 9, 14, dtype=torch.float64))
+    assert (made.frames, made.channels, made.device) == (9, 7, torch.device("cpu"))
+    assert condition(tokens=4).length == 4

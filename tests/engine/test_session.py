@@ -12,9 +12,10 @@ from harness.engine import (
     PipelineConfig,
     Request,
     Session,
+    Stream,
 )
 from harness.engine.decoders import AffineDecoder
-from harness.engine.executors import EagerExecutor
+from harness.engine.executors import EagerExecutor, StaticExecutor
 from harness.engine.noise import Purpose, noise
 from harness.parity.compare import assert_identical, difference
 from harness.parity.proofs import oracle
@@ -143,3 +144,156 @@ def test_closing_a_session_closes_its_streams_and_its_executor() -> None:
 def test_an_executor_in_the_decoders_place_is_refused() -> None:
     with pytest.raises(InvalidInput, match="a decoder; the executor is the second argument"):
         Session(EagerExecutor(AffineDecoder(16)))  # type: ignore[arg-type]
+
+
+NULL = torch.linspace(-1.0, 1.0, E).reshape(1, 1, E)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def test_a_session_keeps_a_null_condition_for_each_length_and_dtype() -> None:
+    made = Session(AffineDecoder(E), null_embedding=NULL)
+    nulls = {}
+    for _ in range(2):
+        for dtype in DTYPES:
+            for tokens in (5, 1, 9):
+                null = made.null_condition(Condition(fixed(1, tokens, E).to(dtype)))
+                assert_identical(null.encoder_hidden_states, NULL.to(dtype).expand(1, tokens, E).contiguous())
+                assert null.encoder_hidden_states.is_contiguous()
+                assert (null.encoder_mask, null.temporal_weight, null.step_range) == (None, None, None)
+                assert nulls.setdefault((dtype, tokens), null) is null
+    assert len({id(null) for null in nulls.values()}) == 12
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_stream_in_any_dtype_is_guided_against_the_null_condition_in_it(dtype: torch.dtype) -> None:
+    made, prompt = Session(AffineDecoder(E), null_embedding=NULL), Condition(fixed(1, 5, E).to(dtype))
+    for _ in range(2):
+        stream = made.stream([prompt], context(), config=CONFIG)
+        (finished,) = stream.tick(seed=7, guidance=3.0) + stream.drain()
+        guided = Guidance(3.0, (Condition(NULL.to(dtype).repeat(1, 5, 1)),))
+        alone = oracle.run(made.executor, Request([prompt], context(), 7, guidance=guided), CONFIG, 64)
+        assert_identical(finished.latent, alone)
+
+
+def test_a_null_embedding_that_is_given_goes_before_the_decoders_own() -> None:
+    decoder = AffineDecoder(E)
+    assert session().null_embedding is not None
+    assert_identical(session().null_embedding, decoder.null_embedding)
+    assert Session(decoder, null_embedding=NULL).null_embedding is NULL
+    assert Session(AffineDecoder(), null_embedding=NULL).null_embedding is NULL
+    assert Session(AffineDecoder()).null_embedding is None
+    assert Session(lambda **_: NULL).null_embedding is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        torch.ones(1, E),
+        torch.ones(1, 2, E),
+        torch.ones(2, 1, E),
+        torch.ones(1, 1, E).long(),
+        torch.full((1, 1, E), torch.inf),
+    ],
+    ids=["axes", "tokens", "rows", "whole numbers", "not finite"],
+)
+@pytest.mark.parametrize("own", [True, False], ids=["the decoder's", "given"])
+def test_a_null_embedding_of_another_form_is_refused(given: torch.Tensor, own: bool) -> None:
+    decoder = AffineDecoder()
+    if own:
+        decoder.null_embedding = given
+    with pytest.raises(InvalidInput, match=r"^null_embedding: got .*, expected ") as refused:
+        Session(decoder, null_embedding=None if own else given)
+    assert refused.value.field == "null_embedding"
+
+
+@pytest.mark.parametrize("mode", [mode for mode in GuidanceMode if mode.needs_negatives])
+@pytest.mark.parametrize("whose", ["the guidance's", "the tick's", "the null condition"])
+def test_a_guided_tick_has_the_bits_of_its_own_negatives(whose: str, mode: GuidanceMode) -> None:
+    made, others = session(), (Condition(fixed(9, 3, E)), Condition(fixed(10, 4, E)))
+    stream = made.stream([positive()], context(), config=CONFIG)
+    negatives = {
+        "the guidance's": others,
+        "the tick's": others[:1],
+        "the null condition": (made.null_condition(positive()),),
+    }[whose]
+    asked = Guidance(3.0, others if whose == "the guidance's" else (), mode, momentum=0.5, eta=0.25)
+    negative = others[0] if whose == "the tick's" else None
+    (finished,) = stream.tick(seed=7, guidance=asked, negative=negative) + stream.drain()
+    guided = Guidance(3.0, negatives, mode, momentum=0.5, eta=0.25)
+    request = Request([positive()], context(), 7, guidance=guided)
+    assert_identical(finished.latent, oracle.run(made.executor, request, CONFIG, 64))
+
+
+def test_a_tick_says_what_it_submitted_and_a_tick_without_a_seed_that_it_submitted_nothing() -> None:
+    stream = session().stream([positive()], context(), config=PipelineConfig(depth=1, steps=2))
+    told = []
+    for seed in (1, None, 2, 3, 4, None):
+        stream.tick(seed=seed)
+        last = stream.last_submission
+        told.append(last and (last.id, [dropped.id for dropped in last.dropped]))
+    assert told == [("request-0", []), None, ("request-1", []), ("request-2", []), ("request-3", ["request-2"]), None]
+
+
+class Told(EagerExecutor):
+    """Writes down that it is closed, and whether the streams were closed before."""
+
+    def __init__(self) -> None:
+        super().__init__(AffineDecoder(E))
+        self.streams: list[Stream] = []
+        self.told: list[list[bool]] = []
+
+    def close(self) -> None:
+        self.told.append([_is_closed(stream) for stream in self.streams])
+        super().close()
+
+
+def _is_closed(stream: Stream) -> bool:
+    try:
+        stream.pipeline.set_dcw(None)
+    except PipelineClosed:
+        return True
+    return False
+
+
+def test_a_session_closes_all_of_its_streams_and_then_its_executor() -> None:
+    executor = Told()
+    made = Session(AffineDecoder(E), executor)
+    executor.streams = streams = [made.stream([positive()], context(), config=CONFIG) for _ in range(3)]
+    for seed, stream in enumerate(streams):
+        stream.tick(seed=seed)
+    streams[1].close()
+    assert [_is_closed(stream) for stream in streams] == [False, True, False]
+    assert len(streams[2].tick(seed=9) + streams[2].drain()) == 2
+    made.close()
+    assert executor.told == [[True] * 3]
+    made.close()
+    assert executor.told == [[True] * 3] * 2
+
+
+def test_streams_of_one_session_share_an_executor_and_no_queue_name_or_control() -> None:
+    for executor in (EagerExecutor(AffineDecoder(E), 3), StaticExecutor(AffineDecoder(E), 3)):
+        made, ended = Session(AffineDecoder(E), executor), []
+        streams = [
+            made.stream([positive()], fixed(2, frames, 2 * D), config=PipelineConfig(depth=2, steps=steps))
+            for frames, steps in ((T, 3), (T + 2, 2))
+        ]
+        streams[1].pipeline.set_shared_curve("velocity_scale", 0.5)
+        for seed in (1, 2):
+            for stream in streams:
+                ended.append(stream.tick(seed=seed, guidance=2.0))
+        ended += [stream.drain() for stream in streams]
+        found = [(f.id, f.seed, f.steps, f.latent.shape[1], f.ticks_in_flight) for batch in ended for f in batch]
+        assert found == [
+            ("request-0", 1, 2, T + 2, 2),
+            ("request-0", 1, 3, T, 3),
+            ("request-1", 2, 3, T, 3),
+            ("request-1", 2, 2, T + 2, 2),
+        ]
+        for finished in (f for batch in ended for f in batch):
+            frames, slow = finished.latent.shape[1], finished.steps == 2
+            guided = Guidance(2.0, (made.null_condition(positive()),))
+            own = {"velocity_scale": 0.5} if slow else {}
+            request = Request([positive()], fixed(2, frames, 2 * D), finished.seed, guidance=guided, **own)
+            config = PipelineConfig(steps=finished.steps)
+            alone = oracle.run(EagerExecutor(AffineDecoder(E)), request, config, 64)
+            assert_identical(finished.latent, alone)

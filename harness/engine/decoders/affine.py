@@ -147,7 +147,7 @@ def _decay(size: int, period: int, device: torch.device) -> Tensor:
     """The weights `8 / (8 + i % period)` for i from 0 to `size - 1`, `[size]`."""
     with torch.inference_mode(False):  # the cached tensor must be usable outside inference mode
         index = torch.arange(size, device=device) % period
-        return torch.full((size,), 8.0, device=device) / (8.0 + index.float())
+        return torch.full((size,), 8.0, dtype=torch.float32, device=device) / (8.0 + index.float())
 
 
 @_kept

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from onnx import load
 from harness import registry
 from harness.engine.aot import build as module
 from harness.engine.aot import sidecar
-from harness.engine.aot.bindings import Flavour, binding
+from harness.engine.aot.bindings import Binding, Flavour, binding
 from harness.engine.aot.build import Asked, Built, Sizes, build, profile
 from harness.engine.aot.export import digest
 from harness.engine.aot.here import Here
@@ -287,3 +289,92 @@ def test_nothing_of_the_builders_log_reaches_the_terminal(
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def test_what_is_asked_by_default_is_what_the_documents_say() -> None:
+    """8 rows, best at 30 s, at most 60 s, at 25 frames a second."""
+    assert Asked() == Asked(8, Sizes(2, 750, 1500), Sizes(1, 200, 512), None, None)
+    assert (module.SECONDS_30, module.SECONDS_60) == (30 * 25, 60 * 25)
+
+
+@pytest.mark.parametrize(
+    ("capability", "taken"),
+    [("8.9", True), ("10.0", True), ("12.1", True), ("8", False), ("8.", False), (".9", False), ("8.10", False)]
+    + [("", False), ("8.9 ", False), ("x8.9", False), ("8,9", False), ("8.9.0", False)],
+)
+def test_a_compute_capability_is_a_major_and_a_minor_number(capability: str, taken: bool) -> None:
+    if taken:
+        assert Asked(compute_capability=capability).compute_capability == capability
+        return
+    with pytest.raises(InvalidInput) as refused:
+        Asked(compute_capability=capability)
+    assert str(refused.value) == (f"compute_capability: got {capability!r}, expected major and minor, such as 8.9")
+
+
+@pytest.mark.parametrize("field", ["frames", "tokens"])
+@pytest.mark.parametrize("sizes", [(0, 1, 1), (2, 1, 3), (1, 3, 2), (3, 3, 2), (-1, 0, 1)])
+def test_sizes_that_do_not_rise_from_one_are_refused(field: str, sizes: tuple[int, int, int]) -> None:
+    assert Asked(**{field: Sizes(1, 1, 1)})  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match=f"^{field}: got Sizes.*, expected 1 <= low <= opt <= high$"):
+        Asked(**{field: Sizes(*sizes)})  # type: ignore[arg-type]
+
+
+def wanted(monkeypatch: pytest.MonkeyPatch, flavour: Flavour, capability: str | None) -> sidecar.Sidecar:
+    """The metadata of a plan where the GPU has 8.6 and RTX builds for a few."""
+    names = SimpleNamespace(SM120=1, SM75=1, SM86=1, SM100=1, NONE=0, CURRENT=0)
+    module_ = SimpleNamespace(**({"ComputeCapability": names} if flavour is Flavour.RTX else {}))
+    found = Binding(flavour, "1.0", module_)
+    monkeypatch.setattr(
+        module, "here", lambda found, _device: Here(str(found.flavour), found.version, "8.6", "a GPU", "570.1")
+    )
+    file = registry.onnx_file("tiny")
+    return module._wanted(file, read(file), found, replace(ASKED, compute_capability=capability))
+
+
+@pytest.mark.parametrize("flavour", Flavour)
+def test_a_plan_for_the_gpu_that_is_here_is_bound_to_it_also_where_its_capability_is_named(
+    monkeypatch: pytest.MonkeyPatch, flavour: Flavour
+) -> None:
+    for capability in (None, "8.6"):
+        made = wanted(monkeypatch, flavour, capability)
+        assert (made.flavour, made.version) == (str(flavour), "1.0")
+        assert (made.compute_capability, made.gpu, made.driver) == ("8.6", "a GPU", "570.1")
+        assert (made.plan_sha256, made.layers) == ("", ())
+
+
+def test_for_another_gpu_rtx_builds_and_the_full_tensorrt_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    for capability in ("7.5", "10.0", "12.0"):
+        made = wanted(monkeypatch, Flavour.RTX, capability)
+        assert (made.compute_capability, made.gpu, made.driver) == (capability, None, None)
+        with pytest.raises(InvalidInput) as refused:
+            wanted(monkeypatch, Flavour.TENSORRT, capability)
+        assert str(refused.value) == (
+            f"compute_capability: got {capability}, expected none: the full TensorRT builds for this machine's GPU"
+        )
+    with pytest.raises(
+        InvalidInput, match=r"got 9.0, expected one that TensorRT-RTX builds for: 7.5, 8.6, 10.0, 12.0$"
+    ):
+        wanted(monkeypatch, Flavour.RTX, "9.0")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_log_is_collected_inside_and_everything_of_it_is_as_before_outside(fails: bool) -> None:
+    from polygraphy.logger import G_LOGGER  # noqa: PLC0415 - takes a second
+
+    def state() -> tuple[Any, ...]:
+        logger = logging.getLogger("Polygraphy")
+        told = G_LOGGER.use_python_logging_system, G_LOGGER.colors, G_LOGGER.module_severity.get()
+        return logger.level, logger.propagate, list(logger.handlers), told
+
+    before = state()
+    try:
+        with module._log() as lines:
+            logging.getLogger("Polygraphy").debug("[V] one\n [E] two\nthree")
+            if fails:
+                raise MemoryError
+    except MemoryError:
+        assert fails
+    assert lines == ["one", "two", "three"]
+    assert state() == before
+    logging.getLogger("Polygraphy").debug("later")
+    assert len(lines) == 3

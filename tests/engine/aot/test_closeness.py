@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import math
 from pathlib import Path
 
 import numpy as np
@@ -139,3 +141,66 @@ def test_inputs_differ_from_each_other_and_every_row_hides_another_number_of_tok
     drawn += [masked["hidden_states"][row, :12, 0] for row in (1, 2)]
     drawn.append(closeness._inputs(decoder, (3, 40, 12), 1, mask=True)["hidden_states"][0, :12, 0])
     assert len({tuple(each.tolist()) for each in drawn}) == len(drawn)
+
+
+def test_what_is_measured_is_the_distance_of_each_from_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, shapes = single(), [(1, 2, 1), (2, 4, 3)]
+    exact = copy.deepcopy(decoder).double()
+    offsets: list[torch.Tensor] = []
+    ran: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def runner(path: Path, dtype: torch.dtype) -> object:
+        assert (path, dtype) == (Path("x.onnx"), torch.float32)
+
+        def run(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+            wanted, own = exact(**inputs), decoder(**inputs)
+            offset = torch.zeros_like(wanted)
+            offset[-1, -1, -1], offset[0, 0, 0] = -0.5 - len(offsets), 0.25
+            offsets.append(offset)
+            ran.append((wanted, own))
+            return (wanted + offset).float()
+
+        return run
+
+    monkeypatch.setattr(closeness, "_runner", runner)
+    found = measure(Path("x.onnx"), decoder, shapes)
+    for distance, shape, offset, (wanted, own) in zip(found.distances, shapes, offsets, ran, strict=True):
+        file = (wanted + offset).float().double() - wanted
+
+        def rms(values: torch.Tensor) -> float:
+            return math.sqrt(sum(v * v for v in values.flatten().tolist()) / values.numel())
+
+        told = [distance.scale, distance.file, distance.torch, distance.worst]
+        assert told == pytest.approx(
+            [rms(wanted), rms(file), rms(own.double() - wanted), -file.min().item()], rel=1e-12, abs=0
+        )
+        assert (distance.shape, distance.elements) == (shape, wanted.numel())
+    assert found.worst == found.distances[1].worst > found.distances[0].worst
+
+
+def test_a_refusal_tells_the_distances_and_the_bound_and_its_edge_is_within() -> None:
+    pooled = (Distance((1, 2, 1), 16, 1.0, 3.0, 1.25, 0.5), Distance((1, 2, 1), 16, 1.0, 3.0, 1.25, 7.5))
+    with pytest.raises(ExportRefused) as refused:
+        Closeness(pooled).check()
+    assert str(refused.value) == (
+        "the file's distance from float64 is 3 (root mean square; worst 7.5), expected at most 2 times torch's own "
+        "distance, 1.25"
+    )
+    for file, own, passes in ((2.0, 1.0, True), (0.0, 0.0, True), (1e-100, 0.0, False), (0.0, math.nan, False)):
+        assert Closeness((Distance((1, 2, 1), 1, 1.0, file, own, file),)).passes is passes
+
+
+def test_the_shapes_and_the_inputs_are_the_ones_that_are_written_here() -> None:
+    assert (closeness.FACTOR, closeness.SHAPES) == (2.0, ((1, 2, 1), (3, 40, 12), (2, 76, 33)))
+    for dtype in ("float32", "bfloat16"):
+        made, wide = closeness._inputs(tiny(dtype), (3, 4, 7), 2, mask=True), getattr(torch, dtype)
+        assert {name: (each.dtype, tuple(each.shape)) for name, each in made.items()} == {
+            "hidden_states": (wide, (3, 4, 8)),
+            "timestep": (torch.float32, (3,)),
+            "encoder_hidden_states": (wide, (3, 7, 32)),
+            "context_latents": (wide, (3, 4, 16)),
+            "encoder_mask": (torch.bool, (3, 7)),
+        }
+        assert made["timestep"].tolist() == torch.linspace(1.0, 0.1, 3).tolist()
+        again = closeness._inputs(tiny(dtype), (3, 4, 7), 2, mask=True)
+        assert digest_tree(made) == digest_tree(again)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from diffusers import AceStepTransformer1DModel
 
 from harness import registry
 from harness.engine.aot import export as module
@@ -15,6 +17,7 @@ from harness.engine.aot.export import digest, export
 from harness.engine.aot.onnx_file import read
 from harness.engine.aot.signature import INPUTS, MASK, Span
 from harness.engine.decoders import AceStepDecoder, AffineDecoder
+from harness.engine.decoders.ace_step import PRESETS
 from harness.engine.errors import ExportRefused, InvalidInput, PackageMissing
 from harness.parity.compare import assert_identical
 from tests.engine.aot.exports import inputs, run, single, tiny
@@ -139,8 +142,13 @@ def test_weights_that_went_to_a_file_beside_it_are_gone_with_the_file_they_were_
     path = tmp_path / "a.onnx"
     path.write_bytes(b"old")
     (tmp_path / "a.onnx.data").write_bytes(b"old weights")
-    export(AffineDecoder(4), path, tokens=2)
+    made = export(AffineDecoder(4), path, tokens=2)
     assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
+    nodes = len(onnx.load(path).graph.node)
+    assert made == module.Exported(path, torch.float32, nodes, path.stat().st_size, None, True)
+    found = read(path)
+    assert (found.channels, found.context_channels, found.encoder_dim) == (4, 8, 4)
+    assert (found.rows, found.frames, found.tokens) == (Span(1), Span(1), Span(2, 2))
 
 
 def test_a_file_that_is_not_accepted_is_not_kept_and_the_old_one_stays(tmp_path: Path) -> None:
@@ -217,3 +225,65 @@ def test_an_exporter_that_is_not_installed_is_an_error_with_the_command(
     monkeypatch.setattr(module, "find_spec", lambda name: None if name == package else object())
     with pytest.raises(PackageMissing, match=rf"{package} is not installed: pip install 'stream-harness\[onnx\]'"):
         export(AffineDecoder(4), tmp_path / "a.onnx")
+
+
+class Program:
+    """Takes the place of an exporter's program: writes a file and, where it is asked to, its weights."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+
+    def save(self, path: str, *, external_data: bool) -> None:
+        Path(path).write_bytes(self.text)
+        if external_data:
+            Path(f"{path}.data").write_bytes(self.text + b" weights")
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["within", "beside"])
+@pytest.mark.parametrize("after", [False, True], ids=["within", "beside"])
+@pytest.mark.parametrize("fails", [None, "data", "file"])
+def test_a_file_never_stands_beside_the_weights_of_another_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, before: bool, after: bool, fails: str | None
+) -> None:
+    path, data = module.parts(tmp_path / "new" / "a.onnx")
+    assert module._save(Program(b"old"), path, lambda _file: None, external=before) == (data if before else None)
+    replace = module.os.replace
+
+    def failing(source: Any, target: Any) -> None:
+        if fails is not None and Path(target) == {"data": data, "file": path}[fails]:
+            raise OSError("full disk")
+        replace(source, target)
+
+    monkeypatch.setattr(module.os, "replace", failing)
+    try:
+        assert module._save(Program(b"new"), path, lambda _file: None, external=after) == (data if after else None)
+    except OSError:
+        assert not path.is_file() or (path.read_bytes(), before or after) == (b"old", False)
+    else:
+        assert path.read_bytes() == b"new"
+        assert data.is_file() is after
+        assert not after or data.read_bytes() == b"new weights"
+    assert {each.name for each in path.parent.iterdir()} <= {"a.onnx", "a.onnx.data"}
+
+
+def test_a_digest_is_that_of_the_file_and_then_of_its_weights(tmp_path: Path) -> None:
+    path, data = module.parts(tmp_path / "a.onnx")
+    assert (path, data) == (tmp_path / "a.onnx", tmp_path / "a.onnx.data")
+    assert digest(path) == hashlib.sha256().hexdigest()
+    path.write_bytes(b"file" * 3)
+    (tmp_path / "b.onnx.data").write_bytes(b"of another one")
+    assert digest(path) == hashlib.sha256(b"file" * 3).hexdigest()
+    data.write_bytes(b"weights")
+    assert digest(path) == hashlib.sha256(b"file" * 3 + b"weights").hexdigest()
+
+
+def test_what_an_export_takes_for_granted() -> None:
+    assert (module.channels_of(AffineDecoder()), module.channels_of(tiny())) == (4, 8)
+    assert (module.OPSET, module.TOKENS, module.EXTERNAL_OVER) == (20, 64, 2**31 - 2**24)
+
+
+def test_a_decoder_of_other_patches_than_two_frames_is_refused(tmp_path: Path) -> None:
+    transformer = AceStepTransformer1DModel(**{**PRESETS["tiny"], "num_hidden_layers": 1, "patch_size": 4})
+    with pytest.raises(InvalidInput, match="^decoder: got patches of 4 frames, expected patches of 2 frames$"):
+        export(AceStepDecoder(transformer), tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())

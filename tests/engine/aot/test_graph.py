@@ -101,3 +101,20 @@ def test_nothing_of_the_exporters_notes_is_left(model: Callable[[list[str]], obj
     assert b"/a/path" in ir.serde.serialize_model(made).SerializeToString()  # type: ignore[arg-type]
     graph.tidy(made, "decoder.")
     assert b"/a/path" not in ir.serde.serialize_model(made).SerializeToString()  # type: ignore[arg-type]
+
+
+def test_no_note_is_left_on_the_model_its_graph_or_any_of_its_values() -> None:
+    x, w = (ir.val(name, dtype=ir.DataType.FLOAT, shape=[2]) for name in ("x", "w"))
+    w.const_value = ir.tensor([1.0, 2.0], name="w")
+    node = ir.node("Add", [x, w])
+    body = ir.Graph([x], [node.outputs[0]], nodes=[node], initializers=[w], opset_imports={"": 20}, name="g")
+    made = ir.Model(body, ir_version=10)
+    node.outputs[0].name = "y"
+    noted = [made, body, node, x, w, node.outputs[0]]
+    for each in noted:
+        each.metadata_props["trace"] = "/a/path"
+        each.doc_string = "/a/path"
+    graph.tidy(made, "decoder.")
+    assert [dict(each.metadata_props) for each in noted] == [{}] * 6
+    assert [each.doc_string for each in noted] == [None] * 6
+    assert (node.name, x.name, w.name, node.outputs[0].name) == ("graph/Add_0", "x", "w", "y")

@@ -94,3 +94,52 @@ def test_the_driver_is_what_its_own_tool_says(
 def test_an_empty_field_is_not_one_that_was_left_out(field: str) -> None:
     with pytest.raises(PlanMismatch, match=f"{field}: "):
         check(replace(BUILT, **{field: ""}), HERE)
+
+
+def test_of_several_fields_that_differ_the_first_is_named() -> None:
+    names = ["flavour", "version", "compute_capability", "gpu", "driver"]
+    for place, name in enumerate(names):
+        with pytest.raises(PlanMismatch) as refused:
+            check(replace(BUILT, **dict.fromkeys(names[place:], "another")), HERE)
+        assert refused.value.field == name
+
+
+def test_a_flavour_that_is_there_is_the_one_that_is_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "installed", lambda: (Flavour.TENSORRT, Flavour.RTX))
+    monkeypatch.setattr(machine, "binding", lambda flavour: flavour)
+    assert [binding_for(flavour) for flavour in ("tensorrt", "tensorrt-rtx")] == ["tensorrt", "tensorrt-rtx"]
+    with pytest.raises(PlanMismatch, match="here it is tensorrt and tensorrt-rtx$"):
+        binding_for("other")
+
+
+def test_it_is_the_gpu_of_the_device_that_is_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = torch.device("cuda:1")
+    capabilities, names = {asked: (12, 0)}, {asked: "second"}
+    fake = SimpleNamespace(is_available=lambda: True, get_device_capability=capabilities.get, get_device_name=names.get)
+    monkeypatch.setattr(torch, "cuda", fake)
+    monkeypatch.setattr(machine, "driver", lambda: None)
+    found = machine.here(Binding(Flavour.TENSORRT, "11.4", None), asked)
+    assert found == Here("tensorrt", "11.4", "12.0", "second", None)
+
+
+def test_the_driver_is_asked_of_nvidia_smi_and_whatever_fails_there_is_no_driver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+
+    def run(command: Any, **options: Any) -> Any:
+        asked.append((command, options))
+        if len(asked) > 1:
+            raise errors[len(asked) - 2]
+        return SimpleNamespace(stdout="580.1\n570.2\n")
+
+    errors = [
+        subprocess.CalledProcessError(9, "nvidia-smi"),
+        subprocess.TimeoutExpired("nvidia-smi", 60),
+        PermissionError("nvidia-smi"),
+    ]
+    monkeypatch.setattr(subprocess, "run", run)
+    assert [driver() for _ in range(4)] == ["580.1", None, None, None]
+    command, options = asked[0]
+    assert command == ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    assert options == {"capture_output": True, "text": True, "timeout": 60, "check": True}

@@ -135,3 +135,71 @@ def test_metadata_without_its_plan_is_refused(plan: Path) -> None:
     plan.unlink()
     with pytest.raises(PlanCorrupt, match="missing"):
         sidecar.read_plan(plan)
+
+
+TEXT = """{
+ "format": 1,
+ "plan_sha256": "%s",
+ "onnx_sha256": "%s",
+ "flavour": "tensorrt-rtx",
+ "version": "1.7.1",
+ "compute_capability": "8.9",
+ "gpu": null,
+ "driver": null,
+ "profile": {
+  "timestep": [
+   [
+    1
+   ],
+   [
+    4
+   ],
+   [
+    8
+   ]
+  ]
+ },
+ "dtypes": {
+  "timestep": "float32",
+  "velocity": "float16"
+ },
+ "frames_multiple": 2,
+ "verbosity": "detailed",
+ "layers": [
+  {
+   "name": "a",
+   "kind": "gemm",
+   "tactic": "t",
+   "stream": 1,
+   "nodes": [
+    "x/MatMul_1"
+   ]
+  }
+ ]
+}
+"""
+
+
+def test_metadata_is_this_text(plan: Path) -> None:
+    assert sidecar.path(plan).read_text() == TEXT % (RECORD.plan_sha256, "b" * 64)
+    assert sidecar.path(Path("a b/ü.v1.plan")) == Path("a b/ü.v1.plan.json")
+    named = replace(RECORD, gpu="GPU ü", driver="580.1", layers=())
+    sidecar.write(plan, named)
+    assert sidecar.read(plan) == named
+
+
+def test_fields_that_differ_are_named_in_the_order_of_the_record() -> None:
+    other = replace(RECORD, **{field.name: OTHER.get(field.name, "other") for field in fields(Sidecar)})
+    names = [field.name for field in fields(Sidecar) if field.name not in ("plan_sha256", "layers")]
+    assert list(sidecar.differing(RECORD, other)) == names == list(sidecar.BUILT_FOR)
+    assert list(sidecar.differing(RECORD, other, ("driver", "plan_sha256"))) == ["driver", "plan_sha256"]
+    assert list(sidecar.differing(RECORD, RECORD)) == []
+
+
+@pytest.mark.parametrize("field", ["name", "kind", "tactic"])
+def test_a_layer_with_a_text_of_another_type_is_refused(plan: Path, field: str) -> None:
+    document = json.loads(sidecar.path(plan).read_text())
+    document["layers"][0][field] = 5
+    sidecar.path(plan).write_text(json.dumps(document))
+    with pytest.raises(SidecarMissing, match="got 5, expected a string"):
+        sidecar.read(plan)

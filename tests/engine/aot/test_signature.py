@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.engine.aot.signature import Signature, Span
+from harness.engine.aot.signature import AXES, INPUTS, Signature, Span
 from harness.engine.errors import BatchTooLarge, OutsideProfile
 from harness.engine.executors import Batch
 
@@ -93,3 +93,33 @@ def test_more_rows_than_the_executors_ceiling_are_refused() -> None:
 def test_other_sizes_than_the_engines_are_refused_by_name(sizes: dict[str, int], words: str) -> None:
     with pytest.raises(OutsideProfile, match=words):
         ENGINE.check(batch(**sizes), 8)
+
+
+def test_rows_outside_the_engines_range_are_refused_by_name_and_the_first_misfit_is_named() -> None:
+    with pytest.raises(OutsideProfile, match="^rows: got 9, the compiled decoder takes 1 to 8$"):
+        ENGINE.check(batch(rows=9, frames=200), 20)
+    with pytest.raises(OutsideProfile, match="^rows: got 1, the compiled decoder takes 2$"):
+        replace(ENGINE, rows=Span(2, 2)).check(batch(rows=1), 8)
+    with pytest.raises(BatchTooLarge, match="^a batch of 9 rows: the compiled decoder takes at most 8$"):
+        ENGINE.check(batch(rows=9, width=1), 8)
+    for sizes, first in (
+        ({"frames": 200, "tokens": 65}, "frames T"),
+        ({"tokens": 65, "channels": 1}, "tokens L"),
+        ({"channels": 1, "context": 1}, "channels D"),
+        ({"context": 1, "width": 1}, "context channels"),
+    ):
+        with pytest.raises(OutsideProfile, match=f"^{first}: got"):
+            ENGINE.check(batch(**sizes), 8)
+
+
+def test_spans_that_do_not_meet_hold_nothing_in_common() -> None:
+    both = Span(1, 2).met(Span(3, 4))
+    assert both == Span(3, 2)
+    assert not [size for size in range(6) if size in both]
+    assert str(Span(2, 8)) == "2 to 8"
+    assert Span(1).met(Span(1)) == Span(1, None)
+
+
+def test_inputs_stand_in_the_order_of_the_file() -> None:
+    assert INPUTS == ("hidden_states", "timestep", "encoder_hidden_states", "context_latents", "encoder_mask")
+    assert tuple(AXES) == (*INPUTS, "velocity")

@@ -208,3 +208,18 @@ def test_the_null_embedding_needs_a_width_and_is_fixed() -> None:
 def test_an_encoder_width_that_is_no_positive_integer_is_refused(width: object) -> None:
     with pytest.raises(InvalidInput, match="encoder_dim"):
         AffineDecoder(width)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("default", "size"), [(torch.float64, 101), (torch.float16, 103), (torch.bfloat16, 107)])
+def test_the_default_dtype_has_no_say_now_or_later(default: torch.dtype, size: int) -> None:
+    """What is kept between calls is made at the first call of these sizes, whatever the default is then."""
+    batch = rows(2, frames=size, channels=3, length=size, width=size)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        made = [AffineDecoder()(**batch), AffineDecoder(size).null_embedding]
+    finally:
+        torch.set_default_dtype(before)
+    later = [AffineDecoder()(**batch), AffineDecoder(size).null_embedding]
+    assert [bits(each) for each in made] == [bits(each) for each in later]
+    assert {each.dtype for each in later} == {torch.float32}

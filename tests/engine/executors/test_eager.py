@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from harness.engine import BatchTooLarge, InvalidInput, PipelineClosed
 from harness.engine.decoders import AceStepDecoder, AffineDecoder
-from harness.engine.executors import Batch, EagerExecutor, StaticExecutor
+from harness.engine.executors import Batch, EagerExecutor, OnnxExecutor, StaticExecutor
 from harness.engine.noise import Purpose, noise
 from harness.parity.compare import assert_identical
 
@@ -108,3 +111,17 @@ def test_a_run_outside_a_tick_keeps_no_graph_either(kind: type[EagerExecutor]) -
     out = kind(decoder).run(batch(2))
     assert not out.requires_grad
     assert_identical(out, EagerExecutor(AffineDecoder()).run(batch(2)))
+
+
+ROWS = {"max_rows": 8, "pin_rows": None}
+DEFAULTS: dict[Any, dict[str, Any]] = {
+    EagerExecutor: ROWS,
+    StaticExecutor: {**ROWS, "max_shapes": 8, "stream": None},
+    OnnxExecutor: {**ROWS, "threads": 1, "max_shapes": 8},
+}
+
+
+@pytest.mark.parametrize("kind", DEFAULTS, ids=lambda kind: kind.__name__)
+def test_an_executor_has_the_documented_defaults(kind: Any) -> None:
+    known = inspect.signature(kind).parameters.values()
+    assert {each.name: each.default for each in known if each.default is not inspect.Parameter.empty} == DEFAULTS[kind]

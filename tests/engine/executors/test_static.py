@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -231,3 +234,33 @@ def test_a_decoder_without_a_mask_is_called_without_it() -> None:
     decoder.takes_mask = False
     assert not StaticExecutor(decoder).takes_mask
     assert_identical(StaticExecutor(decoder).run(batch(2)), batch(2).hidden_states)
+
+
+class Immediate:
+    """A stream that begins every launch at once and may read its inputs later, as a GPU does."""
+
+    def launch(self, work: Callable[[], None]) -> None:
+        work()
+
+    def join(self) -> None:
+        pass
+
+    wait = join
+
+
+@pytest.mark.parametrize("pin_rows", [None, 4])
+def test_a_batch_is_kept_until_the_next_run_or_the_end(pin_rows: int | None) -> None:
+    """A run on another stream may still read it when nobody else has it."""
+    static = StaticExecutor(AffineDecoder(), 4, pin_rows, stream=Immediate())
+    alive = []
+    for ends in (static.run, static.run, lambda _batch: static.close()):
+        given = batch(3)
+        ends(given)
+        alive.append([weakref.ref(tensor) for tensor in given.tensors().values()])
+        del given
+        # With pinned rows it is the padded batch that is read.
+        assert [ref() is not None for refs in alive for ref in refs].count(True) == (
+            5 if pin_rows is None and not static._eager._closed else 0
+        )
+        assert (static._running is None) is static._eager._closed
+        assert static._running is None or static._running.rows == (pin_rows or 3)

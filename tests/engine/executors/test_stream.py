@@ -135,3 +135,20 @@ def test_an_executor_without_a_stream_of_its_own_needs_no_joining() -> None:
 def test_a_run_to_the_end_is_computed() -> None:
     expected = EagerExecutor(AffineDecoder()).run(batch(3))
     assert_identical(run_to_end(StaticExecutor(AffineDecoder(), stream=LoggedStream()), batch(3)), expected)
+
+
+def test_every_question_is_about_the_gpu_of_the_stream(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    current = cuda.current_stream
+    monkeypatch.setattr(cuda, "current_stream", lambda device=None: asked.append(device) or current(device))
+    for device in ("cuda:1", None):
+        asked.clear()
+        stream = CudaStream(device)
+        stream.launch(lambda: None)
+        stream.join()
+        stream.wait()
+        stream.launch(lambda: None)
+        assert asked
+        assert set(asked) == {device}
+        stream._own.cuda_stream = "17"
+        assert stream.handle == 17

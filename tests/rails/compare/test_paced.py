@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from harness.engine.pipeline import StreamPipeline
 from harness.parity.baselines.platform import ROOT
+from harness.rails.compare import control as workload
 from harness.rails.compare import paced as script
 from harness.rails.compare.control import control
 from harness.rails.compare.paced import TURN, Turns, Window, paced, slowed, value_of
@@ -142,3 +147,115 @@ def test_a_slowed_tick_takes_its_share_more_and_gives_what_the_tick_gives(monkey
 def test_the_control_takes_time_and_shares_no_code_with_the_engine() -> None:
     assert control("cpu")() > 0.0
     assert "harness" not in Path(control.__code__.co_filename).read_text().split("import", 1)[1]
+
+
+def test_the_control_is_twelve_products_additions_and_norms_without_gradients() -> None:
+    class Seen(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func.__name__ in names:
+                seen.append((func.__name__, torch.is_grad_enabled()))
+            return func(*args, **(kwargs or {}))
+
+    names = ("__matmul__", "matmul", "add", "norm", "div")
+    seen: list[Any] = []
+    run = control("cpu")
+    for _ in range(2):
+        seen.clear()
+        with Seen():
+            run()
+        assert seen == [(name, False) for name in ("matmul", "add", "norm", "div")] * 12
+
+
+def test_the_control_starts_from_the_same_numbers_every_time_whatever_was_drawn_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn, randn = [], torch.randn
+
+    def drawing(*size: int, **options: Any) -> torch.Tensor:
+        drawn.append(randn(*size, **options))
+        return drawn[-1]
+
+    monkeypatch.setattr(torch, "randn", drawing)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        control("cpu")
+    assert drawn[0].shape == (256, 256)
+    assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize(("device", "ms"), [("cpu", 0.0), ("cuda:0", 30.0)])
+def test_the_control_s_time_is_in_ms_until_its_device_is_done(
+    device: str, ms: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, waited, moved = StillClock(read_s=0.002), [], []
+
+    def wait(of: str) -> None:
+        waited.append(of)
+        clock.sleep(0.03)
+
+    monkeypatch.setattr(workload, "time", clock)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, to: (moved.append(to), self)[1])
+    monkeypatch.setattr(torch.cuda, "synchronize", wait)
+    assert control(device)() == pytest.approx(2.0 + ms)
+    assert (moved, waited) == ([device], [device] * bool(ms))
+
+
+@pytest.mark.parametrize("in_use", [True, False])
+def test_a_turn_ends_when_a_gpu_that_is_in_use_is_done(in_use: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipes, heard = Pipes(), []
+    cuda = SimpleNamespace(is_initialized=lambda: in_use, synchronize=lambda: heard.append(pipes.said()))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    os.write(pipes.tell, b"..")
+    turns = Turns(Window(0, 2), pipes.go, pipes.say, lambda: 0.0)
+    turns.before_tick()
+    assert (heard, pipes.said()) == ([0] * in_use, 1), "it is waited for before the other process gets its turn"
+    monkeypatch.delitem(sys.modules, "torch")
+    turns.before_tick()
+    turns.before_tick()
+    assert len(turns.waited_ms) == 2, "a bench without torch has nothing to wait for"
+
+
+def test_a_tick_gets_what_it_was_called_with() -> None:
+    def tick(*args: Any, **options: Any) -> Any:
+        return args, options
+
+    pipes = Pipes()
+    turns = Turns(Window(5, 2), pipes.go, pipes.say, lambda: 0.0)
+    assert paced(slowed(tick, 0.0), turns)(1, 2, seed=3) == ((1, 2), {"seed": 3})
+
+
+def test_a_bench_is_driven_with_its_options_and_its_ticks_wait_and_are_slowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slowed tick waits first: a wait is no part of what is made slower."""
+    called: list[Any] = []
+
+    def bench(module: str, **options: Any) -> None:
+        called.append((module, options, sys.argv))
+        for _ in range(5):
+            StreamPipeline.tick("self")  # type: ignore[arg-type]
+
+    def making(name: str) -> Any:
+        def make(tick: Any, of: Any) -> Any:
+            called.append((name, of if name == "slowed" else type(of).__name__))
+            return lambda *args: (called.append((name, args)), tick(*args))[1]
+
+        return make
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv(script.SLOWDOWN, "0.2500")
+    monkeypatch.setattr(sys, "argv", ["it"])
+    monkeypatch.setattr(StreamPipeline, "tick", lambda *args: called.append(("tick", args)))
+    monkeypatch.setattr(script.runpy, "run_module", bench)
+    monkeypatch.setattr(script, "slowed", making("slowed"))
+    monkeypatch.setattr(script, "paced", making("paced"))
+    pipes, report, fake = Pipes(), tmp_path / "report", tmp_path / "control.py"
+    fake.write_text("def control(device):\n    return lambda: {'cpu': 1.0, 'cuda': 7.0}[device]\n")
+    os.write(pipes.tell, b".")
+    script.main(str(fake), str(report), pipes.go, pipes.say, ["--device", "cuda", "--json", "mine", "--ticks", "1"])
+    wanted = ["harness", "bench", "--device", "cuda", "--json", "mine", "--ticks", "1", "--json", f"{report}.bench"]
+    assert called[:2] == [("slowed", 0.25), ("paced", "Turns")]
+    assert called[2] == ("harness", {"run_name": "__main__", "alter_sys": True}, wanted)
+    assert called[3:6] == [(name, ("self",)) for name in ("paced", "slowed", "tick")]
+    written = json.loads(report.read_text())
+    assert (written["control_ms"], len(written["waited_ms"])) == ([7.0], 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -119,3 +120,66 @@ def test_a_turn_is_given_by_a_byte_and_a_process_that_is_gone_takes_none() -> No
     given.release()
     for end in (go, heard, say):
         os.close(end)
+
+
+def test_what_a_child_is_given_counts_before_what_the_caller_has(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
+    monkeypatch.setenv(paced.SLOWDOWN, "0.5")
+    monkeypatch.setenv("OF_THE_CALLER", "kept")
+    given = {**processes.ALIKE, paced.SLOWDOWN: "0.0000"}
+    names = ["PYTHONHASHSEED", paced.SLOWDOWN, "OF_THE_CALLER"]
+    script = f"import os, sys; print([os.environ[name] for name in {names}], repr(sys.stdin.read()))"
+    with started("it", ["-c", script], tree, given) as child:
+        assert child.output() == "['0', '0.0000', 'kept'] ''"
+
+
+class Ended:
+    """A process that ended, with its code and what it wrote."""
+
+    def __init__(self, code: int) -> None:
+        self.wait = lambda: code
+        out, err = io.StringIO(" said \n"), io.StringIO(" complained \n")
+        self.child = Child("bench of one", self, out, err)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("code", "words"), [
+    (0, "^bench of one ended before its last turn$"),
+    (1, "^bench of one exited with 1:\ncomplained$"),
+])  # fmt: skip
+@pytest.mark.parametrize("byte", [b"", b"x"])
+def test_a_process_that_ends_in_place_of_a_turn_is_no_turn(code: int, words: str, byte: bytes) -> None:
+    heard, say = os.pipe()
+    os.write(say, paced.WAITING + byte)
+    os.close(say)
+    ended = Ended(code)
+    given = Lane(ended.child, -1, heard)
+    given.listen()
+    with pytest.raises(CannotCompare, match=words):
+        given.listen()
+    os.close(heard)
+
+
+def test_the_end_of_a_process_is_its_exit_code_and_its_output_is_stripped() -> None:
+    assert (str(Ended(0).child), Ended(0).child.output()) == ("bench of one", "said")
+    Lane(Ended(0).child, -1, -1).finish()
+    with pytest.raises(CannotCompare, match="exited with 3"):
+        Lane(Ended(3).child, -1, -1).finish()
+
+
+def test_a_bench_is_started_with_the_script_its_files_its_pipes_and_then_its_options(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    @contextmanager
+    def starting(what: str, command: Sequence[str], of: Tree, *_: object, **__: object) -> Iterator[Child | None]:
+        given.append((what, [*command[:4], *command[6:]], of))
+        yield None
+
+    monkeypatch.setattr(processes, "started", starting)
+    open_before = sorted(os.listdir("/proc/self/fd"))
+    with lane(tree, ["--ticks", "8"], Path("control file"), Path("a report"), 0.0):
+        pass
+    script = Path(paced.__file__).read_text()
+    assert given == [("bench", ["-c", script, "control file", "a report", "--ticks", "8"], tree)]
+    assert sorted(os.listdir("/proc/self/fd")) == open_before, "all four ends of the pipes are closed"

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -190,3 +191,75 @@ def test_without_git_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(subprocess, "run", missing)
     with pytest.raises(CannotCompare, match="cannot run git"), trees("main", None, tmp_path):
         pass
+
+
+@pytest.mark.parametrize(("revision", "name"), [
+    (Revision("main"), "main"),
+    (Revision("main", "0123456789abcdef"), "main (0123456789)"),
+    (Revision("x", "0123456789abcdef", ("a",)), "x (0123456789 with 1 uncommitted file)"),
+    (Revision("x", "0123456789abcdef", ("a", "b")), "x (0123456789 with 2 uncommitted files)"),
+])  # fmt: skip
+def test_a_revision_s_name_has_its_commit_and_the_number_of_its_uncommitted_files(
+    revision: Revision, name: str
+) -> None:
+    assert str(revision) == name
+
+
+def test_of_a_plain_folder_what_is_hidden_or_made_by_python_is_left_out_at_every_depth(tmp_path: Path) -> None:
+    kept = ("harness/__main__.py", "harness/engine/a.py", "data.egg/b", "pycache/c", "d.egg-info.txt")
+    left = (".git/a", "harness/.hidden", "harness/__pycache__/a.pyc", "it.egg-info/a", "harness/of.egg-info")
+    for name in (*kept, *left):
+        (tmp_path / "of it" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "of it" / name).write_text(name)
+    with trees("of it", "of it", tmp_path) as found:
+        for tree in found:
+            files = {str(file.relative_to(tree.folder)) for file in tree.folder.rglob("*") if file.is_file()}
+            assert files == set(kept)
+            assert all((tree.folder / name).read_text() == name for name in kept)
+
+
+@pytest.mark.parametrize(("base", "head"), [("main", "bare"), ("bare", None)])
+def test_a_revision_without_the_package_is_refused_by_name_wherever_it_stands(
+    repository: Path, base: str, head: str | None
+) -> None:
+    git(repository, "switch", "-q", "-c", "bare")
+    git(repository, "rm", "-q", "-r", "harness")
+    (repository / "harness").mkdir()
+    (repository / "harness" / "other.py").write_text("")
+    commit(repository, "bare")
+    with (
+        pytest.raises(CannotCompare, match=r"^bare \(.* has no package `harness` in its"),
+        trees(base, head, repository),
+    ):
+        pass
+    assert_nothing_is_left(repository)
+
+
+def test_the_copy_of_a_working_tree_has_every_file_as_it_is_and_its_mode(repository: Path) -> None:
+    for name, text in (("a b/ü.txt", "new"), ("harness/run.sh", "x"), (".hidden", "h"), ("__pycache__/a.pyc", "")):
+        (repository / name).parent.mkdir(exist_ok=True)
+        (repository / name).write_text(text)
+    (repository / "harness" / "run.sh").chmod(0o755)
+    wanted = {".gitignore", ".hidden", "a b/ü.txt", "harness/__main__.py", "harness/run.sh"}
+    with trees(None, None, repository) as found:
+        for tree in found:
+            files = {str(file.relative_to(tree.folder)) for file in tree.folder.rglob("*") if file.is_file()}
+            assert files == wanted
+            assert (tree.folder / "a b" / "ü.txt").read_text() == "new"
+            assert os.access(tree.folder / "harness" / "run.sh", os.X_OK)
+            assert set(tree.revision.uncommitted) == wanted - {".gitignore", "harness/__main__.py"}
+
+
+def test_trees_may_be_made_in_a_thread_which_leaves_the_signal_alone(repository: Path) -> None:
+    seen: list[object] = []
+    before = signal.getsignal(signal.SIGTERM)
+
+    def make() -> None:
+        with trees("main", "main", repository):
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+    assert_nothing_is_left(repository)

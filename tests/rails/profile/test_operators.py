@@ -21,6 +21,8 @@ def test_an_operator_is_one_word_however_it_is_spelled(spelling):
         ("/decoder/layers.0/self_attn/MatMul_1", Node("matmul", "self_attn")),
         ("layers.0.mlp/Mul_236/QuickGeluFusion/", Node("mul", "mlp")),
         ("node_softmax_15", Node("softmax")),
+        ("layers.0.self_attn/MatMul_151/Cast_2/Mul", Node("matmul", "self_attn")),
+        ("Unheard_1/Unheard_2", None),
         ("node_conv2d_transpose", None),
         ("Conv_0", Node("conv")),
         ("/model.23/one2one_cv3.2/Conv", Node("conv", "2")),
@@ -42,7 +44,8 @@ def test_a_fused_layers_name_lists_its_nodes_or_says_nothing():
     assert nodes_in("Conv_26 + Relu_27") == (Node("conv"), Node("relu"))
     assert nodes_in("a.to_v/MatMul_94+a.to_k/MatMul_91_myl0_16") == (Node("matmul", "to_v"), Node("matmul", "to_k"))
     assert nodes_in("PWN(PWN(/act/Sigmoid), PWN(/act/Mul))") == (Node("sigmoid", "act"), Node("mul", "act"))
-    assert nodes_in("Conv_26 + MyPlugin_27") == ()
+    assert nodes_in("Conv_26 + MyPlugin_27") == nodes_in("MyPlugin_27 + Conv_26") == nodes_in("") == ()
+    assert nodes_in("Conv_26,  Relu_27") == (Node("conv"), Node("relu"))
 
 
 def test_a_generated_kernels_name_spells_what_it_computes():
