@@ -166,6 +166,29 @@ def test_an_option_that_runs_no_test_or_not_all_leaves_some_out_and_is_named(
     assert reasons(session(tmp_path, "tests", **unset, failedfirst=True)) == []
 
 
+@pytest.mark.parametrize(("flag", "option"), [
+    ("--collect-only", "collectonly"),
+    ("--setup-only", "setuponly"),
+    ("--setup-plan", "setupplan"),
+    ("--last-failed", "lf"),
+    ("--ignore=tests/test_a.py", "ignore"),
+    ("--ignore-glob=*_a.py", "ignore_glob"),
+    ("--fixtures", "showfixtures"),
+    ("--fixtures-per-test", "show_fixtures_per_test"),
+    ("--cache-show", "cacheshow"),
+    ("--failed-first", None),
+    ("--exitfirst", None),
+])  # fmt: skip
+def test_these_options_are_known_by_the_names_that_pytest_gives_them(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, flag: str, option: str | None
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    given = pytester.parseconfig(flag)
+    made = session(pytester.path, "tests")
+    made.config.getoption = given.getoption
+    assert reasons(made) == ([] if option is None else [f"--{option} was given"])
+
+
 def test_every_reason_is_given(tmp_path: Path) -> None:
     made = session(tmp_path, "tests/a", "tests/b", paths=("tests", "more"), lf=True, collectonly=True)
     made.shouldfail = "yes"
