@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness.checkout import PACKAGE, around, is_checkout, root
+from harness.checkout import PACKAGE, around, has_package, is_checkout, root
 
 SETTINGS = '[tool.harness]\nreference-platform = "a"\n'
 
@@ -77,3 +77,54 @@ def test_in_a_folder_that_was_deleted_there_is_no_checkout(tmp_path: Path, monke
     os.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     assert around() is None
+
+
+def test_without_arguments_it_is_the_one_around_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, site = checkout(tmp_path / "project"), tmp_path / "site" / "harness"
+    (project / "a").mkdir()
+    monkeypatch.chdir(project / "a")
+    assert (around(), root(site)) == (project, project)
+    monkeypatch.chdir(tmp_path)
+    assert (around(), root(site)) == (None, tmp_path / "site")
+
+
+def test_a_link_into_a_checkout_is_in_it_and_the_checkout_is_named_by_its_own_path(tmp_path: Path) -> None:
+    project = checkout(tmp_path / "project")
+    (project / "a").mkdir()
+    (tmp_path / "link").symlink_to(project / "a")
+    (tmp_path / "other").symlink_to(project)
+    assert [around(tmp_path / name) for name in ("link", "other", "other/a")] == [project] * 3
+
+
+def test_a_folder_is_a_package_of_this_name_by_its_init_file_alone(tmp_path: Path) -> None:
+    found = []
+    for name in ("others", "harness", "harness/__init__.py"):
+        (tmp_path / name).mkdir()
+        found.append(has_package(tmp_path))
+    (tmp_path / "others" / "__init__.py").touch()
+    (tmp_path / "__init__.py").touch()
+    assert [*found, has_package(tmp_path)] == [False] * 4
+    (tmp_path / "harness" / "__init__.py").rmdir()
+    (tmp_path / "harness" / "__init__.py").touch()
+    assert has_package(tmp_path)
+
+
+def test_settings_in_any_encoding_are_read(tmp_path: Path) -> None:
+    for text, found in ((SETTINGS + "# caf\u00e9\n", True), ("[tool.others]\n# caf\u00e9\n", False)):
+        for encoding in ("utf-8", "utf-8-sig", "latin-1"):
+            (tmp_path / "pyproject.toml").write_text(text, encoding=encoding)
+            assert is_checkout(tmp_path) is found
+
+
+@pytest.mark.parametrize("kind", [FileNotFoundError, IsADirectoryError, PermissionError])
+def test_settings_that_this_user_may_not_read_are_nobody_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[OSError]
+) -> None:
+    def refused(*_asked: object, **_options: object) -> str:
+        raise kind
+
+    (tmp_path / "pyproject.toml").write_text(SETTINGS)
+    monkeypatch.setattr(Path, "read_text", refused)
+    assert not is_checkout(tmp_path)

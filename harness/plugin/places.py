@@ -26,11 +26,19 @@ def refuse_to_bless(config: pytest.Config) -> None:
     try:
         if hasattr(config, "workerinput") or config.getoption("numprocesses", None):
             raise BlessRefused("several processes would bless at once: run without -n")
-        if (config.invocation_params.dir / reason.split("::")[0]).exists() and reason.strip():
+        if reason.strip() and _exists(config.invocation_params.dir / reason.split("::")[0]):
             raise BlessRefused(f"{reason!r} is a path, not a reason")
         refuse_unless_explicit(reason, captures_of(config))
     except BlessRefused as error:
         raise pytest.UsageError(f"--harness-bless: {error}") from error
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        # Words that are longer than a name may be are no path.
+        return False
 
 
 def captures_of(config: pytest.Config) -> Path:

@@ -17,7 +17,10 @@ def left_out(session: pytest.Session) -> Iterator[str]:
     finished = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
     if session.shouldstop or session.shouldfail or session.exitstatus not in finished:
         yield "the run was stopped"
-    options = ("collectonly", "setuponly", "setupplan", "lf", "ignore", "ignore_glob")
+    options = (
+        "collectonly", "setuponly", "setupplan", "showfixtures", "show_fixtures_per_test", "cacheshow",
+        "lf", "ignore", "ignore_glob",
+    )  # fmt: skip
     yield from (f"--{option} was given" for option in options if config.getoption(option, None))
     suite = [config.rootpath / path for path in config.getini("testpaths")] or [config.rootpath]
     if not asked_for(config, suite):
