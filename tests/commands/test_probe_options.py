@@ -157,3 +157,9 @@ def test_a_subject_that_cannot_be_made_is_a_usage_error(asked: Asked) -> None:
     result = probe()
     assert result.exit_code == 2
     assert "Error: decoder: got nine, expected another" in result.stderr
+
+
+@pytest.mark.parametrize("words", [["--max-rows", "0"], ["--frames", "0"], ["--dtype", "float64"], ["--executor", "x"]])
+def test_what_no_executor_has_is_a_usage_error(words: list[str], asked: Asked) -> None:
+    assert probe(*words).exit_code == 2
+    assert asked.probes == []

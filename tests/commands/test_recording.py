@@ -100,7 +100,8 @@ def test_only_the_options_that_must_have_more_values_are_added(rows: str) -> Non
     (["tiny/static/float32/T16/pinned5", "tiny/static/float32/T16/max5"],
      "tiny/static/float32/T16/max5, tiny/static/float32/T16/pinned5 are"),
     (["b", "a", "c"], "a, b, c are"),
-    (["tiny/static/float32/T16/max4/0a1b2c3d4e5f"], "tiny/static/float32/T16/max4/0a1b2c3d4e5f is"),
+    (["mid/eager/float16/T5/max4/0a1b2c3d4e5f"], "mid/eager/float16/T5/max4/0a1b2c3d4e5f is"),
+    (["of x/mid/eager/float16/Tx/max4"], "of x/mid/eager/float16/Tx/max4 is"),
 ])  # fmt: skip
 def test_what_the_command_cannot_measure_is_named_in_order(left: list[str], words: str) -> None:
     line = advice(elsewhere(*left))
