@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from harness.parity.baselines.bless import BlessRefused
 from harness.parity.baselines.captures import CAPTURES
 from harness.parity.baselines.contract import Finding, Findings, Standing
 from harness.parity.baselines.store import CapturesError
+from tests.commands.test_tables import rows
 
 KEPT = Findings((Finding("a", {"rerun": [1]}, {"rerun": []}, Standing.KEPT),), "here", (), {})
 
@@ -163,3 +165,41 @@ def test_a_subject_that_cannot_be_made_is_a_usage_error(asked: Asked) -> None:
 def test_what_no_executor_has_is_a_usage_error(words: list[str], asked: Asked) -> None:
     assert probe(*words).exit_code == 2
     assert asked.probes == []
+
+
+def found(*standings: Standing, recorded: bool = True, differs: tuple[str, ...] = ()) -> Findings:
+    findings = tuple(Finding(f"s{n}", {}, {"rerun": [n]}, each) for n, each in enumerate(standings))
+    return Findings(findings, "here", differs, {"cpu": "one"}, recorded)
+
+
+K, G, L, M, N = Standing.KEPT, Standing.GAINED, Standing.LOST, Standing.MISSING, Standing.NOT_GATED
+
+
+@pytest.mark.parametrize(("findings", "code", "advice"), [
+    (found(K), 0, ""),
+    (found(K, G), 0, ""),
+    (found(K, L), 1, ""),
+    (found(L, K, G), 1, ""),
+    (found(M, M, recorded=False), 125, "to record one"),
+    (found(K, M), 125, "1 of 2 subjects are not in it, to record them"),
+    (found(M, K), 125, "1 of 2 subjects are not in it, to record them"),
+    (found(L, M), 1, "1 of 2 subjects are not in it, to record them"),
+    (found(N, N, differs=("cpu",)), 125, "to record one of this machine in its place"),
+    (found(N, M, differs=("cpu",)), 125, "to record one of this machine in its place"),
+])  # fmt: skip
+@pytest.mark.parametrize("reason", ["", "why"])
+def test_findings_are_written_whole_and_the_last_line_advises_where_something_was_not_compared(
+    findings: Findings, code: int, advice: str, reason: str, asked: Asked, tmp_path: Path
+) -> None:
+    asked.finds = findings
+    words = ["--decoder", "tiny", "--executor", "eager", "--frames", "5", "--json", str(tmp_path / "r.json")]
+    result = probe(*words, "--reason", reason)
+    assert result.exit_code == (0 if reason else code)
+    assert json.loads((tmp_path / "r.json").read_text()) == json.loads(json.dumps(findings.document()))
+    options = "--decoder tiny --executor eager --frames 5"
+    lines = [findings.summary() + ("; recorded" if reason else "")]
+    lines += [f'{advice}: python -m harness probe {options} --reason "..."'] if advice and not reason else []
+    after = result.stdout.splitlines()
+    assert after[-len(lines) :] == lines
+    assert ("python -m harness probe" in result.stdout) == bool(advice and not reason)
+    assert [row[0] for row in rows(result.stdout) if row[0]] == ["subject", *(f.subject for f in findings.findings)]

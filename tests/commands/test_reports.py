@@ -30,6 +30,8 @@ from tests.commands.test_tables import rows
 NEAR = Closeness((
     Distance((1, 2, 3), 16, scale=0.5, file=2e-7, torch=3e-7, worst=4e-7),
     Distance((2, 4, 5), 64, scale=0.25, file=3e-7, torch=5e-7, worst=9e-7),
+    Distance((2, 4, 6), 32, scale=0.75, file=1e-7, torch=6e-7, worst=8e-7),
+    Distance((3, 2, 1), 16, scale=0.125, file=5e-7, torch=7e-7, worst=5e-7),
 ))  # fmt: skip
 
 
@@ -98,6 +100,8 @@ def test_an_export_is_reported_whole(exporting: Exporting, mask: bool, tmp_path:
         ["rows, frames, tokens", "velocity", "file", "torch", "worst"],
         ["(1, 2, 3)", "0.5", "2e-07", "3e-07", "4e-07"],
         ["(2, 4, 5)", "0.25", "3e-07", "5e-07", "9e-07"],
+        ["(2, 4, 6)", "0.75", "1e-07", "6e-07", "8e-07"],
+        ["(3, 2, 1)", "0.125", "5e-07", "7e-07", "5e-07"],
     ]
     gate = f"worst error 9e-07, root mean square {NEAR.file:.3g} of at most 2 x {NEAR.torch:.3g}"
     assert said.stdout.splitlines()[-1] == f"{file}: 31 nodes, 7 bytes, {gate}"
@@ -147,7 +151,7 @@ def test_what_fails_is_said_in_one_line_and_leaves_no_report(
 
 # Build.
 
-LAYERS = tuple(Layer(f"l{n}", kind) for n, kind in enumerate(["copy", "", "gemm", "gemm", "", "gemm", "gemm"]))
+LAYERS = tuple(Layer(f"l{min(n, 5)}", kind) for n, kind in enumerate(["copy", "", "gemm", "gemm", "", "gemm", "gemm"]))
 SIDECAR = Sidecar("aa", "bb", "tensorrt-rtx", "1.7", "8.9", "a GPU", None, {}, {"velocity": "float16"}, 2, "detailed")
 
 
