@@ -11,8 +11,8 @@ import torch
 
 from harness.commands import on_engine
 from harness.commands.on_engine import CannotRun, benched, engine_to_check, probed
-from harness.engine.aot import bindings
-from harness.engine.errors import EngineError
+from harness.engine.aot import bindings, onnx_file
+from harness.engine.errors import EngineError, ExportRefused, InvalidInput
 from harness.parity.proofs.float64 import Engine
 from harness.registry import ExecutorKind
 from tests.onnx_files import written
@@ -142,6 +142,19 @@ def test_a_file_that_cannot_be_read_cannot_be_benched(kind: str, gpu: Any, tmp_p
     with pytest.raises(CannotRun, match="^cannot bench: ") as refused:
         benched(of_bench(kind, engine=tmp_path / "a.file"))
     assert refused.value.exit_code == 125
+
+
+@pytest.mark.parametrize("error", [ExportRefused("frozen"), InvalidInput("file", "a", "another")])
+def test_a_file_that_is_refused_cannot_be_benched_in_the_words_of_the_refusal(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(onnx_file, "read", refuse)
+    with pytest.raises(CannotRun) as refused:
+        benched(of_bench("onnx", engine=FILE))
+    assert refused.value.message == f"cannot bench: {error}"
 
 
 def test_a_plan_needs_tensorrt_then_a_gpu_and_what_is_no_plan_needs_neither(gpu: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,7 @@ def test_every_option_of_a_run_in_torch_reaches_it_and_its_facts(words: str, cha
 def test_without_options_the_sizes_are_those_that_the_help_shows(run: Run) -> None:
     assert profile("--executor", "onnx").exit_code == 0
     assert run.profiled[0][3] == {**facts(executor="onnx"), "onnxruntime": "1"}
+    assert list(run.profiled[0][3])[::13] == ["executor", "onnxruntime"], "what the program says of itself comes last"
 
 
 @pytest.mark.parametrize(("words", "file", "exported"), [

@@ -234,6 +234,9 @@ def test_brackets_in_a_name_or_a_detail_are_printed_as_they_are() -> None:
     report = Report((Result("one[red]", Verdict.MOVED, detail="r0[0, 1]: [bold]1[/bold]"),), "here", {"here": ()})
     (table,) = check_tables(CheckReport(report))
     assert cells(table) == [["scenario", "verdict", "detail"], ["one[red]", "moved", "r0[0, 1]: [bold]1[/bold]"]]
+    results = (switched("one", Verdict.MOVED, "r0[bold]1[/bold]"),)
+    (table,) = check_tables(CheckReport(None, results))
+    assert cells(table)[-1] == ["", "", "", "one", "", "r0[bold]1[/bold]"]
     rails = CostReport((Row("a[b]", "c[red]", 1, 2),), Path("[d]/[e].json"), "2", gated=True)
     (table,) = check_tables(CheckReport(None, (), rails))
     assert cells(table)[1:] == [["a[b]", "c[red]: 1", "2", '"c[red]": 2']]
