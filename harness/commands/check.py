@@ -87,7 +87,7 @@ def check_command(battery: Battery, /, **options: Any) -> None:
         )
     check_writable(options["json_path"])
     compared = _pairs(battery, names, options) if with_switches else []
-    scenarios = len(names or battery.scenarios) if options["everything"] or alone else 0
+    scenarios = len(select(battery.scenarios, names)) if options["everything"] or alone else 0
     console = Console()
     total = scenarios + len(compared) + len(costs.rails()) * with_costs
     known = store.CapturesError, platform.NoReferencePlatform, EngineError

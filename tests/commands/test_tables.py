@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from rich.table import Table
 
@@ -162,3 +163,130 @@ def test_a_probe_s_table_says_what_does_not_hold_and_what_was_lost_or_gained() -
         ["c", "everything holds", "gained"],
         ["", "gained: rerun at 1", ""],
     ]
+
+
+# Colours, and what is no markup.
+
+
+def styles(table: Table) -> list[list[tuple[str, str]]]:
+    """Words and style of each cell, a list for each row."""
+    columns = [[(str(cell), str(getattr(cell, "style", ""))) for cell in column._cells] for column in table.columns]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+GREEN = {Verdict.EXACT, Verdict.TOLERANCE}
+YELLOW = {Verdict.NOT_GATED, Verdict.OUTSIDE_PROFILE}
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_a_scenario_s_verdict_is_green_where_it_passes_and_red_where_it_differs(verdict: Verdict) -> None:
+    (table,) = check_tables(CheckReport(Report((Result("one", verdict),), "here", {"here": ()})))
+    color = "green" if verdict in GREEN else "yellow" if verdict in YELLOW else "red"
+    assert styles(table) == [[("one", ""), (str(verdict), color), ("", "")]]
+
+
+@pytest.mark.parametrize("standing", contract.Standing)
+def test_a_subject_s_standing_is_green_where_it_is_kept_and_red_where_it_is_lost(standing: contract.Standing) -> None:
+    finding = contract.Finding("a[b]", {"rerun": [1]}, {"rerun": [2]}, standing, "rerun at [1]")
+    color = {"kept": "green", "lost": "red"}.get(standing, "yellow")
+    assert styles(probed(contract.Findings((finding,), "here", (), {}))) == [
+        [("a[b]", ""), ("rerun at 2 rows", ""), (str(standing), color)],
+        [("", ""), (f"{standing}: rerun at [1]", color), ("", "")],
+    ]
+
+
+def test_of_a_probe_as_many_rows_as_there_are_findings_are_printed_and_what_fails_at_no_rows_is_left_out() -> None:
+    findings = tuple(
+        contract.Finding(f"s{number}", {}, {"fused": [], "rerun": list(range(number))}, contract.Standing.KEPT)
+        for number in range(4)
+    )
+    assert cells(probed(contract.Findings(findings, "here", (), {}))) == [
+        ["subject", "does not hold", "contract"],
+        ["s0", "everything holds", "kept"],
+        ["s1", "rerun at 0 rows", "kept"],
+        ["s2", "rerun at 0-1 rows", "kept"],
+        ["s3", "rerun at 0-2 rows", "kept"],
+    ]
+
+
+def test_a_group_of_switches_is_green_red_or_yellow_and_says_its_first_wrong_verdict() -> None:
+    results = (
+        switched("one", Verdict.EXACT),
+        replace(switched("one", Verdict.EXACT), executor=ExecutorKind.STATIC),
+        replace(switched("two", Verdict.MISSING, "[gone]"), executor=ExecutorKind.STATIC),
+        replace(switched("three", Verdict.MOVED, "a[0]"), executor=ExecutorKind.STATIC),
+        replace(switched("two", Verdict.EXACT), acted=False),
+        replace(switched("one", Verdict.OUTSIDE_PROFILE), decoder="tiny", acted=False),
+        replace(switched("one", Verdict.EXACT), switch="integrator"),
+    )
+    (table,) = check_tables(CheckReport(None, results, None))
+    assert styles(table) == [
+        [(word, "") for word in ("fused_cfg", "eager", "affine", "2", "1")] + [("exact", "green")],
+        [(word, "") for word in ("fused_cfg", "static", "affine", "3", "3")] + [("missing", "red")],
+        [("", ""), ("", ""), ("", ""), ("two", ""), ("", ""), ("[gone]", "")],
+        [("", ""), ("", ""), ("", ""), ("three", ""), ("", ""), ("a[0]", "")],
+        [(word, "") for word in ("fused_cfg", "eager", "tiny", "0", "0")] + [("outside_profile", "yellow")],
+        [(word, "") for word in ("integrator", "eager", "affine", "1", "1")] + [("exact", "green")],
+    ]
+
+
+def test_brackets_in_a_name_or_a_detail_are_printed_as_they_are() -> None:
+    report = Report((Result("one[red]", Verdict.MOVED, detail="r0[0, 1]: [bold]1[/bold]"),), "here", {"here": ()})
+    (table,) = check_tables(CheckReport(report))
+    assert cells(table) == [["scenario", "verdict", "detail"], ["one[red]", "moved", "r0[0, 1]: [bold]1[/bold]"]]
+    results = (switched("one", Verdict.MOVED, "r0[bold]1[/bold]"),)
+    (table,) = check_tables(CheckReport(None, results))
+    assert cells(table)[-1] == ["", "", "", "one", "", "r0[bold]1[/bold]"]
+    rails = CostReport((Row("a[b]", "c[red]", 1, 2),), Path("[d]/[e].json"), "2", gated=True)
+    (table,) = check_tables(CheckReport(None, (), rails))
+    assert cells(table)[1:] == [["a[b]", "c[red]: 1", "2", '"c[red]": 2']]
+
+
+def test_the_platform_of_each_capture_is_a_column_where_there_are_several() -> None:
+    results = (
+        Result("one", Verdict.EXACT, compared_with="here"),
+        Result("two", Verdict.TOLERANCE, detail="near", compared_with="there"),
+        Result("three", Verdict.MISSING, detail="gone"),
+    )
+    (table,) = check_tables(CheckReport(Report(results, "here", {"here": (), "there": ("cpu",)})))
+    assert cells(table) == [
+        ["scenario", "verdict", "compared with", "detail"],
+        ["one", "exact", "here", ""],
+        ["two", "tolerance", "there", "near"],
+        ["three", "missing", "", "gone"],
+    ]
+    (table,) = check_tables(CheckReport(Report(results, "here", {"here": ()})))
+    assert cells(table)[:2] == [["scenario", "verdict", "detail"], ["one", "exact", ""]]
+
+
+def test_costs_switches_and_scenarios_have_a_table_each_in_this_order_and_costs_only_where_some_differ() -> None:
+    rows = (Row("plain/1", "copies", 3, 4), Row("plain/1", "ticks", 8, 8))
+    wrong = CostReport(rows, Path("costs.json"), "2.0.0", gated=True)
+    played = Report((Result("one", Verdict.EXACT),), "here", {"here": ()})
+    results = (switched("one", Verdict.EXACT),)
+
+    def first(captures: Report | None, switches: tuple[SwitchResult, ...], costs: CostReport | None) -> list[str]:
+        return [str(table.columns[0].header) for table in check_tables(CheckReport(captures, switches, costs))]
+
+    assert first(played, results, wrong) == ["rail", "switch", "scenario"]
+    assert first(played, results, replace(wrong, rows=rows[1:])) == ["switch", "scenario"]
+    assert first(played, results, replace(wrong, gated=False)) == ["switch", "scenario"]
+    assert first(None, (), wrong) == ["rail"]
+    assert first(played, (), None) == ["scenario"]
+    assert first(None, (), None) == []
+
+
+@pytest.mark.parametrize(("load", "title"), [
+    (Load(), "tiny, float32, eager, cpu: T 750, depth 4, 8 steps, wavelet correction"),
+    (Load(dcw=False), "tiny, float32, eager, cpu: T 750, depth 4, 8 steps"),
+    (Load(guidance_scale=3.0), "tiny, float32, eager, cpu: T 750, depth 4, 8 steps, wavelet correction"),
+    (Load(cfg="self", guidance_scale=3.0, dcw=False),
+     "tiny, float32, eager, cpu: T 750, depth 4, 8 steps, self guidance 3"),
+    (Load("mid", "onnx", "float16", "cuda", engine="folder/a.onnx", duration=2.0, depth=1, dcw=False),
+     "mid, float16, onnx a.onnx, cuda: T 50, depth 1, 8 steps"),
+])  # fmt: skip
+def test_the_title_of_a_bench_says_what_was_measured(load: Load, title: str) -> None:
+    latency = Latency(1.0, 1.0, 1.0, 1.0)
+    measured = Measured(load, {"tick_ms": [4.0], "host_ms": [0.5]}, 1, 1.0, "", 0, 1, 1, latency, Bare(1, {"eager": 1}))
+    ticks, _ = benched(measured, ())
+    assert ticks.title == title

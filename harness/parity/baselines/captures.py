@@ -224,6 +224,11 @@ def within_bound(name: str, actual: Mapping[str, Tensor], expected: Mapping[str,
     if distance(actual, expected) is None:
         return Result(name, Verdict.MOVED, detail="; ".join(map(str, differences)))
     measured = {each.name: tolerance(actual[each.name], expected[each.name]) for each in differences}
+    boundless = [each for each, (_, unit) in measured.items() if not math.isfinite(unit)]
+    if boundless:
+        # An infinite bound would let anything pass, and one that is no number would compare as nothing at all.
+        detail = "; ".join([f"{boundless[0]}: its capture is not finite, so no bound exists", *map(str, differences)])
+        return Result(name, Verdict.MOVED, detail=detail)
     # The tensor that is furthest out of its own bound speaks for the scenario.
     worst = max(measured, key=lambda each: measured[each][0] - k * measured[each][1])
     moved, unit = measured[worst]

@@ -1,0 +1,194 @@
+"""Every option of `bench` reaches the load, and what was measured is written and announced whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from harness.cli import main
+from harness.commands import bench as command
+from harness.engine import Switches
+from harness.engine.aot import bindings, sidecar
+from harness.engine.aot.sidecar import Sidecar
+from harness.engine.errors import EngineError, InvalidInput, OutsideProfile
+from harness.engine.switches import PLAIN_PATH, SWITCHES
+from harness.parity.baselines import contract, platform
+from harness.rails.bench import ablation, throughput
+from harness.rails.bench.ablation import Saving, Says, ablated_ticks
+from harness.rails.bench.bare import Bare
+from harness.rails.bench.throughput import Latency, Load, Measured
+
+SAVED = Saving("fused_cfg", 8, 3.0, 2.0, 1.0, 0.5, (0.75, 1.25), (0.25, 0.625), Says.BEYOND, Says.WITHIN)
+
+
+def measured(load: Load) -> Measured:
+    samples = {"tick_ms": [4.0, 5.0], "host_ms": [0.5, 0.25]}
+    return Measured(
+        load, samples, 10, 5.0, "digest", 6, 1.25, 8.5, Latency(1.0, 2.0, 3.0, 4.0), Bare(7, {"eager": 2.0})
+    )
+
+
+class Asked:
+    """What a bench was asked for; nothing is measured."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.loads: list[Load] = []
+        self.ablated: list[Load] = []
+        self.totals: list[int] = []
+        self.steps: list[str] = []
+        self.fails: Exception | None = None
+
+        def bench(load: Load, advance: Callable[[str], None]) -> Measured:
+            self.loads.append(load)
+            advance("bench")
+            if self.fails:
+                raise self.fails
+            return measured(load)
+
+        def ablate(load: Load, advance: Callable[[str], None]) -> list[Saving]:
+            self.ablated.append(load)
+            advance("ablate")
+            return [SAVED]
+
+        @contextmanager
+        def progress(_console: Any, total: int) -> Iterator[Callable[[str], None]]:
+            self.totals.append(total)
+            yield self.steps.append
+
+        patch.setattr(throughput, "bench", bench)
+        patch.setattr(ablation, "ablate", ablate)
+        patch.setattr(command, "progress", progress)
+
+
+@pytest.fixture(name="asked")
+def _asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    return Asked(monkeypatch)
+
+
+def bench(*words: str) -> Result:
+    return CliRunner().invoke(main, ["bench", *words])
+
+
+@pytest.mark.parametrize(("words", "fields"), [
+    ("", {}),
+    ("--duration 3.5", {"duration": 3.5}),
+    ("--depth 3", {"depth": 3}),
+    ("--steps 5", {"steps": 5}),
+    ("--denoise 0.25", {"denoise": 0.25}),
+    ("--ticks 17", {"ticks": 17}),
+    ("--warmup 19", {"warmup": 19}),
+    ("--cfg self --guidance-scale 1.5", {"cfg": "self", "guidance_scale": 1.5}),
+    ("--cfg", {"cfg": "full"}),
+    ("--no-dcw", {"dcw": False}),
+    ("--dcw", {}),
+    ("--decoder mid", {"decoder": "mid"}),
+    ("--executor static", {"executor": "static"}),
+    ("--dtype bfloat16", {"dtype": "bfloat16"}),
+    ("--device cuda:1", {"device": "cuda:1"}),
+    ("--threads 2", {}),
+    ("--switch fused_cfg=off", {"switches": Switches(fused_cfg=False)}),
+    ("--switch fused_cfg=off --switch host_gates=off", {"switches": Switches(fused_cfg=False, host_gates=False)}),
+    ("--switch fused_cfg=off --switch fused_cfg=on", {}),
+    ("--switch integrator=off", {"switches": Switches(integrator="per_slot")}),
+    ("--switch integrator=per_slot --switch integrator=foreach", {}),
+    (" ".join(f"--switch {name}=off" for name in SWITCHES), {"switches": PLAIN_PATH}),
+])  # fmt: skip
+def test_each_option_reaches_its_field_of_the_load_and_no_other(
+    words: str, fields: dict[str, Any], asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "name", lambda *_: "here")
+    monkeypatch.setattr(contract, "fingerprint", lambda *_: {})
+    result = bench(*words.split())
+    assert result.exit_code == 0, result.output
+    assert asked.loads == [Load(**fields)]
+    assert asked.ablated == []
+
+
+@pytest.mark.parametrize("word", ["fused_cfg", "fused_cfg=", "=on", "none=on", "fused=on", ""])
+def test_a_switch_without_a_known_name_or_a_value_is_answered_with_all_names(word: str, asked: Asked) -> None:
+    result = bench("--switch", word)
+    assert (result.exit_code, asked.loads) == (2, [])
+    assert f"{word!r}: expected NAME=VALUE with a name of {', '.join(SWITCHES)}" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("word", ["fused_cfg=1", "fused_cfg=ON", "fused_cfg=off=on", "integrator=none"])
+def test_a_value_that_a_switch_does_not_take_is_answered_with_what_it_takes(word: str, asked: Asked) -> None:
+    result = bench("--switch", word)
+    name = word.partition("=")[0]
+    assert (result.exit_code, asked.loads) == (2, [])
+    assert f"{word!r}: expected {name}=on or {name}=off" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("ablated", [False, True])
+def test_as_many_steps_are_announced_as_ticks_are_made_and_the_report_holds_what_was_measured(
+    ablated: bool, asked: Asked, tmp_path: Path
+) -> None:
+    load = Load(decoder="affine", ticks=17, warmup=19)
+    words = ["--decoder", "affine", "--ticks", "17", "--warmup", "19", "--json", str(tmp_path / "r.json")]
+    result = bench(*words, *(["--ablate"] if ablated else []))
+    assert result.exit_code == 0, result.output
+    assert asked.totals == [36 + (ablated_ticks(load) if ablated else 0)]
+    assert asked.steps == ["bench", *(["ablate"] if ablated else [])]
+    assert asked.ablated == ([load] if ablated else [])
+    with platform.one_thread():
+        where = {"name": platform.name(), "fingerprint": contract.fingerprint("cpu")}
+    savings = [asdict(SAVED)] if ablated else []
+    wanted = {**measured(load).document(), "ablation": savings, "platform": where}
+    assert json.loads((tmp_path / "r.json").read_text()) == json.loads(json.dumps(wanted))
+    assert ("switched off" in result.stdout) is ablated
+
+
+@pytest.mark.parametrize(("error", "code", "said"), [
+    (EngineError("no driver"), 125, "cannot bench: no driver\n"),
+    (OutsideProfile("9 rows"), 125, "cannot bench: 9 rows\n"),
+    (InvalidInput("depth", 0, "at least 1"), 2, "Error: depth: got 0, expected at least 1\n"),
+])  # fmt: skip
+def test_what_cannot_be_measured_is_one_line_and_no_report(
+    error: Exception, code: int, said: str, asked: Asked, tmp_path: Path
+) -> None:
+    asked.fails = error
+    with platform.threads(2):
+        result = bench("--json", str(tmp_path / "r.json"))
+        assert torch.get_num_threads() == 2
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr.endswith(said) and "Traceback" not in result.stderr
+    assert code == 2 or result.stderr == said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_plan_is_measured_on_a_gpu_in_the_dtype_of_its_velocity(
+    dtype: str, asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(bindings, "binding", lambda *_: None)
+    monkeypatch.setattr(platform, "name", lambda *_: "here")
+    monkeypatch.setattr(contract, "fingerprint", lambda *_: {})
+    plan = tmp_path / "a.plan"
+    plan.write_bytes(b"")
+    digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    dtypes = {"hidden_states": "float32", "velocity": dtype, "timestep": "float32"}
+    made = Sidecar(digest, "0", "tensorrt", "10", "8.9", None, None, {}, dtypes, 2, "detailed")
+    sidecar.write(plan, made)
+    result = bench("--executor", "tensorrt", "--engine", str(plan))
+    assert result.exit_code == 0, result.output
+    assert asked.loads == [replace(Load(), executor="tensorrt", engine=str(plan), dtype=dtype, device="cuda")]
+
+
+def test_a_plan_whose_metadata_cannot_be_read_could_not_run(
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(bindings, "binding", lambda *_: None)
+    (tmp_path / "a.plan").touch()
+    result = bench("--executor", "tensorrt", "--engine", str(tmp_path / "a.plan"))
+    assert (result.exit_code, asked.loads) == (125, [])
+    assert "cannot bench: " in result.stderr
