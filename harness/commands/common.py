@@ -40,12 +40,14 @@ def choice(name: str, values: Iterable[str], words: str) -> Callable[[Any], Any]
 
 
 def write_json(path: Path | None, document: Mapping[str, object]) -> None:
-    """Write a report to `path`, whole or not at all; None writes nothing. Exit with 125 if the write fails."""
+    """Write a report to `path`, whole or not at all; None writes nothing.
+
+    Exit with 125 if the write fails or if a number is not finite, which JSON cannot hold.
+    """
     if path is None:
         return
-    data = (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
     with _writing(path):
-        atomic.write(path, data)
+        atomic.write(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
 
 
 def check_writable(*paths: Path | None) -> None:
@@ -60,7 +62,7 @@ def check_writable(*paths: Path | None) -> None:
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:
         click.echo(f"cannot write {path}: {error}", err=True)
         sys.exit(COULD_NOT_RUN)
 
