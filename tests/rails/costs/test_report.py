@@ -18,6 +18,7 @@ from harness.checkout import PACKAGE
 from harness.engine.switches import SWITCHES, Switches
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import BlessRefused, ReplayFailed
+from harness.rails import costs as package
 from harness.rails.costs import rails as costs
 from harness.rails.costs.rails import CostReport, Counts, Row
 from harness.rails.costs.workload import KINDS, STREAMS, Workload
@@ -129,6 +130,12 @@ def test_the_line_of_growth_goes_through_the_smallest_and_the_largest_depth() ->
     found = costs.growth(counted)
     assert found == {"cfg, two passes": (0.0, 10.0), "plain": (2.0, 2.0)}
     assert list(found) == sorted(found)
+
+
+def test_the_package_has_growth_and_no_other_name_of_its_own() -> None:
+    assert package.growth is costs.growth
+    with pytest.raises(AttributeError, match=r"^module 'harness\.rails\.costs' has no attribute 'groth'$"):
+        _ = package.groth
 
 
 @pytest.mark.parametrize(("build", "version"), [
