@@ -155,6 +155,11 @@ def test_a_ring_s_own_features_are_those_of_its_configuration(fields: dict[str, 
     assert told(watched(Submit(), **fields)) == sorted(sorted(line) for line in found)
 
 
+def test_a_correction_is_not_in_force_in_a_step_at_time_0() -> None:
+    moments = watched(Submit(source=3, denoise=0.0), dcw=Wavelets("double", 0.1, (0.0, 0.1)))
+    assert told(moments) == [["-steps: even", "denoise: 0", "own source", "steps: 1"]]
+
+
 def test_what_is_watched_is_of_every_kind_of_executor_in_turn_and_of_pinned_or_free_rows() -> None:
     script = Script((Submit(), Drain()), steps=2)
     pinned = (ALONE - {"rows: free", "executor: eager"}) | {"rows: pinned"}
