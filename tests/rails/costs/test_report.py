@@ -70,6 +70,11 @@ def test_a_report_without_counts_of_this_torch_gates_nothing_and_is_no_pass(rows
     assert {row["verdict"] for row in report.document()} == {"not_gated"}
 
 
+def test_a_rail_that_is_gone_is_counted_among_the_rails() -> None:
+    report = CostReport((Row("gone/1", "ticks", 8, None), *ALL_SAME), FILE, "2.0.0", gated=True)
+    assert report.summary() == "3 cost rails, 3 counts: different: ticks in 1"
+
+
 def test_a_report_without_rows_is_no_pass() -> None:
     assert not CostReport((), FILE, "2.0.0", gated=True).passes
 
