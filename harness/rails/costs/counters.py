@@ -39,7 +39,10 @@ _READING_OPERATORS = {
 
 _MAKING_CALLS = ("torch.tensor", "torch.as_tensor", "torch.asarray", "torch.Tensor.new_tensor", "torch.Tensor.new")
 _ASSIGNING = ("aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
-_ASSIGNING_CALLS = ("torch.Tensor.__setitem__", "torch.Tensor.index_put", "torch.Tensor.index_put_", "torch.index_put")
+_ASSIGNING_CALLS = (
+    "torch.Tensor.__setitem__", "torch.Tensor.index_put", "torch.Tensor.index_put_", "torch.index_put",
+    "torch.index_put_",
+)  # fmt: skip
 _COPYING = ("aten::copy_", "aten::_to_copy", "aten::clone")
 
 # Functions that read and that neither mode sees: saving and pickling read the storage, and `to_dlpack` is no method. A
