@@ -320,6 +320,7 @@ def test_verdicts_are_counted_in_one_order_and_none_that_does_not_occur() -> Non
 def test_chosen_scenarios_are_those_named_and_keep_the_order_of_the_battery() -> None:
     battery: Any = {"cfg": 1, "cfg_full": 2, "ode": 3}
     assert list(select(battery, ["ode", "cfg", "ode"]).items()) == [("cfg", 1), ("ode", 3)]
+    assert list(select(battery, ["cfg_full"])) == ["cfg_full"]
     assert list(select(battery, ())) == list(battery)
     with pytest.raises(InvalidInput, match="only: got nine, full, expected some of cfg, cfg_full, ode"):
         select(battery, ["nine", "cfg", "full"])

@@ -163,8 +163,8 @@ def test_an_entry_describes_the_file_and_the_tensors_in_it() -> None:
     sha = hashlib.sha256(data).hexdigest()
     content = digest_tree(TENSORS)
     assert asdict(ENTRY) == {
-        "file": "s.1.safetensors", "size": len(data), "sha256": sha, "content": content, "ticks": ("aa", "bb"), "k": 2.5,
-        "reason": "why, é",
+        "file": "s.1.safetensors", "size": len(data), "sha256": sha, "content": content, "ticks": ("aa", "bb"),
+        "k": 2.5, "reason": "why, é",
     }  # fmt: skip
 
 
