@@ -152,6 +152,16 @@ def test_a_result_beyond_the_bound_says_both_numbers_and_then_every_difference()
     assert within_bound("s", now, blessed, 4.0) == Result("s", V.MOVED, 5 * UNIT, 4 * UNIT, detail)
 
 
+def test_of_two_tensors_beyond_their_bounds_the_one_speaks_that_is_beyond_by_more() -> None:
+    """The other one is beyond its own bound by a larger factor."""
+    blessed = {"little": torch.full((2,), 2.0), "large": torch.full((2,), 2.0**10)}
+    now = {"little": blessed["little"] + 5 * UNIT, "large": blessed["large"] + 2.0**-12}
+    for order in (1, -1):
+        found = within_bound("s", now, dict(list(blessed.items())[::order]), 1.0)
+        assert (found.max_abs, found.bound) == (2.0**-12, 2.0**-13)
+        assert found.detail.startswith("large: max |Δ| 0.000244 > 0.000122; ")
+
+
 def test_the_bound_is_k_units_whatever_k_is() -> None:
     for k, verdict in ((0.0, V.MOVED), (0.5, V.MOVED), (1.0, V.TOLERANCE), (1.5, V.TOLERANCE)):
         found = within_bound("s", twos(a=1), twos(a=0), k)
