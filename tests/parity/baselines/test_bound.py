@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from harness.engine.errors import InvalidInput
@@ -99,9 +98,8 @@ def test_plain_kernels_that_make_other_tensors_give_no_k(plain: dict[str, Tensor
 # The distance.
 
 
-@settings(max_examples=25)
-@given(st.lists(st.integers(-8, 8), min_size=1, max_size=4))
-def test_the_distance_is_the_largest_over_all_tensors_wherever_it_stands(shifts: list[int]) -> None:
+@pytest.mark.parametrize("shifts", [(3,), *permutations((0, -8, 5))], ids=str)
+def test_the_distance_is_the_largest_over_all_tensors_wherever_it_stands(shifts: tuple[int, ...]) -> None:
     expected = {str(number): torch.zeros(2) for number in range(len(shifts))}
     actual = {name: tensor + torch.tensor([0.0, shifts[int(name)]]) for name, tensor in expected.items()}
     assert distance(actual, expected) == max(map(abs, shifts))
