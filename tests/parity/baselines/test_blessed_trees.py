@@ -226,6 +226,7 @@ def test_a_tolerance_is_a_finite_number_from_0_up(k: float, place: Place) -> Non
 @pytest.mark.parametrize(("tree", "said"), [
     ({"x": torch.ones(2), "y": torch.tensor([1.0, math.nan])}, "y holds a NaN"),
     ({"x": torch.tensor(complex(0, math.nan))}, "x holds a NaN"),
+    ({"y": torch.tensor([math.nan]), "x": torch.tensor([math.nan])}, "y holds a NaN"),
     (torch.tensor([math.nan]).bfloat16(), r"\(root\) holds a NaN"),
 ])  # fmt: skip
 def test_a_nan_is_refused_by_its_path_and_an_infinity_is_not(tree: Any, said: str, place: Place) -> None:
