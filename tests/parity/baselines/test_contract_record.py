@@ -133,7 +133,9 @@ def test_a_contract_of_another_machine_is_replaced_as_a_whole_or_not_at_all(benc
     assert list(bench.known.entries) == [A.name, B.name, C.name]
 
 
-@pytest.mark.parametrize("last", [held((True, False)), held(padding=(True, True)), held((True,)), held((True,) * 3)])
+@pytest.mark.parametrize(
+    "last", [held((True, False)), held(padding=(True, True)), held((True,)), held((True, True, False))]
+)
 def test_what_is_measured_otherwise_again_is_refused_by_name_and_nothing_is_written(last: Any, bench: Bench) -> None:
     bench.record(A, B)
     before = contract.path(bench.captures).read_bytes()
