@@ -217,7 +217,9 @@ def bound_factor(name: str, blessed: Mapping[str, Tensor], plain: Mapping[str, T
         if moved:
             ratios.append(moved / unit if unit else math.inf)
     if not math.isfinite(max(ratios)):
-        raise BlessRefused(f"{name}: plain kernels move a tensor of zeros, no bound relative to it exists")
+        raise BlessRefused(
+            f"{name}: plain kernels move a tensor whose rms is 0 or not finite, no bound relative to it exists"
+        )
     return MARGIN * max(ratios)
 
 

@@ -198,10 +198,13 @@ def select(scenarios: Mapping[str, Scenario], only: Sequence[str]) -> dict[str, 
 
 
 def tolerance(actual: Tensor, expected: Tensor) -> tuple[float, float]:
-    """`max |Δ|` and the unit it is measured in, eps * rms of `expected`, a complex one's parts; as float64."""
+    """`max |Δ|` and the unit it is measured in, eps * rms of `expected`, a complex one's parts; as float64.
+
+    The unit is 0 where the rms is not finite: no bound relative to it exists, and nothing compares with a NaN.
+    """
     parts = torch.view_as_real(expected.resolve_conj()) if expected.is_complex() else expected
     rms = float(parts.double().square().mean().sqrt()) if expected.numel() else 0.0
-    return max_abs(actual, expected), EPS * rms
+    return max_abs(actual, expected), EPS * rms if math.isfinite(rms) else 0.0
 
 
 def distance(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float | None:

@@ -225,7 +225,7 @@ def read(captures: Path = CAPTURES, device: str = "cpu") -> Contract | None:
     document = store.read_document(file)
     try:
         entries = {name: _parsed(raw) for name, raw in document["subjects"].items()}
-        return Contract(document["fingerprint"], entries)
+        return Contract(dict(document["fingerprint"].items()), entries)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise store.ManifestAltered(f"{file}: altered, not a contract ({error!r})") from error
 
@@ -271,7 +271,10 @@ def numbers(text: str) -> list[int]:
         ValueError: it did not write this.
     """
     bounds = [[int(bound) for bound in part.split("-")] for part in text.split(",") if text.strip()]
-    return [row for bound in bounds for row in range(bound[0], bound[-1] + 1)]
+    found = [row for bound in bounds for row in range(bound[0], bound[-1] + 1)]
+    if ranges(found) != text:
+        raise ValueError(f"{text!r} are no numbers of rows")
+    return found
 
 
 def _written(entry: Recorded) -> dict[str, Any]:

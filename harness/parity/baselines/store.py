@@ -117,12 +117,12 @@ def serialize(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def deserialize(data: bytes) -> dict[str, Tensor]:
-    """The tensors in the bytes of a safetensors file.
+    """The tensors in the bytes of a safetensors file, sorted by name: the library's order changes from call to call.
 
     Raises:
         SafetensorError: it is none.
     """
-    return dict(safetensors.load(data))
+    return dict(sorted(safetensors.load(data).items()))
 
 
 def entry(scenario: str, tensors: Mapping[str, Tensor], ticks: tuple[str, ...], k: float, reason: str) -> Entry:
