@@ -261,6 +261,8 @@ class Whole:
             defaultdict(list, {2: (), "2": 3}),
         )
         self.itself = self
+        self.__hidden__, self.long, self.precise = {"": None}, "x" * 500, 0.1 + 0.2
+        self.view = self.tensor[0]
 
     def act(self) -> None: ...
 
@@ -305,9 +307,17 @@ def test_a_snapshot_is_these_entries_in_this_order() -> None:
         ".named[2] length": "int 0",
         ".named['2']": "int 3",
         ".itself is": identity(whole, ""),
+        ".__hidden__ is": identity(whole.__hidden__, ".__hidden__"),
+        ".__hidden__ in order": "str \"['']\"",
+        ".__hidden__['']": "NoneType None",
+        ".long": f"str '{'x' * 500}'",
+        ".precise": "float 0.30000000000000004",
+        ".view is": identity(whole.view, ".view"),
+        ".view": "",
     })  # fmt: skip
     assert list(snapshot(whole)) == list(wanted)
-    assert_identical(snapshot(whole)[".tensor"], torch.tensor([[1, 2]], dtype=torch.int16))
+    for name in ("tensor", "view"):
+        assert_identical(snapshot(whole)[f".{name}"], getattr(whole, name))
 
 
 def words(entry: torch.Tensor) -> str:
