@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
 from torch import Tensor
 
 from harness.engine import StreamPipeline
@@ -13,7 +14,7 @@ from harness.engine.execute import Stage
 from harness.engine.executors import EagerExecutor
 from harness.engine.switches import PLAIN_PATH
 from harness.parity.battery.props import Props
-from harness.parity.battery.scripts import Drain, Guided, Script, Submit, Tick
+from harness.parity.battery.scripts import Drain, Guided, Script, Submit, Text, Tick
 from harness.parity.proofs.lockstep import Lockstep, Parted, run
 
 SCRIPT = Script((Submit(1, guided=Guided(2.0)), Tick(2), Submit(2), Drain(), Tick(2)), steps=3)
@@ -71,3 +72,82 @@ def test_a_message_names_both_the_place_the_difference_and_how_to_see_it_again()
     assert (error.detail, error.repro) == ("x: bytes differ", "python -m this")
     nowhere = Parted("a and b", 0, None, "host", "depth: 3 and 2", "again")
     assert str(nowhere) == "a and b differ at tick 0, stage host:\n  depth: 3 and 2\nrepro:\nagain"
+
+
+# What could hide behind something else.
+
+
+def after_every_tick(pipeline: StreamPipeline, act: Any) -> None:
+    tick = pipeline.tick
+
+    def then() -> list[Any]:
+        finished = tick()
+        act(pipeline, finished)
+        return finished
+
+    pipeline.tick = then  # type: ignore[method-assign]
+
+
+def two(script: Script) -> Lockstep:
+    return Lockstep((plain(), script.config()), (plain(), script.config()))
+
+
+def test_the_order_of_what_finished_is_compared() -> None:
+    script = Script((Submit(1), Submit(2)), steps=1)
+    with two(script) as lockstep:
+        script.play(lockstep)
+        after_every_tick(lockstep.second, lambda _pipeline, finished: finished.reverse())
+        with pytest.raises(Parted, match="results: ") as found:
+            lockstep.tick()
+    assert (found.value.slot, found.value.stage) == (None, "host")
+
+
+def test_the_tensors_of_the_first_request_and_of_the_last_negative_are_watched_after_many_others() -> None:
+    script = Script(steps=1)
+    props = Props(script)
+    first = props.request(Submit(0, guided=Guided(negatives=(Text(7), Text(8), Text(9)))))
+    with two(script) as lockstep:
+        lockstep.submit(first)
+        for seed in range(1, 40):
+            lockstep.drain()
+            lockstep.submit(props.request(Submit(seed, (Text(seed + 50),))))
+        states = first.negatives[2].encoder_hidden_states
+        after_every_tick(lockstep.second, lambda _pipeline, _finished: states.add_(1.0))
+        with pytest.raises(Parted, match="writes to request 0's condition 3: "):
+            lockstep.tick()
+
+
+@pytest.mark.parametrize("name", ["x", "average", "kept_negative"])
+def test_no_tensor_of_a_state_may_be_other_than_finite_in_both(name: str) -> None:
+    script = Script((Submit(1, guided=Guided(mode="initialize")),))
+
+    def spoil(pipeline: StreamPipeline, _finished: list[Any]) -> None:
+        slot = pipeline.slots[0]
+        assert slot is not None
+        slot.state()[name].data[0, 0, 0] = float("inf")
+
+    with two(script) as lockstep:
+        script.play(lockstep)
+        for pipeline in (lockstep.first, lockstep.second):
+            after_every_tick(pipeline, spoil)
+        with pytest.raises(Parted, match=f"{name} is not finite in both: equal NaNs prove nothing") as found:
+            lockstep.tick()
+    assert (found.value.slot, found.value.stage) == (0, "commit")
+
+
+def test_every_tensor_of_a_stage_that_differs_is_told_on_a_line() -> None:
+    script = Script((Submit(1, guided=Guided(mode="initialize")),))
+
+    def spoil(pipeline: StreamPipeline, _finished: list[Any]) -> None:
+        slot = pipeline.slots[0]
+        assert slot is not None
+        for tensor in slot.state().values():
+            tensor.data[0, 0, 0] += 1.0
+
+    with two(script) as lockstep:
+        script.play(lockstep)
+        after_every_tick(lockstep.first, spoil)
+        with pytest.raises(Parted) as found:
+            lockstep.tick()
+    told = [line.strip().split(":")[0] for line in found.value.detail.splitlines()]
+    assert sorted(told) == ["average", "kept_negative", "x"]
