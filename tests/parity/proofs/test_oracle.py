@@ -162,12 +162,6 @@ def test_without_controls_the_wavelet_correction_of_the_configuration_is_in_forc
         assert not identical(ended(config), other)
 
 
-def test_what_is_finished_needs_no_gradient_whatever_the_request_needs() -> None:
-    asked = request(source=fixed(3).requires_grad_(), denoise=0.5)
-    for state in oracle.states(EagerExecutor(AffineDecoder()), asked, PipelineConfig(steps=2), 8):
-        assert not state.x.requires_grad
-
-
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_another_number_of_controls_than_of_steps_is_refused_in_words(count: int) -> None:
     controls = [StepControls()] * count
