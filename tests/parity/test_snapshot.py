@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import UserDict, UserList
+from collections import UserDict, UserList, defaultdict, deque
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -239,3 +239,102 @@ def test_a_tensor_that_cannot_be_read_is_refused_by_its_path() -> None:
 def test_a_subject_that_is_a_value_or_a_tensor_is_the_root() -> None:
     assert list(snapshot(3)) == ["(root)"]
     assert list(snapshot(torch.ones(2))) == [" is", "(root)"]
+
+
+class Whole:
+    """One of each kind of thing that an object may hold."""
+
+    def __init__(self) -> None:
+        self.flag, self.number, self.complex, self.text, self.nothing = True, 2.5, 1j, "it's", None
+        self.kind, self.dtype, self.size = float, torch.float16, torch.Size([2, 3])
+        self.device, self.code, self.built_in, self.bound, self.module = (
+            torch.device("cpu"),
+            running,
+            len,
+            self.act,
+            torch,
+        )
+        self.model, self.tensor = torch.nn.Linear(2, 2), torch.tensor([[1, 2]], dtype=torch.int16)
+        self.pair, self.queue, self.named = (
+            (1, [self.tensor]),
+            deque([None], maxlen=3),
+            defaultdict(list, {2: (), "2": 3}),
+        )
+        self.itself = self
+        self.__hidden__, self.long, self.precise = {"": None}, "x" * 500, 0.1 + 0.2
+        self.view = self.tensor[0]
+
+    def act(self) -> None: ...
+
+
+def test_a_snapshot_is_these_entries_in_this_order() -> None:
+    """A plain value and a type stand in words; whatever else has an identity, and what it holds below it."""
+    whole = Whole()
+
+    def identity(held: Any, first: str) -> str:
+        return f"{type(held).__name__} {id(held)}, first met at {first!r}"
+
+    assert {name: words(entry) for name, entry in snapshot(whole).items()} == (wanted := {
+        " is": identity(whole, ""),
+        ".flag": "bool True",
+        ".number": "float 2.5",
+        ".complex": "complex 1j",
+        ".text": "str \"it's\"",
+        ".nothing": "NoneType None",
+        ".kind": "type <class 'float'>",
+        ".dtype": "dtype torch.float16",
+        ".size": "Size torch.Size([2, 3])",
+        ".device": "device device(type='cpu')",
+        ".code is": identity(running, ".code"),
+        ".built_in is": identity(len, ".built_in"),
+        ".bound is": identity(whole.bound, ".bound"),
+        ".module is": identity(torch, ".module"),
+        ".model is": identity(whole.model, ".model"),
+        ".tensor is": identity(whole.tensor, ".tensor"),
+        ".tensor": "",
+        ".pair is": identity(whole.pair, ".pair"),
+        ".pair length": "int 2",
+        ".pair[0]": "int 1",
+        ".pair[1] is": identity(whole.pair[1], ".pair[1]"),
+        ".pair[1] length": "int 1",
+        ".pair[1][0] is": identity(whole.tensor, ".tensor"),
+        ".queue is": identity(whole.queue, ".queue"),
+        ".queue length": "int 1",
+        ".queue[0]": "NoneType None",
+        ".named is": identity(whole.named, ".named"),
+        ".named in order": "str \"[2, '2']\"",
+        ".named[2] is": identity(whole.named[2], ".named[2]"),
+        ".named[2] length": "int 0",
+        ".named['2']": "int 3",
+        ".itself is": identity(whole, ""),
+        ".__hidden__ is": identity(whole.__hidden__, ".__hidden__"),
+        ".__hidden__ in order": "str \"['']\"",
+        ".__hidden__['']": "NoneType None",
+        ".long": f"str '{'x' * 500}'",
+        ".precise": "float 0.30000000000000004",
+        ".view is": identity(whole.view, ".view"),
+        ".view": "",
+    })  # fmt: skip
+    assert list(snapshot(whole)) == list(wanted)
+    for name in ("tensor", "view"):
+        assert_identical(snapshot(whole)[f".{name}"], getattr(whole, name))
+
+
+def words(entry: torch.Tensor) -> str:
+    return bytes(entry.tolist()).decode() if entry.dtype is torch.uint8 else ""
+
+
+def test_a_snapshot_does_not_follow_what_is_written_later() -> None:
+    held = [torch.zeros(2), torch.zeros(2, 2).t()]
+    before = snapshot(held)
+    for tensor in held:
+        tensor.fill_(1.0)
+    assert not before["[0]"].any() and not before["[1]"].any()
+
+
+@pytest.mark.parametrize(("one", "other"), [(0.0, -0.0), (1.0, 1.0 + 2**-23)])
+@pytest.mark.parametrize("hold", [lambda x: (x,), lambda x: {"a": x}, lambda x: deque([x]), Holder, UserList])
+def test_one_bit_of_a_tensor_is_seen_in_whatever_holds_it(hold: Any, one: float, other: float) -> None:
+    tensor = torch.full((3,), one)
+    (name,) = changes(hold([tensor] if hold is UserList else tensor), lambda _: tensor[2:].fill_(other))
+    assert name.startswith("['.held") or name.startswith('[".held')

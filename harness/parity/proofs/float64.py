@@ -247,8 +247,8 @@ def judged(name: str, found: Tensors, eager: Tensors, reference: Tensors) -> OnE
         return OnEngine(name, Verdict.MOVED, detail="other latents finished, or with other shapes")
     distance, own = (_rms(each[i].double() - reference[i].double() for i in reference) for each in (found, eager))
     bound = max(FACTOR * own, FLOOR * EPS * _rms(each.double() for each in reference.values()))
-    # Not `>`: a distance that is no number passes nothing.
-    verdict = Verdict.TOLERANCE if distance <= bound else Verdict.MOVED
+    # Not `>`: a distance that is no number passes nothing. Neither does one within a bound that is not finite.
+    verdict = Verdict.TOLERANCE if bound < math.inf and distance <= bound else Verdict.MOVED
     compared = f"rms Δ {distance:.3g} {'<=' if distance <= bound else '>'} {bound:.3g}, eager {own:.3g}"
     kept, kept_own, kept_bound = (number if math.isfinite(number) else None for number in (distance, own, bound))
     return OnEngine(name, verdict, kept, kept_own, kept_bound, compared)

@@ -47,11 +47,12 @@ class Pair:
 
     def repro(self) -> str:
         """Return the command that runs this comparison alone."""
-        options = f"--only {self.scenario} --switch {self.switch} --executor {self.executor} --decoder {self.decoder}"
+        words = ["--only", self.scenario, "--switch", self.switch, "--executor", self.executor]
+        words += ["--decoder", self.decoder]
         usual = (self.dtype, self.device) == ("float32", "cpu")
-        options += "" if usual else f" --dtype {self.dtype} --device {self.device}"
-        options += "" if self.engine is None else f" --engine {shlex.quote(str(self.engine))}"
-        return f"python -m harness check --switches {options}"
+        words += [] if usual else ["--dtype", self.dtype, "--device", self.device]
+        words += [] if self.engine is None else ["--engine", str(self.engine)]
+        return f"python -m harness check --switches {shlex.join(words)}"
 
 
 @dataclass(frozen=True)

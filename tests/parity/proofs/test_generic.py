@@ -136,11 +136,13 @@ def test_what_is_no_tree_of_tensors_is_refused() -> None:
 
 def test_one_object_is_not_compared_with_itself() -> None:
     engine = Sum()
-    with pytest.raises(InvalidInput, match="nothing differs from itself"):
+    with pytest.raises(InvalidInput) as caught:
         run(engine, engine, [1.0])
+    wanted = InvalidInput("fast", "the same object as plain", "another object: nothing differs from itself")
+    assert str(caught.value) == str(wanted)
 
 
-def raising(error: Exception) -> Callable[[Sum], None]:
+def raising(error: BaseException) -> Callable[[Sum], None]:
     def spoil(_: Sum) -> None:
         raise error
 
@@ -212,3 +214,82 @@ def test_plain_gets_every_event_before_fast() -> None:
 
     run(engine("plain"), engine("fast"), [1, 2])
     assert seen == [("plain", 1), ("fast", 1), ("plain", 2), ("fast", 2)]
+
+
+def test_all_differences_after_an_event_are_told_one_a_line() -> None:
+    one = {"a": torch.ones(2), "b": [torch.ones(1)]}
+    other = {"a": torch.tensor([1.0, 2.0]), "b": [torch.ones(1)], **dict.fromkeys(map(str, range(9)))}
+    with pytest.raises(EnginesParted) as caught:
+        run(lambda _: one, lambda event: other if event == 2 else one, [1, 2])
+    assert str(caught.value).splitlines() == [
+        "plain and fast differ at event 1, 2:",
+        "  a: bytes differ in 1 of 2 elements, first at index (1,): got 2.0 (0x40000000), expected 1.0 (0x3f800000); "
+        "max |Δ| 1; max 8388608 ULP",
+        *(f"  ['{number}'] is None: unexpected torch.uint8 tensor of shape [0]" for number in range(9)),
+    ]
+    assert type(caught.value.differences) is tuple
+    assert str(parted(fail)) == "plain and fast differ at event 1, 2.0:\n  plain returns, fast raises KeyError: 'gone'"
+    with pytest.raises(EnginesParted) as caught:
+        run(lambda _: torch.tensor(float("nan")), lambda _: torch.tensor(float("nan")), ["x"])
+    assert (
+        str(caught.value) == "plain and fast differ at event 0, 'x':\n  (root) is NaN in both: equal NaNs prove nothing"
+    )
+
+
+def test_differences_can_be_read_again_where_they_were_given_once() -> None:
+    found = run_apart()
+    error = EnginesParted(3, "x", "", iter(found))
+    assert error.differences == found and error.path == found[0].name
+    assert len(str(error).splitlines()) == 1 + len(found)
+
+
+def run_apart() -> tuple[Any, ...]:
+    with pytest.raises(EnginesParted) as caught:
+        run(lambda _: [torch.ones(1), torch.ones(1)], lambda _: [torch.zeros(1), torch.zeros(1)], [1])
+    return caught.value.differences
+
+
+def test_of_an_error_of_both_plain_s_own_is_raised() -> None:
+    errors = [KeyError("gone"), KeyError("gone")]
+    with pytest.raises(KeyError) as caught:
+        run(Sum(0, raising(errors[0])), Sum(0, raising(errors[1])), [1.0])
+    assert caught.value is errors[0]
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_is_no_difference(interruption: type[BaseException]) -> None:
+    for sides in ((Sum(0, raising(interruption())), Sum()), (Sum(), Sum(0, raising(interruption())))):
+        with pytest.raises(interruption):
+            run(*sides, [1.0])
+
+
+@pytest.mark.parametrize("value", [complex(float("nan"), 0.0), complex(0.0, float("nan"))])
+def test_a_nan_in_either_part_of_a_complex_number_is_no_agreement(value: complex) -> None:
+    with pytest.raises(EnginesParted, match="is NaN in both"):
+        run(lambda _: torch.tensor([1.0, value]), lambda _: torch.tensor([1.0, value]), [None])
+
+
+@pytest.mark.parametrize("event", [1, torch.zeros(3), methodcaller("tick")])
+def test_a_failure_is_shown_at_the_line_of_the_test(event: Any) -> None:
+    writes = Sum(0, lambda engine: event.add_(1)) if isinstance(event, Tensor) else Sum(0, fail)
+    with pytest.raises(EnginesParted) as caught:
+        run(Sum(), writes, [event])
+    assert str(caught.traceback.filter(caught)[-1].path) == __file__
+
+
+def test_a_tree_that_fast_alone_cannot_return_is_refused_too() -> None:
+    with pytest.raises(NotComparable, match="x cannot be compared: expected a tensor, got int"):
+        run(Sum(), Sum(0, lambda _: {"x": 1}), [1.0])
+
+
+def test_events_are_taken_one_by_one_and_none_after_the_one_at_which_they_part() -> None:
+    taken: list[int] = []
+
+    def events() -> Any:
+        for number in range(5):
+            taken.append(number)
+            yield float(number)
+
+    with pytest.raises(EnginesParted):
+        run(Sum(), Sum(2, fail), events())
+    assert taken == [0, 1, 2]

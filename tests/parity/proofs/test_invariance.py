@@ -15,6 +15,8 @@ from harness import registry
 from harness.engine.decoders import AffineDecoder
 from harness.engine.errors import OutsideProfile
 from harness.engine.executors import Batch, EagerExecutor, StaticExecutor
+from harness.engine.noise import Purpose, noise
+from harness.parity.compare import assert_identical
 from harness.parity.proofs import invariance
 from harness.parity.proofs.invariance import LENGTH, Property, Rows, Subject, measure
 
@@ -308,3 +310,134 @@ def test_a_subject_is_made_with_all_that_it_says(monkeypatch: pytest.MonkeyPatch
     assert [made[1][0], *made[1][2:]] == ["eager", 5, 3, "meta", tmp_path / "named"]
     assert made[3][-1] == tmp_path / "default"
     assert rows == [Rows(4, 16, 9, torch.device("meta"))] * 2
+
+
+class Logged(EagerExecutor):
+    """Notes the numbers of the rows of each run, which their times tell, and the encoder length."""
+
+    def __init__(self, max_rows: int) -> None:
+        super().__init__(unpadded, max_rows)
+        self.log: list[tuple[list[int], int]] = []
+
+    def run(self, batch: Batch) -> Tensor:
+        numbers = [round(float(t) * 65) - 1 for t in batch.timestep]
+        self.log.append((numbers, batch.encoder_hidden_states.shape[1]))
+        return super().run(batch)
+
+
+RUNS: dict[Property, list[list[int]]] = {
+    P.FUSED: [[0, 1, 2, 3, 4, 5], [0, 1, 2], [3, 4, 5]],
+    P.ROWS_ALONE: [[0, 1, 2], [0], [1], [2]],
+    P.PERMUTATION: [[0, 1, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1], [0, 2, 1]],
+    P.NEIGHBOURS: [[0, 1, 2], [0, 33, 34], [32, 1, 34], [32, 33, 2]],
+    P.DUPLICATES: [[0, 0, 0]],
+    P.PADDING: [[0, 1, 2], [0, 1, 2]],
+    P.RERUN: [[0, 1, 2]] * 21,
+}
+
+
+@pytest.mark.parametrize("asked", Property)
+def test_a_property_is_measured_on_these_runs_of_three_rows(asked: Property) -> None:
+    executor = Logged(6)
+    assert getattr(invariance._Probe(executor, ONE_RING), asked.value)(3)
+    lengths = [LENGTH, LENGTH + 17] if asked is P.PADDING else [LENGTH] * len(RUNS[asked])
+    assert sorted(executor.log) == sorted(zip(RUNS[asked], lengths, strict=True))
+
+
+def test_a_measurement_has_every_property_in_order_and_asks_first_whether_more_padding_is_taken() -> None:
+    executor = Logged(3)
+    held = measure(executor, ONE_RING)
+    assert executor.log[0] == ([0], LENGTH + 17)
+    assert list(held) == list(Property)
+    assert held == {asked: {1: True} if asked is P.FUSED else dict.fromkeys((1, 2, 3), True) for asked in Property}
+    assert all(list(at) == sorted(at) for at in held.values())
+
+
+def test_the_properties_of_a_ring_are_all_but_that_of_the_padding() -> None:
+    names = ["fused", "rows_alone", "permutation", "neighbours", "duplicates", "padding", "rerun"]
+    assert [str(asked) for asked in Property] == names
+    assert list(invariance.RING) == [asked for asked in Property if asked is not P.PADDING]
+
+
+def signed_zero(where: Callable[[int, Batch], bool]) -> EagerExecutor:
+    """Zeros, of which those of one row are negative in some runs: equal as numbers, and other bits."""
+
+    class Zeros(EagerExecutor):
+        runs = 0
+
+        def run(self, batch: Batch) -> Tensor:
+            out = torch.zeros_like(batch.hidden_states)
+            if where(self.runs, batch):
+                out[-1] = -out[-1]
+            self.runs += 1
+            return out
+
+    return Zeros(PURE, 4)
+
+
+@pytest.mark.parametrize(("asked", "where"), [
+    (P.FUSED, lambda run, batch: batch.rows == 4),
+    (P.ROWS_ALONE, lambda run, batch: batch.rows == 2),
+    (P.PERMUTATION, lambda run, batch: run > 0),
+    (P.NEIGHBOURS, lambda run, batch: run > 0),
+    (P.DUPLICATES, lambda run, batch: True),
+    (P.PADDING, lambda run, batch: batch.encoder_mask.shape[1] > LENGTH),
+    (P.RERUN, lambda run, batch: run == 20),
+])  # fmt: skip
+def test_a_property_is_one_of_bits_and_not_of_numbers(asked: Property, where: Callable[[int, Batch], bool]) -> None:
+    measured = [getattr(invariance._Probe(signed_zero(each), ONE_RING), asked.value)(2)
+                for each in (where, lambda run, batch: False)]  # fmt: skip
+    assert measured == [False, True]
+
+
+def test_a_run_in_a_stream_of_its_own_is_waited_for() -> None:
+    held = measure(registry.executor("deferred", unpadded, 3), ONE_RING)
+    assert all(all(at.values()) for at in held.values())
+
+
+def test_a_row_has_the_noise_of_its_number_and_of_what_it_is_for() -> None:
+    numbers = [0, 63, 5]
+    batch = Rows(4, 16, 6, torch.device("cpu")).batch(numbers)
+
+    def drawn(offset: int, length: int, width: int) -> Tensor:
+        return torch.cat([noise(offset + number, Purpose.INITIAL, 0, (1, length, width)) for number in numbers])
+
+    tokens = [1, 2, 36]
+    mask = torch.tensor([[place < count for place in range(64)] for count in tokens])
+    assert_identical(
+        batch.tensors(),
+        {
+            "hidden_states": drawn(0, 6, 4),
+            "timestep": torch.tensor([1 / 65, 64 / 65, 6 / 65]),
+            "encoder_hidden_states": drawn(100, 64, 16) * mask[:, :, None],
+            "encoder_mask": mask,
+            "context_latents": drawn(200, 6, 8),
+        },
+    )
+
+
+def test_what_a_run_does_to_its_rows_changes_no_later_rows() -> None:
+    before = {name: tensor.clone() for name, tensor in ROWS.batch([3]).tensors().items()}
+    for tensor in ROWS.batch([3]).tensors().values():
+        tensor.zero_()
+    assert_identical(ROWS.batch([3]).tensors(), before)
+
+
+def test_the_rows_of_an_output_that_is_not_finite_are_named() -> None:
+    def decode(**inputs: Tensor) -> Tensor:
+        return unpadded(**inputs) * (float("inf") if inputs["timestep"][0] == inputs["timestep"].max() else 1.0)
+
+    with pytest.raises(ArithmeticError) as caught:
+        invariance._Probe(EagerExecutor(decode, 4), ONE_RING).permutation(3)
+    assert str(caught.value) == "the decoder's output for rows [2, 1, 0] is not finite: nothing to compare"
+
+
+def test_only_what_is_outside_the_profile_says_that_a_length_is_not_taken() -> None:
+    class Failing(EagerExecutor):
+        def run(self, batch: Batch) -> Tensor:
+            if batch.encoder_hidden_states.shape[1] != LENGTH:
+                raise RuntimeError("out of memory")
+            return super().run(batch)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        measure(Failing(PURE, 2), ROWS)

@@ -6,13 +6,15 @@ from hypothesis import given
 from torch import Tensor
 
 from harness import registry
-from harness.engine import Condition, Guidance, InvalidInput, PipelineConfig, Request, X0Target
+from harness.engine import DCW, Condition, Guidance, InvalidInput, PipelineConfig, Request, StreamPipeline, X0Target
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import Batch, EagerExecutor
+from harness.engine.noise import Purpose, noise
 from harness.parity.battery.player import Player
 from harness.parity.battery.scenarios import SCENARIOS, executor
-from harness.parity.compare import ParityError, assert_identical
+from harness.parity.compare import ParityError, assert_identical, identical
 from harness.parity.proofs import oracle
+from harness.parity.proofs.oracle import StepControls
 from harness.registry import COMPARED
 from tests.engine.builders import condition, fixed, request
 from tests.parity.journal import JournaledPipeline
@@ -114,3 +116,56 @@ def test_whatever_happens_around_a_request_its_bits_are_those_it_has_alone(kind:
         pipeline.assert_oracle_agrees(EagerExecutor(AffineDecoder(), max_rows=1))
 
     bits_are_those_it_has_alone()
+
+
+GUIDANCES: list[Guidance | None] = [
+    None,
+    Guidance(2.0, [condition(9)]),
+    Guidance(2.0, [condition(9)], "initialize"),
+    Guidance(2.0, mode="self"),
+]
+
+
+@pytest.mark.parametrize("guidance", GUIDANCES, ids=lambda g: g.mode if g else "none")
+def test_every_state_of_a_request_is_that_of_its_slot(guidance: Guidance | None) -> None:
+    """Latent, guidance average and kept negative velocity, from the initial state to the finished one."""
+    asked, config = request(guidance=guidance), PipelineConfig(steps=3, depth=1, dcw=DCW())
+    with StreamPipeline(EagerExecutor(AffineDecoder()), config) as pipeline:
+        pipeline.submit(asked)
+        finished = pipeline.tick()
+        slots = [pipeline.slots[0]]
+        while not finished:
+            finished = pipeline.tick()
+            slots.append(pipeline.slots[0])
+        found = list(oracle.states(EagerExecutor(AffineDecoder()), asked, config, pipeline.encoder_length or 0))
+    assert [state.step for state in found] == [0, 1, 2, 3]
+    assert_identical(found[0].x, noise(asked.seed, Purpose.INITIAL, 0, (1, asked.frames, asked.channels)))
+    assert found[0].average is None and found[0].kept_negative is None
+    for state, slot in zip(found[1:3], slots, strict=False):
+        assert slot is not None and slot.step == state.step
+        kept = {"x": state.x, "average": state.average, "kept_negative": state.kept_negative}
+        assert_identical({name: tensor for name, tensor in kept.items() if tensor is not None}, slot.state())
+    assert_identical(found[3].x, finished[0].latent)
+    assert (found[3].average is not None) == (guidance is not None)
+    assert (found[3].kept_negative is not None) == (guidance is not None and guidance.mode == "initialize")
+
+
+def test_without_controls_the_wavelet_correction_of_the_configuration_is_in_force_at_every_step() -> None:
+    def ended(config: PipelineConfig, controls: list[StepControls] | None = None) -> Tensor:
+        return oracle.run(EagerExecutor(AffineDecoder()), request(), config, 8, controls)
+
+    config, plain = PipelineConfig(steps=3, dcw=DCW()), PipelineConfig(steps=3)
+    assert_identical(ended(config), ended(plain, [StepControls(dcw=config.dcw)] * 3))
+    assert_identical(ended(config, [StepControls()] * 3), ended(plain))
+    ends = [ended(plain, [StepControls(dcw=config.dcw if on == step else None) for on in range(3)]) for step in (0, 2)]
+    for other in (*ends, ended(plain)):
+        assert not identical(ended(config), other)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_another_number_of_controls_than_of_steps_is_refused_in_words(count: int) -> None:
+    controls = [StepControls()] * count
+    with pytest.raises(InvalidInput) as caught:
+        oracle.run(EagerExecutor(AffineDecoder()), request(), PipelineConfig(steps=2), 8, controls)
+    wanted = InvalidInput("controls_per_step", f"{count} of them", "one for each of 2 steps")
+    assert str(caught.value) == str(wanted)
