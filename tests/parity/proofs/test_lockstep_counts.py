@@ -16,6 +16,7 @@ from harness.engine.switches import PLAIN_PATH
 from harness.parity.battery.props import Props
 from harness.parity.battery.scripts import Drain, Guided, Script, Submit, Text, Tick
 from harness.parity.proofs.lockstep import Lockstep, Parted, run
+from tests.parity.proofs.test_lockstep import THREE, after_its_tick, two
 
 SCRIPT = Script((Submit(1, guided=Guided(2.0)), Tick(2), Submit(2), Drain(), Tick(2)), steps=3)
 
@@ -152,3 +153,16 @@ def test_every_tensor_of_a_stage_that_differs_is_told_on_a_line() -> None:
             lockstep.tick()
     told = [line.strip().split(":")[0] for line in found.value.detail.splitlines()]
     assert sorted(told) == ["average", "kept_negative", "x"]
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_state_left_behind_is_told_as_got_from_the_first_and_expected_by_the_second(side: int) -> None:
+    def spoil(pipeline: StreamPipeline, _finished: list[Any]) -> None:
+        slot = pipeline.slots[0]
+        assert slot is not None
+        slot.x.data.fill_(9.0)
+
+    with two(THREE, plain(), plain()) as lockstep:
+        after_its_tick((lockstep.first, lockstep.second)[side], 1, spoil)
+        with pytest.raises(Parted, match=r"got 9\.0 " if side == 0 else r"expected 9\.0 "):
+            THREE.play(lockstep)
