@@ -16,7 +16,7 @@ from harness.engine.switches import PLAIN_PATH
 from harness.parity.battery.props import Props
 from harness.parity.battery.scripts import Drain, Guided, Script, Submit, Text, Tick
 from harness.parity.proofs.lockstep import Lockstep, Parted, run
-from tests.parity.proofs.test_lockstep import THREE, after_its_tick, two
+from tests.parity.proofs.test_lockstep import THREE, after_its_tick
 
 SCRIPT = Script((Submit(1, guided=Guided(2.0)), Tick(2), Submit(2), Drain(), Tick(2)), steps=3)
 
@@ -162,7 +162,7 @@ def test_a_state_left_behind_is_told_as_got_from_the_first_and_expected_by_the_s
         assert slot is not None
         slot.x.data.fill_(9.0)
 
-    with two(THREE, plain(), plain()) as lockstep:
+    with two(THREE) as lockstep:
         after_its_tick((lockstep.first, lockstep.second)[side], 1, spoil)
         with pytest.raises(Parted, match=r"got 9\.0 " if side == 0 else r"expected 9\.0 "):
             THREE.play(lockstep)
