@@ -143,3 +143,19 @@ def test_closing_a_session_closes_its_streams_and_its_executor() -> None:
 def test_an_executor_in_the_decoders_place_is_refused() -> None:
     with pytest.raises(InvalidInput, match="a decoder; the executor is the second argument"):
         Session(EagerExecutor(AffineDecoder(16)))  # type: ignore[arg-type]
+
+
+def test_a_negative_beside_those_of_the_guidance_is_refused_by_its_name() -> None:
+    stream = session().stream([positive()], context(), config=CONFIG)
+    with pytest.raises(InvalidInput) as refused:
+        stream.tick(seed=1, guidance=Guidance(3.0, (positive(),)), negative=positive())
+    assert str(refused.value) == "negative: got a condition beside guidance.negatives, expected either of the two"
+    assert stream.pipeline.stats().submitted == 0
+
+
+def test_a_null_condition_has_the_condition_s_dtype_and_no_gradient() -> None:
+    trained = fixed(4, 1, E).requires_grad_()
+    null = Session(AffineDecoder(E), null_embedding=trained).null_condition(Condition(fixed(1, 5, E).bfloat16()))
+    states = null.encoder_hidden_states
+    assert (states.dtype, states.requires_grad) == (torch.bfloat16, False)
+    assert_identical(states, trained.detach().bfloat16().expand(1, 5, E).contiguous())
