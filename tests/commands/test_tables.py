@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from rich.table import Table
 
@@ -162,3 +163,24 @@ def test_a_probe_s_table_says_what_does_not_hold_and_what_was_lost_or_gained() -
         ["c", "everything holds", "gained"],
         ["", "gained: rerun at 1", ""],
     ]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_scenarios_stand_beside_their_platform_where_there_are_several_and_each_verdict_has_its_colour(
+    several: bool,
+) -> None:
+    results = tuple(Result(f"of {verdict}", verdict, detail=f"why {verdict}") for verdict in Verdict)
+    if several:
+        results = tuple(replace(result, compared_with="there") for result in results)
+    platforms = {"here": (), "there": ()} if several else {"here": ()}
+    (table,) = check_tables(CheckReport(Report(results, "here", platforms)))
+    whose = ["compared with"] if several else []
+    assert cells(table) == [
+        ["scenario", "verdict", *whose, "detail"],
+        *([f"of {verdict}", str(verdict), *(["there"] if several else []), f"why {verdict}"] for verdict in Verdict),
+    ]
+    colours = {Verdict.EXACT: "green", Verdict.TOLERANCE: "green", Verdict.OUTSIDE_PROFILE: "yellow"}
+    shown = {result.verdict: cell.style for result, cell in zip(results, table.columns[1].cells, strict=True)}  # type: ignore[union-attr]
+    assert {verdict: style for verdict, style in shown.items() if verdict is not Verdict.NOT_GATED} == {
+        verdict: colours.get(verdict, "red") for verdict in Verdict if verdict is not Verdict.NOT_GATED
+    }
