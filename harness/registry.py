@@ -97,7 +97,7 @@ def check_here(device: str) -> None:
     """
     try:
         torch.empty(0, device=device)
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
+    except (AssertionError, ImportError, NotImplementedError, RuntimeError) as error:
         raise InvalidInput("device", f"'{device}'", f"an available device ({str(error).splitlines()[0]})") from error
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
+import sys
 from types import SimpleNamespace
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner
@@ -14,7 +17,7 @@ import harness
 from harness.cli import main
 from harness.commands.check_report import CheckReport
 from harness.parity.baselines import platform
-from harness.parity.baselines.bless import Battery, digests
+from harness.parity.baselines.bless import BATTERY, Battery, digests
 from harness.parity.baselines.captures import Verdict
 
 
@@ -146,3 +149,27 @@ def test_every_command_is_described_in_one_whole_line_of_80_columns(options):
     assert [line.split()[0] for line in lines] == sorted(listed), "one line each"
     assert [line for line in lines if "..." in line or not line.endswith(".")] == []
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_every_option_says_in_a_sentence_what_it_is_for():
+    shown = [command for command in main.commands.values() if not command.hidden]
+    options = [(c.name, p.name, p.help) for c in shown for p in c.params if isinstance(p, click.Option)]
+    assert len(options) > 50
+    assert [each[:2] for each in options if not (each[2] or "").endswith(".")] == []
+
+
+def test_without_another_battery_it_is_the_engine_s_own():
+    context = click.Context(main, info_name="harness")
+    with context:
+        main.callback()
+    assert context.obj is BATTERY
+    result = CliRunner().invoke(main, ["check", "--only", "no such scenario"])
+    assert (result.exit_code, "no such scenario" in result.stderr) == (2, True)
+
+
+def test_usage_names_the_command_that_was_typed_whatever_process_runs_it(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["elsewhere", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(harness.__path__[0] + "/__main__.py", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("Usage: python -m harness [OPTIONS] COMMAND")

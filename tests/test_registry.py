@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -88,3 +90,30 @@ def test_every_named_decoder_is_a_name_and_an_unknown_one_is_told_them() -> None
         registry.check_name(name)
     with pytest.raises(InvalidInput, match="got 'none', expected affine, tiny, mid, 2b or a checkpoint's directory"):
         registry.check_name("none")
+
+
+@pytest.mark.parametrize("device", ["nonsense", "", "cpu:-1", "hpu", "privateuseone"])
+def test_a_device_that_torch_does_not_know_or_lacks_a_package_or_kernels_for_is_refused(device: str) -> None:
+    with pytest.raises(InvalidInput, match=f"device: got '{device}', expected an available device"):
+        registry.check_here(device)
+
+
+@pytest.mark.parametrize("device", ["nonsense", "", "cpu:-1"])
+def test_what_is_no_device_s_name_is_refused(device: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        registry.check_device("eager", device)
+    assert str(refused.value) == f"device: got '{device}', expected the name of a device"
+
+
+@pytest.mark.parametrize(
+    ("name", "check"), [("empty", registry.check_here), ("device", lambda name: registry.check_device("eager", name))]
+)
+def test_an_error_of_another_kind_is_not_said_to_be_the_device_s(
+    monkeypatch: pytest.MonkeyPatch, name: str, check: Callable[[str], None]
+) -> None:
+    def broken(*_args: object, **_options: object) -> None:
+        raise MemoryError("out of memory")
+
+    monkeypatch.setattr(registry, "torch", SimpleNamespace(**{name: broken}))
+    with pytest.raises(MemoryError):
+        check("cpu")

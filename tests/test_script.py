@@ -138,3 +138,13 @@ def test_the_exit_code_and_arguments_are_passed_on(harness: Installed, project: 
     done = harness("check", "--only", "no such 'name", cwd=project)
     assert done.returncode == 2
     assert "no such 'name" in done.stderr
+
+
+def test_outside_of_any_checkout_this_process_runs_the_installed_package_under_its_own_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(script.checkout, "around", lambda: None)
+    monkeypatch.setattr("harness.__main__.main", lambda **options: seen.append(options))
+    script.main()
+    assert seen == [{"prog_name": "harness"}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from harness.cli import main
 from harness.commands import build as build_module
 from harness.commands import export as command
 from harness.engine.aot import bindings, closeness
-from harness.engine.aot.build import Asked, Sizes
+from harness.engine.aot.build import Asked, Built, Sizes
 from harness.engine.aot.closeness import Closeness, Distance
 from harness.engine.aot.export import Exported, digest
+from harness.engine.aot.layers import Layer
+from harness.engine.aot.sidecar import Sidecar
 from harness.engine.errors import PackageMissing
 from tests.commands.test_tables import rows
 
@@ -47,7 +50,8 @@ def test_a_file_that_is_too_far_from_float64_is_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(command, "export", lambda _decoder, path, *, mask, accept: accept(path))
     said = typed("export", tmp_path / "tiny.onnx")
     assert said.exit_code == 1
-    assert "refused: the file's distance from float64 is 0.5" in said.output
+    assert said.stderr.startswith("refused: the file's distance from float64 is 0.5")
+    assert said.stdout == ""
 
 
 def test_each_distance_from_float64_stands_under_the_name_of_what_is_so_far_from_it(
@@ -107,6 +111,28 @@ def test_an_engine_is_built_used_again_and_built_anew_where_a_field_differs(tmp_
     other = typed("build", *SIZES, "--compute-capability", "8.6", file, plan).output
     assert "could not be used again: compute_capability" in other
     assert f"{plan}: built" in other
+
+
+@pytest.mark.parametrize(("differs", "reused"), [((), True), ((), False), (("gpu", "driver"), False)])
+def test_a_build_says_its_layers_by_kind_why_it_was_anew_and_writes_everything(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, differs: tuple[str, ...], reused: bool
+) -> None:
+    layers = (Layer("a", "gemm"), Layer("b"), Layer("c", "kgen"), Layer("d", "kgen", "tactic", 1, ("n",)))
+    known = Sidecar("1", "0", "tensorrt-rtx", "1.7", "8.9", None, None, {}, {}, 2, "detailed", layers)
+    plan, report = tmp_path / "a.plan", tmp_path / "r.json"
+    plan.write_bytes(b"plan")
+    monkeypatch.setattr(build_module, "build", lambda *_args: Built(plan, known, reused, differs))
+    said = typed("build", tmp_path / "a.onnx", "--json", report)
+    assert said.exit_code == 0, said.output
+    assert rows(said.output) == [["layers of kind", "number"], ["kgen", "2"], ["gemm", "1"], ["not said", "1"]]
+    why = ["the plan that was there could not be used again: gpu, driver"] if differs else []
+    state = "used again" if reused else "built"
+    assert said.stdout.splitlines()[-1 - len(why) :] == [
+        *why,
+        f"{plan}: {state}, 4 bytes, 4 layers, tensorrt-rtx 1.7 for compute capability 8.9",
+    ]
+    written = {"plan": str(plan), "reused": reused, "differs": list(differs), **asdict(known)}
+    assert json.loads(report.read_text()) == json.loads(json.dumps(written))
 
 
 def test_an_engine_is_asked_for_as_it_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

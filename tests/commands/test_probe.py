@@ -13,6 +13,7 @@ from torch import Tensor
 from harness.cli import main
 from harness.commands import recording
 from harness.engine.decoders import AffineDecoder
+from harness.engine.errors import InvalidInput
 from harness.parity.baselines import contract, platform
 from harness.parity.proofs.invariance import Subject
 from tests.parity.baselines.test_captures import commit, git
@@ -147,3 +148,27 @@ def test_where_nothing_can_be_measured_nothing_is_lost(
     assert result.exit_code == 125, result.output
     assert (str(error) if error else "cannot probe: the decoder's output for rows [0] is not finite") in result.stderr
     assert contract.path(captures).read_bytes() == before
+
+
+def test_what_is_measured_is_what_was_typed_and_nothing_that_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def declared(**given: Any) -> None:
+        seen.append(given)
+        raise InvalidInput("decoder", "enough", "nothing")
+
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr(contract, "declared", declared)
+    typed = "--decoder affine --decoder tiny --executor static --dtype bfloat16 --dtype float16 --frames 5 --frames 6"
+    for words in (f"{typed} --max-rows 3 --device meta", ""):
+        CliRunner().invoke(main, ["probe", *words.split()])
+    assert seen == [
+        {
+            "decoders": ("affine", "tiny"),
+            "executors": ("static",),
+            "dtypes": ("bfloat16", "float16"),
+            "frames": (5, 6),
+            "max_rows": 3,
+            "device": "meta",
+            "engine": None,
+        },
+        {"max_rows": 8, "device": "cpu", "engine": None},
+    ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from harness.cli import main
@@ -18,6 +19,7 @@ from harness.engine.aot import sidecar
 from harness.engine.aot.layers import Layer
 from harness.engine.aot.sidecar import Sidecar
 from harness.engine.errors import BatchTooLarge, PackageMissing, PlanMismatch
+from harness.parity.baselines import platform
 from tests.fakes import LoggedStream
 from tests.onnx_files import written
 
@@ -205,3 +207,26 @@ def test_a_file_that_is_no_profile_is_exit_code_125(tmp_path):
 )
 def test_a_wrong_command_line_is_exit_code_2(arguments):
     assert invoke(*arguments).exit_code == 2
+
+
+def test_a_plan_goes_to_its_executor_with_the_device_that_was_named(monkeypatch):
+    module = SimpleNamespace(TensorRTExecutor=lambda plan, **options: (plan, options))
+    modules = {"harness.engine.executors.tensorrt.executor": module}
+    monkeypatch.setattr(command, "import_module", modules.__getitem__)
+    assert command.tensorrt_executor(Path("a.plan"), "cuda:1") == (Path("a.plan"), {"device": "cuda:1"})
+
+
+@pytest.mark.parametrize("engine", [None, Path("folder/a.onnx")])
+def test_what_ran_is_a_file_or_a_decoder_in_a_dtype_and_never_both(engine):
+    sizes = {"batch": 2, "seq_len": 16, "enc_len": 5, "iters": 3, "warmup": 1, "threads": 4}
+    named = {"decoder": "tiny", "dtype": "float16"}
+    found = command._provenance({"executor": "onnx", "engine": engine, "device": None, **named, **sizes})
+    assert found == {
+        "executor": "onnx",
+        "engine": "a.onnx" if engine else None,
+        **(dict.fromkeys(named) if engine else named),
+        "device": "cpu",
+        "platform": platform.name("cpu"),
+        **sizes,
+        "torch": torch.__version__,
+    }

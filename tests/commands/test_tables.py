@@ -290,3 +290,24 @@ def test_the_title_of_a_bench_says_what_was_measured(load: Load, title: str) -> 
     measured = Measured(load, {"tick_ms": [4.0], "host_ms": [0.5]}, 1, 1.0, "", 0, 1, 1, latency, Bare(1, {"eager": 1}))
     ticks, _ = benched(measured, ())
     assert ticks.title == title
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_scenarios_stand_beside_their_platform_where_there_are_several_and_each_verdict_has_its_colour(
+    several: bool,
+) -> None:
+    results = tuple(Result(f"of {verdict}", verdict, detail=f"why {verdict}") for verdict in Verdict)
+    if several:
+        results = tuple(replace(result, compared_with="there") for result in results)
+    platforms = {"here": (), "there": ()} if several else {"here": ()}
+    (table,) = check_tables(CheckReport(Report(results, "here", platforms)))
+    whose = ["compared with"] if several else []
+    assert cells(table) == [
+        ["scenario", "verdict", *whose, "detail"],
+        *([f"of {verdict}", str(verdict), *(["there"] if several else []), f"why {verdict}"] for verdict in Verdict),
+    ]
+    colours = {Verdict.EXACT: "green", Verdict.TOLERANCE: "green", Verdict.OUTSIDE_PROFILE: "yellow"}
+    shown = {result.verdict: cell.style for result, cell in zip(results, table.columns[1].cells, strict=True)}  # type: ignore[union-attr]
+    assert {verdict: style for verdict, style in shown.items() if verdict is not Verdict.NOT_GATED} == {
+        verdict: colours.get(verdict, "red") for verdict in Verdict if verdict is not Verdict.NOT_GATED
+    }

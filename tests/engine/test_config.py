@@ -118,3 +118,19 @@ DEFAULTS: dict[type, dict[str, Any]] = {
 @pytest.mark.parametrize("record", DEFAULTS, ids=lambda record: record.__name__)
 def test_the_defaults_are_the_documented_ones(record: Any) -> None:
     assert {each.name: each.default for each in fields(record) if each.default is not MISSING} == DEFAULTS[record]
+
+
+@pytest.mark.parametrize(("field", "most"), [("steps", 1000), ("encoder_length", 65536)])
+def test_the_largest_number_of_steps_and_of_tokens_is_taken_and_one_more_is_refused(field: str, most: int) -> None:
+    assert getattr(PipelineConfig(**{field: most}), field) == most
+    with pytest.raises(InvalidInput, match=f"config.{field}: got {most + 1}"):
+        PipelineConfig(**{field: most + 1})
+
+
+def test_a_wavelet_that_loses_something_is_refused_with_what_it_loses() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        DCW(wavelet="dmey")
+    assert str(refused.value) == (
+        "dcw.wavelet: got 'dmey' with a reconstruction error of 3.6e-03, "
+        "expected a discrete wavelet of PyWavelets with a reconstruction error of at most 1e-05"
+    )

@@ -246,6 +246,101 @@ def test_what_tensorrt_refuses_is_a_named_error_and_leaves_the_old_plan(
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a.onnx", "a.plan"]
 
 
+class RefusedByTensorRT(Exception):
+    """Takes the place of Polygraphy's error."""
+
+
+class Polygraphy:
+    """Takes the place of Polygraphy's modules: remembers what is built, and logs lines as TensorRT does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.built: list[Any] = []
+        self.lines: list[str] = []
+        self.error: Exception | None = None
+        log = SimpleNamespace(use_python_logging_system=False, colors=True, EXTRA_VERBOSE=0)
+        log.verbosity = lambda _level: nullcontext()
+        modules = {
+            "polygraphy.logger": SimpleNamespace(G_LOGGER=log),
+            "polygraphy.exception": SimpleNamespace(PolygraphyException=RefusedByTensorRT),
+            "polygraphy.backend.tensorrt_rtx": SimpleNamespace(CreateConfigRTX=lambda **options: ("rtx", options)),
+            "polygraphy.backend.trt": SimpleNamespace(
+                Profile=Shapes,
+                CreateConfig=lambda **options: ("full", options),
+                NetworkFromOnnxPath=lambda path, **options: (path, options),
+                EngineBytesFromNetwork=self.engine,
+            ),
+        }
+        monkeypatch.setattr(module, "import_module", modules.__getitem__)
+        monkeypatch.setattr(module, "use_polygraphy", lambda _found: None)
+
+    def engine(self, network: object, *, config: object) -> Any:
+        def run() -> bytes:
+            for line in self.lines:
+                logging.getLogger("Polygraphy").info(line)
+            if self.error:
+                raise self.error
+            return b"plan"
+
+        self.built.append((network, config))
+        return run
+
+
+class Shapes(list[Any]):
+    """A profile of Polygraphy's."""
+
+    def add(self, name: str, *, min: object, opt: object, max: object) -> None:
+        self.append((name, min, opt, max))
+
+
+@pytest.fixture
+def polygraphy(monkeypatch: pytest.MonkeyPatch) -> Polygraphy:
+    return Polygraphy(monkeypatch)
+
+
+WANTED = sidecar.Sidecar("", "0", "", "1", "8.9", None, None, {"x": ((1,), (2,), (3,))}, {}, 2, "detailed")
+DETAILED: Any = SimpleNamespace(ProfilingVerbosity=SimpleNamespace(DETAILED="all"))
+
+
+@pytest.mark.parametrize(
+    ("flavour", "kind", "more"),
+    [(Flavour.RTX, "rtx", {"compute_capabilities": [(8, 9)]}), (Flavour.TENSORRT, "full", {})],
+)
+def test_a_strongly_typed_network_is_built_with_its_profile_and_every_layer_s_name(
+    polygraphy: Polygraphy, flavour: Flavour, kind: str, more: dict[str, Any]
+) -> None:
+    polygraphy.lines = ["[V] Layers:\n[V] Name: a", "  done"]
+    found = module._serialized(Path("a.onnx"), Binding(flavour, "1", DETAILED), WANTED)
+    assert found == (b"plan", ["Layers:", "Name: a", "done"])
+    config = {"profiles": [[("x", (1,), (2,), (3,))]], "profiling_verbosity": "all", **more}
+    assert polygraphy.built == [(("a.onnx", {"strongly_typed": True}), (kind, config))]
+
+
+def test_a_build_that_is_refused_says_the_last_three_errors_of_its_log(polygraphy: Polygraphy) -> None:
+    polygraphy.lines = ["[E] Error: 1", "[E] Error: 2", "fine", "[E] an error: 3", "[E] Error: 4", "done"]
+    polygraphy.error = RefusedByTensorRT("Could not build.")
+    with pytest.raises(BuildFailed) as failed:
+        module._serialized(Path("a.onnx"), Binding(Flavour.TENSORRT, "1", DETAILED), WANTED)
+    assert str(failed.value) == "Could not build. Error: 2 an error: 3 Error: 4"
+
+
+def test_a_build_without_options_is_for_8_rows_and_up_to_60_seconds_tuned_for_30() -> None:
+    assert Asked() == Asked(8, Sizes(2, 750, 1500), Sizes(1, 200, 512), None, None)
+
+
+def test_the_full_tensorrt_builds_for_no_gpu_but_this_machine_s(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "here", lambda _found, _device: Here("tensorrt", "1", "9.0", "a GPU", "570.1"))
+    full, signature = Binding(Flavour.TENSORRT, "1", SimpleNamespace()), read(written(tmp_path / "a.onnx", "batch"))
+    with pytest.raises(InvalidInput) as refused:
+        module._wanted(Path("a.onnx"), signature, full, ASKED)
+    assert str(refused.value) == (
+        "compute_capability: got 8.9, expected none: the full TensorRT builds for this machine's GPU"
+    )
+    own = module._wanted(Path("a.onnx"), signature, full, replace(ASKED, compute_capability="9.0"))
+    assert (own.flavour, own.compute_capability, own.gpu, own.driver) == ("tensorrt", "9.0", "a GPU", "570.1")
+
+
 def test_a_builder_that_prints_no_layers_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "_serialized", lambda *_args: (b"plan", ["built"]))
     with pytest.raises(BuildFailed, match="lists no layers"):

@@ -98,6 +98,15 @@ def test_a_decoder_of_several_dtypes_has_each_of_them_back() -> None:
     assert digest_tree(dict(decoder.state_dict())) == values
 
 
+def test_buffers_of_a_module_have_their_dtype_back_too() -> None:
+    decoder = single()
+    decoder.transformer.norm_out.register_buffer("kept", torch.ones(2, dtype=torch.bfloat16))
+    before = dtypes(decoder)
+    assert torch.bfloat16 in before
+    assert list(closeness._in_double(decoder, [])) == []
+    assert dtypes(decoder) == before
+
+
 @pytest.mark.parametrize("change", [1.0001, 0.0, np.nan])
 def test_a_file_with_another_weight_is_refused(tmp_path: Path, change: float) -> None:
     model = onnx.load(registry.onnx_file("tiny"))

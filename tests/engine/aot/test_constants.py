@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir
 import pytest
@@ -47,3 +49,17 @@ def test_folded_frequencies_have_torchs_bits_and_numpys_would_be_twice_as_far_fr
     exact = single(torch.float64)(**given)
     far, near = ((run(path, given) - exact).pow(2).mean().sqrt() for path in (plain, made))
     assert far > 2 * near
+
+
+def test_a_constant_that_was_folded_to_another_shape_stays_as_it_is() -> None:
+    traced = torch.fx.Graph()
+    for made, name in ((torch.arange(3), "as_computed"), (torch.arange(4), "laid_out")):
+        traced.create_node("call_function", torch.arange, (len(made),), name=name)
+    shapes = {"as_computed": (3,), "laid_out": (1, 4), "a_weight": (2,)}
+    values = {name: SimpleNamespace(const_value=onnx_ir.tensor(np.zeros(shape))) for name, shape in shapes.items()}
+    before = {name: value.const_value for name, value in values.items()}
+    model: Any = SimpleNamespace(graph=SimpleNamespace(initializers=values))
+    program: Any = SimpleNamespace(graph=traced)
+    assert constants.restore(model, program) == ("as_computed",)
+    assert values["as_computed"].const_value.numpy().tolist() == [0, 1, 2]
+    assert [name for name, value in values.items() if value.const_value is before[name]] == ["laid_out", "a_weight"]

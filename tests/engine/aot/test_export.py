@@ -151,6 +151,53 @@ def test_weights_that_went_to_a_file_beside_it_are_gone_with_the_file_they_were_
     assert (found.rows, found.frames, found.tokens) == (Span(1), Span(1), Span(2, 2))
 
 
+class Saved:
+    """Takes the place of an exported program: writes a file, and its weights beside it where it is asked to."""
+
+    def save(self, path: str, *, external_data: bool) -> None:
+        Path(path).write_bytes(b"new")
+        if external_data:
+            Path(f"{path}.data").write_bytes(b"new weights")
+
+
+@pytest.mark.parametrize(
+    ("weights", "external", "left"),
+    [
+        (True, True, {"a.onnx.data": b"new weights"}),
+        (False, True, {"a.onnx.data": b"new weights"}),
+        (True, False, {}),
+        (False, False, {"a.onnx": b"old"}),
+    ],
+)
+def test_an_export_that_ends_amid_writing_leaves_no_file_beside_weights_of_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, weights: bool, external: bool, left: dict[str, bytes]
+) -> None:
+    def replace(source: Path, target: Path) -> None:
+        if target == path:
+            raise OSError("no space left")
+        source.rename(target)
+
+    path = tmp_path / "a.onnx"
+    path.write_bytes(b"old")
+    if weights:
+        (tmp_path / "a.onnx.data").write_bytes(b"old weights")
+    monkeypatch.setattr(module.os, "replace", replace)
+    with pytest.raises(OSError, match="no space"):
+        module._save(Saved(), path, lambda _file: None, external=external)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == left
+
+
+def test_weights_go_to_a_file_beside_it_from_16_mib_below_the_limit_of_protobuf_on() -> None:
+    assert module.EXTERNAL_OVER == 2_130_706_432
+
+
+def test_a_node_s_module_is_that_of_the_transformer_without_what_is_around_it(unmasked: Path) -> None:
+    nodes = onnx.load(unmasked, load_external_data=False).graph.node
+    places = {node.name.split("/")[0].split(".")[0] for node in nodes}
+    assert "layers" in places
+    assert "transformer" not in places
+
+
 def test_a_file_that_is_not_accepted_is_not_kept_and_the_old_one_stays(tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
     path.write_bytes(b"old")

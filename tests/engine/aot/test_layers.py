@@ -70,3 +70,8 @@ def test_a_log_of_the_full_tensorrt_lists_its_layers_in_its_own_way() -> None:
         Layer("3198 + (Unnamed Layer* 13) [Shuffle]", "Constant", "0"),
         Layer("{ForeignNode[a.../b/Unsqueeze_6]}", "Myelin", "0x0000000000000000"),
     )
+
+
+def test_a_layer_on_the_line_of_the_heading_keeps_its_name_whatever_is_in_it() -> None:
+    line = "Layers:Name: a/Layers:/MatMul_1, LayerType: gemm, TacticName: t, StreamId: 0, Metadata: "
+    assert from_log([line]) == (Layer("a/Layers:/MatMul_1", "gemm", "t"),)

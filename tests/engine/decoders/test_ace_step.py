@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -334,6 +335,22 @@ def test_a_checkpoint_loads_in_the_dtype_asked_for(tiny: AceStepDecoder, tmp_pat
     loaded = AceStepDecoder.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert weights(loaded) == weights(AceStepDecoder.preset("tiny", dtype=torch.bfloat16))
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_checkpoint_is_read_as_safetensors_from_local_files_and_asked_of_no_network(
+    tiny: AceStepDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reads(folder: str, **options: Any) -> Any:
+        seen.append((folder, options))
+        return tiny.transformer, {}
+
+    seen: list[Any] = []
+    monkeypatch.setattr(AceStepTransformer1DModel, "from_pretrained", reads)
+    tiny.transformer.save_pretrained(tmp_path)
+    AceStepDecoder.from_pretrained(tmp_path)
+    ((folder, options),) = seen
+    assert folder == str(tmp_path)
+    assert (options["local_files_only"], options["use_safetensors"]) == (True, True)
 
 
 def test_a_missing_directory_is_refused_by_name(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from harness.engine import Switches
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.results import Stats
 from harness.engine.switches import PLAIN_PATH, SWITCHES
-from harness.rails.bench.ablation import FEWEST, FLOOR, Says, _differences, _Run, _saving, ablate, difference
-from harness.rails.bench.throughput import Advance, Driver, Load, silent
+from harness.rails.bench.ablation import FEWEST, FLOOR, Says, _differences, _measured, _Run, _saving, ablate, difference
+from harness.rails.bench.throughput import Advance, Driver, Load, Window, silent
 from tests.fakes import StillClock
 
 SMALL = Load(decoder="affine", duration=0.64, ticks=16, warmup=8)
@@ -146,3 +146,16 @@ def test_the_report_and_the_table_mark_what_is_no_figure(tmp_path: Path) -> None
     lines = [line for line in result.stdout.splitlines() if "joined_stream" in line or "host_gates" in line]
     assert [("did_not_act" in line, "within_noise" in line) for line in lines] == 2 * [(False, True), (True, False)]
     assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_every_other_turn_goes_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    def window(self: Driver, ticks: int, advance: Advance = silent) -> Window:
+        seen.append(next(name for name, load in variants.items() if load is self.load))
+        return plain(self, ticks, advance)
+
+    seen: list[str] = []
+    plain = Driver.window
+    monkeypatch.setattr(Driver, "window", window)
+    variants = {name: replace(LONG) for name in "abc"}
+    _measured(variants, LONG, silent)
+    assert "".join(seen) == "abccba" * (FEWEST // 2)

@@ -25,9 +25,19 @@ from harness.engine.switches import PLAIN_PATH, SWITCHES
 from harness.parity.baselines import contract, platform
 from harness.rails.bench import clocks, throughput
 from harness.rails.bench.ablation import FLOOR, ablate, ablated_ticks
-from harness.rails.bench.bare import merged, runs
+from harness.rails.bench.bare import Bare, merged, runs
 from harness.rails.bench.clocks import HostClock
-from harness.rails.bench.throughput import Advance, Driver, Load, bench, digest, silent, spread
+from harness.rails.bench.throughput import (
+    Advance,
+    Driver,
+    Latency,
+    Load,
+    Measured,
+    bench,
+    digest,
+    silent,
+    spread,
+)
 from tests.fakes import Counting, LoggedStream, StillClock
 
 SMALL = Load(decoder="affine", duration=0.64, ticks=16, warmup=8)
@@ -59,6 +69,36 @@ def test_what_is_reported_of_a_window_is_what_was_done_in_it() -> None:
     assert m.overhead_ms == m.tick.median - m.bare.ms == m.beyond["eager"]
     assert m.bare.rows == 4
     assert m.seconds * 1e3 >= sum(m.samples["tick_ms"]) >= sum(m.samples["host_ms"])
+
+
+def test_the_document_holds_every_figure_and_what_follows_from_them() -> None:
+    samples = {"tick_ms": [4.0], "host_ms": [0.5]}
+    bare, load = Bare(7, {"eager": 2.0, "graph": 1.0}), replace(SMALL, duration=2.0)
+    assert Measured(load, samples, 10, 5.0, "aa", 6, 1.25, 8.5, Latency(1.0, 2.0, 3.0, 4.0), bare).document() == {
+        "load": asdict(load),
+        "samples": samples,
+        "latents": 10,
+        "seconds": 5.0,
+        "outputs": "aa",
+        "dropped": 6,
+        "runs": 1.25,
+        "rows": 8.5,
+        "control": {"touched_ticks": 1.0, "touched_ms": 2.0, "whole_ticks": 3.0, "whole_ms": 4.0},
+        "bare": {"rows": 7, "forms": {"eager": 2.0, "graph": 1.0}, "fastest": "graph", "ms": 1.0},
+        "tick": {"median": 4.0, "p95": 4.0, "p99": 4.0},
+        "host": {"median": 0.5, "p95": 0.5, "p99": 0.5},
+        "beyond_ms": {"eager": 2.0, "graph": 3.0},
+        "latents_per_second": 2.0,
+        "realtime": 4.0,
+        "overhead_ms": 3.0,
+        "overhead_ratio": 3.0,
+    }
+
+
+@pytest.mark.parametrize(("denoise", "has_source"), [(0.99, True), (1.0, False), (1.5, False)])
+def test_requests_have_a_source_only_where_they_start_from_one(denoise: float, has_source: bool) -> None:
+    driver = Driver(replace(SMALL, denoise=denoise))
+    assert (driver.stream._template.source is not None) == has_source
 
 
 def test_a_bench_closes_the_executor_that_it_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,8 @@ from harness.commands.exits import DIFFERS
 from harness.parity.baselines import contract, platform
 from harness.rails.compare import revisions
 from harness.rails.compare.paced import TURN
-from harness.rails.compare.revisions import BENCH, Asked, Outputs, by_turns, compare, draw
-from harness.rails.compare.statistics import TimeVerdict
+from harness.rails.compare.revisions import BENCH, Asked, Outputs, Process, by_turns, compare, draw
+from harness.rails.compare.statistics import Side, TimeVerdict
 from harness.rails.compare.worktrees import CannotCompare, Revision, Tree
 from tests.rails.compare.fake_tree import CONTROL, PIPELINE, SAYS, commit, git, write
 
@@ -299,6 +299,17 @@ def test_the_wait_is_taken_from_the_first_tick_of_a_turn() -> None:
 
 
 # On a repository.
+
+
+def test_a_run_of_bench_is_read_from_both_of_its_reports(tmp_path: Path) -> None:
+    report = tmp_path / "a"
+    samples = [3.0, 1.0, 4.0, 2.0, 5.0, 3.0, 6.0, 4.0, 9.0]
+    report.with_suffix(".bench").write_text(json.dumps({"samples": {"tick_ms": samples}, "outputs": "cc"}))
+    report.write_text(json.dumps({"control_ms": [1.0, 2.0, 3.0, 4.0, 5.0], "waited_ms": [2.0, 2.0, 2.0, 2.0, 2.0]}))
+    asked = Asked(("--warmup", "0", "--ticks", "9"))
+    side = Side((1.0, 2.0, 3.0, 4.0), (1.0, 2.0, 3.0, 4.0))
+    found = revisions._process(Tree(Revision("a"), tmp_path), asked, report)
+    assert found == Process(side, (1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0), "cc")
 
 
 @pytest.fixture

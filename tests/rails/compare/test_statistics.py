@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
@@ -249,3 +249,12 @@ def test_neighbours_of_one_side_are_those_that_follow_each_other_in_time() -> No
 def test_what_is_no_round_is_refused(of: Any) -> None:
     with pytest.raises(ValueError, match="round"):
         judge(of)
+
+
+@pytest.mark.parametrize("ms", [0.05, 40.0])
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.3])
+def test_every_figure_is_a_plain_number(ms: float, noise: float) -> None:
+    found = judge(rounds(1, ms=ms, noise=noise, control_noise=noise / 10))
+    figures = [*astuple(found.ratio), *astuple(found.control), found.limit]
+    assert {type(figure) for figure in figures} == {float}
+    assert [type(found.matched), type(found.quads)] == [int, int]

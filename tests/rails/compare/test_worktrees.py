@@ -78,6 +78,15 @@ def test_a_file_that_was_deleted_or_renamed_is_so_in_the_working_tree(repository
         assert sorted(head.revision.uncommitted) == ["harness/other.py", "harness/renamed.py"]
 
 
+def test_a_file_that_was_deleted_and_not_staged_is_none_of_the_working_tree_s(repository: Path) -> None:
+    (repository / "harness" / "other.py").write_text("")
+    commit(repository, "third")
+    (repository / "harness" / "other.py").unlink()
+    with trees("HEAD", None, repository) as (_, head):
+        assert [file.name for file in (head.folder / "harness").iterdir()] == ["__main__.py"]
+        assert head.revision.uncommitted == ("harness/other.py",)
+
+
 def test_a_clean_working_tree_is_not_called_dirty(repository: Path) -> None:
     with trees("HEAD", None, repository) as (_, head):
         assert head.revision == Revision(WORKING_TREE, git(repository, "rev-parse", "HEAD"))

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import BlessRefused
 from harness.rails.costs import rails as costs
 from harness.rails.costs.rails import OPERATOR, Counts, count, rails
-from harness.rails.costs.workload import KINDS, STEPS, STREAMS, Workload
+from harness.rails.costs.workload import KINDS, STEPS, STREAMS, Workload, is_due
 from tests.parity.baselines.test_captures import git
 
 SMALL = Workload("cfg_full", 2)
@@ -357,8 +358,9 @@ def test_a_fresh_process_counts_with_this_package_wherever_one_stands(
 ) -> None:
     for place, ticks in (("here", 1), ("elsewhere", 2)):
         (tmp_path / place / "harness").mkdir(parents=True)
-        (tmp_path / place / "harness" / "__init__.py").touch()
-        (tmp_path / place / "harness" / "__main__.py").write_text(f'print(\'{{"rail": {{"ticks": {ticks}}}}}\')')
+        (tmp_path / place / "harness" / "__init__.py").write_text(f'SAYS = \'{{"rail": {{"ticks": {ticks}}}}}\'\n')
+        # A package that is found elsewhere, such as the installed one, says nothing of the sort.
+        (tmp_path / place / "harness" / "__main__.py").write_text("from harness import SAYS\nprint(SAYS)\n")
     monkeypatch.setattr(costs, "PACKAGE", tmp_path / "here" / "harness")
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert costs.counted_afresh() == {"rail": {"ticks": 1}}
@@ -367,3 +369,23 @@ def test_a_fresh_process_counts_with_this_package_wherever_one_stands(
 @pytest.mark.no_cover  # what it runs is another process
 def test_a_fresh_process_counts_the_same(now: dict[str, Counts]) -> None:
     assert costs.counted_afresh() == now
+
+
+@pytest.mark.parametrize(("ticks", "submitted", "in_flight", "queued", "due"), [
+    (0, 0, 0, 0, True),
+    (1, 1, 1, 0, False),
+    (2, 1, 1, 0, True),
+    (5, 3, 3, 0, False),
+    (6, 3, 3, 0, True),
+    (6, 3, 3, 1, False),
+    (7, 4, 4, 0, False),
+    # A place is free already, because a request ended early: the ring is full no more, and does not fill again.
+    (7, 4, 3, 0, True),
+    (7, 4, 3, 1, False),
+    (9, 5, 3, 0, True),
+])  # fmt: skip
+def test_a_request_is_due_every_other_tick_while_four_places_fill_and_then_at_every_free_place(
+    ticks: int, submitted: int, in_flight: int, queued: int, due: bool
+) -> None:
+    stats: Any = SimpleNamespace(ticks=ticks, in_flight=in_flight, queued=queued)
+    assert is_due(stats, submitted, depth=4, steps=8) is due

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,18 @@ def test_trtexecs_averages_are_a_profile_without_a_wall_time(written):
         ("Conv_26 + Relu_27", 28.0779),
     ]
     assert Breakdown(found).categories[Category.OPAQUE].ms == 37.2837
+    assert found.provenance == {"profile": "profile.json", "inspector": None, "tensors": []}
+
+
+def test_a_file_is_read_as_utf_8_whatever_this_machine_writes(written, monkeypatch):
+    def as_here(self, encoding="latin-1", errors="strict"):
+        return self.read_bytes().decode(encoding, errors)
+
+    path = written("profile.json", "[]")
+    path.write_bytes('[{"name": "Schicht·é", "averageMs": 1.0}]'.encode())
+    monkeypatch.setattr(Path, "read_text", as_here)
+    (layer,) = trtexec(path).layers
+    assert layer.facts.layer.name == "Schicht·é"
 
 
 def test_a_name_that_is_listed_twice_is_one_layer(written):
@@ -70,7 +83,8 @@ def test_the_inspectors_json_of_either_generation_describes_the_layers(written, 
     inspector = written("layers.json", {"Layers": LAYERS, key: tensors})
     found = trtexec(written("profile.json", PROFILE), inspector)
     assert found.resolved
-    assert found.provenance["tensors"] == ["hidden_states", "velocity"]
+    tensors = ["hidden_states", "velocity"]
+    assert found.provenance == {"profile": "profile.json", "inspector": "layers.json", "tensors": tensors}
     add = found.layers[1].facts.layer
     assert (add.kind, add.stream, add.nodes) == ("kgen", 1, ("proj_out_conv/Add_428", "proj_out_conv/MatMul_427"))
     assert found.layers[2].facts.layer == Layer("Conv_26 + Relu_27")

@@ -172,3 +172,8 @@ def test_a_list_of_another_engine_is_refused():
 def test_what_cannot_be_attributed_is_an_engines_error_by_name(error):
     assert issubclass(error, ProfileRefused)
     assert issubclass(ProfileRefused, EngineError)
+
+
+def test_a_profile_that_says_no_more_has_no_runs_no_wall_time_and_names_alone():
+    found = Profile("plan", MIXED)
+    assert (found.runs, found.wall_ms, found.resolved, found.provenance) == (0, (), False, {})

@@ -235,3 +235,10 @@ def test_names_alone_attribute_less_than_metadata_does():
 
 def test_the_table_has_a_version():
     assert rules.RULES_VERSION == 1
+
+
+def test_what_the_runtime_reports_goes_before_every_other_source_even_if_it_is_empty():
+    layer = Layer("b/Mul_1", nodes=("a/MatMul_1",))
+    assert [node.op for node in Facts(layer, "").nodes] == [""]
+    assert [node.op for node in Facts(layer, "aten::add").nodes] == ["add"]
+    assert [node.op for node in Facts(layer).nodes] == ["matmul"]

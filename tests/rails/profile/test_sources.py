@@ -126,7 +126,10 @@ def test_an_engine_that_is_not_the_one_of_its_metadata_is_refused():
 
 
 def test_an_engines_provenance_is_what_its_metadata_says():
-    assert EngineSubject(FakeEngine([]), None).provenance["flavour"] == "tensorrt-rtx"
+    names = ("flavour", "version", "compute_capability", "gpu", "driver", "dtypes", "verbosity")
+    engine, says = FakeEngine([]), {name: f"its {name}" for name in names}
+    engine.sidecar = SimpleNamespace(**says, layers=(), profile={})
+    assert EngineSubject(engine, None).provenance == says
 
 
 def event(name, cpu_us, parent=None, device="CPU", device_us=0.0):
