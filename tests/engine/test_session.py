@@ -146,7 +146,6 @@ def test_an_executor_in_the_decoders_place_is_refused() -> None:
         Session(EagerExecutor(AffineDecoder(16)))  # type: ignore[arg-type]
 
 
-<<<<<<< HEAD
 NULL = torch.linspace(-1.0, 1.0, E).reshape(1, 1, E)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -298,7 +297,8 @@ def test_streams_of_one_session_share_an_executor_and_no_queue_name_or_control()
             config = PipelineConfig(steps=finished.steps)
             alone = oracle.run(EagerExecutor(AffineDecoder(E)), request, config, 64)
             assert_identical(finished.latent, alone)
-=======
+
+
 def test_a_negative_beside_those_of_the_guidance_is_refused_by_its_name() -> None:
     stream = session().stream([positive()], context(), config=CONFIG)
     with pytest.raises(InvalidInput) as refused:
@@ -313,4 +313,3 @@ def test_a_null_condition_has_the_condition_s_dtype_and_no_gradient() -> None:
     states = null.encoder_hidden_states
     assert (states.dtype, states.requires_grad) == (torch.bfloat16, False)
     assert_identical(states, trained.detach().bfloat16().expand(1, 5, E).contiguous())
->>>>>>> h-surv

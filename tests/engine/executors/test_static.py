@@ -236,7 +236,6 @@ def test_a_decoder_without_a_mask_is_called_without_it() -> None:
     assert_identical(StaticExecutor(decoder).run(batch(2)), batch(2).hidden_states)
 
 
-<<<<<<< HEAD
 class Immediate:
     """A stream that begins every launch at once and may read its inputs later, as a GPU does."""
 
@@ -265,7 +264,8 @@ def test_a_batch_is_kept_until_the_next_run_or_the_end(pin_rows: int | None) -> 
         )
         assert (static._running is None) is static._eager._closed
         assert static._running is None or static._running.rows == (pin_rows or 3)
-=======
+
+
 def test_inputs_are_copied_to_buffers_on_their_own_device() -> None:
     seen: list[str] = []
 
@@ -287,4 +287,3 @@ def test_a_stream_on_which_nothing_is_pending_is_a_stream_all_the_same() -> None
     static = StaticExecutor(AffineDecoder(), stream=stream)
     static.close()
     assert stream.log == ["wait"]
->>>>>>> h-surv

@@ -149,7 +149,6 @@ def test_the_control_takes_time_and_shares_no_code_with_the_engine() -> None:
     assert "harness" not in Path(control.__code__.co_filename).read_text().split("import", 1)[1]
 
 
-<<<<<<< HEAD
 def test_the_control_is_twelve_products_additions_and_norms_without_gradients() -> None:
     class Seen(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -260,7 +259,8 @@ def test_a_bench_is_driven_with_its_options_and_its_ticks_wait_and_are_slowed(
     assert called[3:6] == [(name, ("self",)) for name in ("paced", "slowed", "tick")]
     written = json.loads(report.read_text())
     assert (written["control_ms"], len(written["waited_ms"])) == ([7.0], 1)
-=======
+
+
 def test_a_turn_s_work_on_a_gpu_is_waited_for_before_the_turn_is_given_away(monkeypatch: pytest.MonkeyPatch) -> None:
     pipes, said = Pipes(), []
     monkeypatch.setattr(script, "settle", lambda: said.append(pipes.said()))
@@ -288,4 +288,3 @@ def test_the_script_takes_files_pipes_and_the_options_of_bench_and_reports_its_s
     assert ran == [("harness", "__main__", ["harness", "bench", *given, "--json", f"{report}.bench"])]
     said = json.loads(report.read_text())
     assert (list(said), said["control_ms"], len(said["waited_ms"])) == (["control_ms", "waited_ms"], [4.0], 1)
->>>>>>> h-surv
