@@ -341,6 +341,23 @@ def test_the_full_tensorrt_builds_for_no_gpu_but_this_machine_s(
     assert (own.flavour, own.compute_capability, own.gpu, own.driver) == ("tensorrt", "9.0", "a GPU", "570.1")
 
 
+def test_a_plan_of_the_full_tensorrt_is_built_used_again_and_built_anew_for_another_driver(
+    monkeypatch: pytest.MonkeyPatch, builder: Builder, tmp_path: Path
+) -> None:
+    driver = ["570.1"]
+    monkeypatch.setattr(module, "binding", lambda _flavour: Binding(Flavour.TENSORRT, "1", SimpleNamespace()))
+    monkeypatch.setattr(module, "here", lambda _found, _device: Here("tensorrt", "1", "9.0", "a GPU", driver[0]))
+    monkeypatch.setattr(module.runtime, "engine_from", lambda data, _found: data)
+    monkeypatch.setattr(module.runtime, "information_of", lambda _engine, _found: INSPECTED)
+    file, plan = written(tmp_path / "a.onnx", "batch"), tmp_path / "a.plan"
+    found = [build(file, plan, replace(ASKED, compute_capability=None)) for _ in range(2)]
+    driver[0] = "580.2"
+    found.append(build(file, plan, replace(ASKED, compute_capability=None)))
+    assert [(each.reused, each.differs) for each in found] == [(False, ()), (True, ()), (False, ("driver",))]
+    assert found[0].sidecar == found[1].sidecar == replace(found[0].sidecar, plan_sha256=_sha256(b"plan 1"))
+    assert found[2].sidecar == replace(found[0].sidecar, plan_sha256=_sha256(b"plan 2"), driver="580.2")
+
+
 def test_a_builder_that_prints_no_layers_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "_serialized", lambda *_args: (b"plan", ["built"]))
     with pytest.raises(BuildFailed, match="lists no layers"):
