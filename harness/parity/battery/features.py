@@ -88,7 +88,7 @@ class Watched(StreamPipeline):
     """
 
     def __init__(
-        self, config: PipelineConfig, max_rows: int = 8, kinds: Sequence[str] = ("eager",), *, pinned: bool = False
+        self, config: PipelineConfig, max_rows: int, kinds: Sequence[str] = ("eager",), *, pinned: bool = False
     ) -> None:
         super().__init__(_Idle(max_rows), config)
         self.moments: set[frozenset[str]] = set()

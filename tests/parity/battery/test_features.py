@@ -67,7 +67,7 @@ def test_a_scenario_brings_together_what_was_written(name: str) -> None:
 
 
 def test_one_condition_of_several_with_a_step_range_is_a_step_range() -> None:
-    watched = Watched(PipelineConfig())
+    watched = Watched(PipelineConfig(), 8)
     watched.submit(request(conditions=[condition(1), condition(2, step_range=(0.0, 0.5))]))
     watched.tick()
     assert all("step range" in moment for moment in watched.moments) and watched.moments

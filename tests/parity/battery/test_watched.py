@@ -185,7 +185,7 @@ def test_a_run_has_at_most_8_rows_unless_it_is_said() -> None:
         requests = tuple(Submit(seed, (Text(1), Text(2))) for seed in range(count))
         script = Script((*requests, Drain()), depth=5, steps=2, encoder_length=16)
         assert {name for moment in watch(script) for name in moment if name.startswith("runs")} == {f"runs: {runs}"}
-        made = Watched(script.config())
+        made = Watched(script.config(), 8)
         script.play(made)
         assert made.moments == watch(script)
 
@@ -295,7 +295,7 @@ def test_an_executor_of_a_watched_pipeline_refuses_to_run() -> None:
 
 
 def test_a_watched_pipeline_returns_what_a_submission_returns() -> None:
-    made, props = Watched(PipelineConfig(depth=1)), Props(Script())
+    made, props = Watched(PipelineConfig(depth=1), 8), Props(Script())
     first, second, third = (made.submit(props.request(Submit(seed))) for seed in (1, 2, 3))
     assert [dropped.id for dropped in second.dropped] == [first.id]
     assert [dropped.id for dropped in third.dropped] == [second.id]
