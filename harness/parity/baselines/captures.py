@@ -202,9 +202,13 @@ def tolerance(actual: Tensor, expected: Tensor) -> tuple[float, float]:
 
     The unit is 0 where the rms is not finite: no bound relative to it exists, and nothing compares with a NaN.
     """
-    parts = torch.view_as_real(expected.resolve_conj()) if expected.is_complex() else expected
-    rms = float(parts.double().square().mean().sqrt()) if expected.numel() else 0.0
+    rms = _rms(expected)
     return max_abs(actual, expected), EPS * rms if math.isfinite(rms) else 0.0
+
+
+def _rms(tensor: Tensor) -> float:
+    parts = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    return float(parts.double().square().mean().sqrt()) if tensor.numel() else 0.0
 
 
 def distance(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float | None:
@@ -227,9 +231,8 @@ def within_bound(name: str, actual: Mapping[str, Tensor], expected: Mapping[str,
     if distance(actual, expected) is None:
         return Result(name, Verdict.MOVED, detail="; ".join(map(str, differences)))
     measured = {each.name: tolerance(actual[each.name], expected[each.name]) for each in differences}
-    boundless = [each for each, (_, unit) in measured.items() if not math.isfinite(unit)]
+    boundless = [each for each in measured if not math.isfinite(_rms(expected[each]))]
     if boundless:
-        # An infinite bound would let anything pass, and one that is no number would compare as nothing at all.
         detail = "; ".join([f"{boundless[0]}: its capture is not finite, so no bound exists", *map(str, differences)])
         return Result(name, Verdict.MOVED, detail=detail)
     # The tensor that is furthest out of its own bound speaks for the scenario.
