@@ -293,3 +293,10 @@ def test_every_question_of_a_tick_is_counted_whoever_asks(gates: bool) -> None:
     # Of the request: the mask, the rescale, the noise, the velocity, and from half of the steps on the target.
     assert [planned(at(step, made), gates=gates).gates for step in (0, 3, 4, 7)] == [4, 4, 5, 4]
     assert planned(at(0, made), at(4, made), None, gates=gates).gates == 9
+
+
+@pytest.mark.parametrize("level", [0.0, -0.0, 0.5])
+def test_a_gated_target_acts_whatever_its_curve_is(level: float) -> None:
+    planned = slot(STEPS - 2, x0_target=X0Target(SOURCE, curve=level))
+    assert planned.target is not None and planned.target.amount.uniform == level
+    assert planned.path is Path.EDITED

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
@@ -156,3 +157,11 @@ def test_what_is_known_is_not_computed_again_and_there_is_an_end_to_it() -> None
     for number in range(1000):
         known_timesteps(8, 1e-3 * (number + 1), 3.0)
     assert known_timesteps.cache_info().currsize == known_timesteps.cache_info().maxsize == 128
+
+
+@given(denoise=st.floats(0.0, 1.25), steps=st.integers(1, 12), shift=st.floats(0.001, 1000.0))
+@example(denoise=0.8, steps=4, shift=1.0)
+def test_no_remembered_times_are_those_of_a_neighbour(denoise: float, steps: int, shift: float) -> None:
+    for near in (denoise, math.nextafter(denoise, 2.0), denoise + 1e-7, denoise + 1e-9):
+        for also in (shift, math.nextafter(shift, 1.0)):
+            assert known_timesteps(steps, near, also) == timesteps(steps, near, also)

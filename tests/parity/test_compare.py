@@ -509,3 +509,17 @@ def test_a_difference_of_another_kind_than_bytes_keeps_every_default() -> None:
 @pytest.mark.parametrize("actual", [[1.0, 2.0], [1.0, 2.5], []])
 def test_a_distance_in_ulp_is_a_plain_number_that_json_writes(actual: list[float]) -> None:
     assert type(ulp_distance(torch.tensor(actual), torch.tensor(actual) * 2)) is int
+
+
+@given(order=st.permutations(range(3)), places=st.sets(st.integers(0, 23), min_size=1, max_size=5))
+def test_the_first_element_is_the_first_in_row_major_order_whatever_the_strides(
+    order: list[int], places: set[int]
+) -> None:
+    expected = torch.zeros(2, 3, 4)
+    expected.view(-1)[list(places)] = 1.0 + torch.arange(len(places))
+    expected = expected.permute(order)
+    found = difference(torch.zeros(2, 3, 4).permute(order), expected)
+    assert found is not None
+    first = tuple(expected.nonzero()[0].tolist())
+    assert (found.index, found.got, found.expected) == (first, 0.0, float(expected[first]))
+    assert found == difference(torch.zeros(2, 3, 4).permute(order).contiguous(), expected.contiguous())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,21 @@ def test_without_onnx_there_is_an_error_with_the_command(monkeypatch: pytest.Mon
     monkeypatch.setattr(onnx_file, "find_spec", lambda _name: None)
     with pytest.raises(PackageMissing, match=r"onnx is not installed: pip install 'stream-harness\[onnx\]'"):
         read(written(tmp_path / "a.onnx", "batch"))
+
+
+@pytest.mark.parametrize("place", ["other.data", "sub/tiny.onnx.data", "./tiny.onnx.data", "../tiny.onnx.data"])
+def test_weights_in_any_other_place_than_beside_the_file_are_refused(tmp_path: Path, place: str) -> None:
+    def saved(where: str) -> Path:
+        weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[2], data_location=TensorProto.EXTERNAL)
+        weight.external_data.add(key="location", value=where)
+        shapes = {name: dims for name, (_, dims) in TENSORS.items() if name != "encoder_mask"}
+        made = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in shapes.items()}
+        velocity = made.pop("velocity")
+        node = helper.make_node("Identity", ["hidden_states"], ["velocity"])
+        path = tmp_path / "tiny.onnx"
+        save(helper.make_model(helper.make_graph([node], "g", [*made.values()], [velocity], [weight])), path)
+        return path
+
+    assert read(saved("tiny.onnx.data")).rows == Span(1)
+    with pytest.raises(ExportRefused, match=re.escape(f"the weights are in {place}, expected tiny.onnx.data")):
+        read(saved(place))

@@ -48,3 +48,22 @@ def test_what_a_listener_raises_never_reaches_tensorrt_and_is_raised_once_after(
         listening.raise_first()
     assert raised.value is error
     listening.raise_first()
+
+
+def test_every_run_s_first_error_is_raised_however_many_runs_went_before() -> None:
+    wrong: list[int] = []
+
+    def listener(name: str, _milliseconds: float) -> None:
+        if wrong:
+            raise ValueError(f"{name} of run {wrong[-1]}")
+
+    listening = Listening(MODULES[0], listener)
+    for run in range(5):
+        wrong[:] = [run] if run % 2 else []
+        for layer in ("gemm", "softmax"):
+            listening.profiler.report_layer_time(layer, 1.0)
+        if run % 2:
+            with pytest.raises(ValueError, match=f"gemm of run {run}"):
+                listening.raise_first()
+        else:
+            listening.raise_first()
