@@ -69,3 +69,13 @@ def test_a_target_that_write_could_not_write_is_refused_and_named(name: str, tmp
         atomic.check_writable(tmp_path / "a.json", tmp_path / name)
     with pytest.raises(OSError):
         atomic.write(tmp_path / name, b"new")
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
+def test_whoever_reads_the_folder_reads_the_file_whatever_the_writer_s_umask_is(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        atomic.write(tmp_path / "a.json", b"new")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o644

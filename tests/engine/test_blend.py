@@ -145,3 +145,15 @@ def test_the_gate_opens_in_a_line_to_one_at_the_last_step(step: int, total: int,
 
 def test_a_gate_at_the_very_end_is_not_divided_by_zero() -> None:
     assert blend.gate_ramp(7, 8, 1.0 - 1e-9) == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33])
+@pytest.mark.parametrize("frames", [1, 40])
+def test_any_number_of_velocities_is_summed_one_after_another(count: int, frames: int) -> None:
+    case = Case(40, 6, count)
+    velocities = [case.latent() for _ in range(count)]
+    weights = [case.curve(0.1, 2.0)[:, :frames] for _ in range(count)]
+    total, weight = velocities[0].numpy() * weights[0].numpy(), weights[0].numpy()
+    for v, w in zip(velocities[1:], weights[1:], strict=True):
+        total, weight = total + v.numpy() * w.numpy(), weight + w.numpy()
+    assert_bits(blend.weighted_mean(velocities, weights), torch.from_numpy(total / weight))

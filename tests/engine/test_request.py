@@ -9,7 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine import Condition, Guidance, InvalidInput, LatentMask, Request, X0Target, checks
+from harness.engine import (
+    Condition,
+    Guidance,
+    GuidanceMode,
+    InvalidInput,
+    LatentMask,
+    PipelineConfig,
+    Request,
+    StreamPipeline,
+    X0Target,
+    checks,
+)
+from harness.engine.decoders import AffineDecoder
+from harness.engine.executors import EagerExecutor
 from harness.rails.costs.counters import HostReads
 from tests.engine.builders import D, E, T, condition, request
 
@@ -258,3 +271,15 @@ def test_a_request_says_its_sizes() -> None:
     made = request(context_latents=torch.ones(1, 9, 14, dtype=torch.float64))
     assert (made.frames, made.channels, made.device) == (9, 7, torch.device("cpu"))
     assert condition(tokens=4).length == 4
+
+
+def test_negatives_of_every_mode_are_the_request_s_own_are_checked_and_count_for_the_length() -> None:
+    short, long, wide = (Condition(torch.ones(1, tokens, width)) for tokens, width in ((5, 8), (70, 8), (5, 9)))
+    for mode in GuidanceMode:
+        made = Request([short], torch.zeros(1, 4, 8), seed=1, guidance=Guidance(2.0, [long], mode))
+        assert made.negatives == (long,)
+        with StreamPipeline(EagerExecutor(AffineDecoder()), PipelineConfig(depth=1, steps=2)) as pipeline:
+            pipeline.submit(made)
+            assert pipeline.encoder_length == 128
+        with pytest.raises(InvalidInput, match=r"guidance.negatives\[0\].*of width 8, as conditions\[0\] has"):
+            Request([short], torch.zeros(1, 4, 8), seed=1, guidance=Guidance(2.0, [wide], mode))

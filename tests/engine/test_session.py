@@ -313,3 +313,26 @@ def test_a_null_condition_has_the_condition_s_dtype_and_no_gradient() -> None:
     states = null.encoder_hidden_states
     assert (states.dtype, states.requires_grad) == (torch.bfloat16, False)
     assert_identical(states, trained.detach().bfloat16().expand(1, 5, E).contiguous())
+
+
+def test_what_a_tick_gives_is_that_tick_s_alone_and_the_next_one_has_the_stream_s_defaults_again() -> None:
+    made, condition = session(), positive()
+    other = Condition(fixed(9, 3, E))
+    config = PipelineConfig(depth=6, steps=8)
+    stream = made.stream([condition], context(), config=config, source=fixed(3, T, D))
+    null = made.null_condition(condition)
+    stream.tick(seed=1, guidance=2.0, negative=other)
+    stream.tick(seed=2, guidance=2.0)
+    stream.tick(seed=3, guidance=Guidance(3.0, (other,), eta=0.5))
+    stream.tick(seed=4, guidance=Guidance(2.0, eta=0.25))
+    stream.tick(seed=5, denoise=0.5, guidance=None)
+    stream.tick(seed=6)
+    held = [slot.request for slot in stream.pipeline.slots if slot is not None]
+    assert [request.seed for request in held] == [1, 2, 3, 4, 5, 6]
+    assert [[*map(id, request.negatives)] for request in held] == [
+        [id(other)], [id(null)], [id(other)], [id(null)], [], [],
+    ]  # fmt: skip
+    assert [(r.guidance.eta, r.guidance.scale.uniform) for r in held[:4] if r.guidance and r.guidance.scale] == [
+        (0.0, 2.0), (0.0, 2.0), (0.5, 3.0), (0.25, 2.0),
+    ]  # fmt: skip
+    assert [(r.guidance, r.denoise) for r in held[4:]] == [(None, 0.5), (None, 1.0)]

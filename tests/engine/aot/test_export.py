@@ -334,3 +334,15 @@ def test_a_decoder_of_other_patches_than_two_frames_is_refused(tmp_path: Path) -
     with pytest.raises(InvalidInput, match="^decoder: got patches of 4 frames, expected patches of 2 frames$"):
         export(AceStepDecoder(transformer), tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_digest_is_of_every_byte_however_large_the_file_is(tmp_path: Path, beside: bool) -> None:
+    path = tmp_path / "d.onnx"
+    path.write_bytes(b"graph")
+    large = tmp_path / "d.onnx.data" if beside else path
+    content = bytearray(2**24 + 2)
+    for place in (0, 2**24 - 1, 2**24, 2**24 + 1):
+        content[place] += 1
+        large.write_bytes(content)
+        assert digest(path) == hashlib.sha256((b"graph" if beside else b"") + content).hexdigest()

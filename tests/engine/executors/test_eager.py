@@ -125,3 +125,16 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
 def test_an_executor_has_the_documented_defaults(kind: Any) -> None:
     known = inspect.signature(kind).parameters.values()
     assert {each.name: each.default for each in known if each.default is not inspect.Parameter.empty} == DEFAULTS[kind]
+
+
+@pytest.mark.parametrize("kind", [EagerExecutor, StaticExecutor])
+def test_a_velocity_is_a_plain_tensor_without_a_gradient_that_may_be_written_and_computed_with(kind: Any) -> None:
+    decoder = AceStepDecoder.preset("tiny", 0)
+    velocity = kind(decoder, max_rows=2).run(batch(2))
+    assert (velocity.is_inference(), velocity.requires_grad, velocity.grad_fn) == (False, False, None)
+    before = velocity._version
+    velocity.add_(1.0)
+    assert velocity._version == before + 1
+    scale = torch.ones(1, requires_grad=True)
+    (velocity * scale).sum().backward()
+    assert scale.grad is not None

@@ -603,3 +603,10 @@ def test_what_a_request_is_made_of_is_drawn_by_seeds(own: bool, monkeypatch: pyt
     null = driver.session.null_embedding
     assert null is not None and torch.equal(null, torch.zeros(1, 1, width) if own else drawn(4, 1, width))
     driver.session.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "frames"), [(0.5, 12), (1.0, 25), (1.16, 29), (2.3, 57), (30.0, 750), (30.11, 753)]
+)
+def test_a_duration_is_the_nearest_number_of_frames(seconds: float, frames: int) -> None:
+    assert replace(SMALL, duration=seconds).frames == frames
