@@ -24,6 +24,26 @@ def test_everybody_may_read_it(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
 
 
+@pytest.mark.parametrize("error", [OSError, MemoryError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("function", ["fsync", "fdopen", "replace"])
+def test_a_write_that_breaks_off_leaves_what_was_there_and_nothing_else(
+    function: str, error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    atomic.write(path, b"first")
+    path.chmod(0o600)
+
+    def full(*_arguments: object, **_fields: object) -> None:
+        raise error("no space left on device")
+
+    monkeypatch.setattr(os, function, full)
+    with pytest.raises(error, match="no space left"):
+        atomic.write(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,3 +99,72 @@ def test_whoever_reads_the_folder_reads_the_file_whatever_the_writer_s_umask_is(
     finally:
         os.umask(before)
     assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o644
+
+
+REFUSED: dict[str, type[OSError]] = {
+    "file/a.json": NotADirectoryError,
+    "folder": IsADirectoryError,
+    "nowhere/a.json": OSError,
+}
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("name", REFUSED)
+def test_every_target_is_checked_wherever_it_stands(name: str, place: int, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    there = sorted(tmp_path.iterdir())
+    targets = [tmp_path / "a.json", tmp_path / "new" / "b.json"]
+    targets.insert(place, tmp_path / name)
+    with pytest.raises(REFUSED[name]) as refused:
+        atomic.check_writable(*targets)
+    assert refused.value.filename == str(tmp_path / name)
+    assert refused.value.errno is not None
+    assert refused.value.strerror == os.strerror(refused.value.errno)
+    assert sorted(tmp_path.iterdir()) == there
+
+
+def test_without_a_target_nothing_is_checked() -> None:
+    atomic.check_writable()
+
+
+@pytest.mark.parametrize("data", [b"", b"a\r\nb\n\x00\xff", bytes(range(256)) * 1000])
+def test_all_of_the_data_is_on_disk_beside_the_target_before_it_takes_its_place(
+    data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader sees what was there before; a temporary file elsewhere could not take the target's place at once."""
+    path, seen, synced = tmp_path / "a folder" / "file name", [], os.fsync
+    path.parent.mkdir()
+    path.write_bytes(b"before")
+    path.chmod(0o600)
+
+    def sync(handle: int) -> None:
+        seen.append({each.name: each.read_bytes() for each in path.parent.iterdir()})
+        synced(handle)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    atomic.write(path, data)
+    (during,) = seen
+    assert during.pop("file name") == b"before"
+    ((temporary, written),) = during.items()
+    assert temporary.startswith(".writing-")
+    assert written == data
+    assert {each.name: each.read_bytes() for each in path.parent.iterdir()} == {"file name": data}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_a_link_that_leads_nowhere_can_be_written_itself(tmp_path: Path) -> None:
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    atomic.check_writable(tmp_path / "nowhere")
+    atomic.write(tmp_path / "nowhere", b"data")
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("nowhere", b"data")]
+
+
+def test_a_link_is_replaced_and_what_it_led_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"other")
+    (tmp_path / "file").symlink_to(tmp_path / "other")
+    atomic.write(tmp_path / "file", b"data")
+    assert (tmp_path / "other").read_bytes() == b"other"
+    assert (tmp_path / "file").read_bytes() == b"data"
+    assert not (tmp_path / "file").is_symlink()

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -118,3 +122,67 @@ def test_what_is_let_pass_is_handed_back() -> None:
         (checks.flag("f", False), False),
     ]
     assert [(type(got), got) for got, _ in edges] == [(type(wanted), wanted) for _, wanted in edges]
+
+
+NUMBERLIKE: list[Any] = [
+    np.float32(1),
+    np.int64(1),
+    Fraction(1),
+    Decimal(1),
+    np.bool_(True),
+    torch.tensor(1),
+    "1",
+    b"1",
+]
+
+
+@pytest.mark.parametrize("value", NUMBERLIKE, ids=lambda value: type(value).__name__)
+def test_what_only_looks_like_a_number_is_none(value: Any) -> None:
+    for check in (checks.number, lambda field, value: checks.integer(field, value, 0), checks.flag):
+        with pytest.raises(InvalidInput, match="^f: got "):
+            check("f", value)
+
+
+@pytest.mark.parametrize("name", ["FULL", "Full", " full", "full ", "", "ful", "GuidanceMode.FULL", 0, [], {}, b"full"])
+def test_a_choice_is_named_by_its_very_value(name: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"expected one of 'full', 'initialize', 'self'$"):
+        checks.member("f", name, GuidanceMode)
+
+
+def test_numbers_end_where_floats_end() -> None:
+    most = int(sys.float_info.max)
+    assert (checks.number("f", most), checks.number("f", -most)) == (sys.float_info.max, -sys.float_info.max)
+    for value in (most + 1, -most - 1, 10**400, -(10**400)):
+        with pytest.raises(InvalidInput, match="expected a finite number$"):
+            checks.number("f", value)
+    assert math.copysign(1.0, checks.number("f", -0.0, 0.0)) == -1.0
+    assert type(checks.number("f", np.float64(0.5))) is float
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_value_that_is_not_finite_is_found_at_every_place_in_every_layout(dtype: torch.dtype, value: float) -> None:
+    for place in range(6):
+        made = torch.zeros(1, 3, 2, dtype=dtype)
+        made.view(-1)[place] = value
+        at = (0, place // 2, place % 2)
+        for given in (made, made.transpose(1, 2).contiguous().transpose(1, 2), made.clone().requires_grad_()):
+            with pytest.raises(InvalidInput) as refused:
+                checks.tensor("f", given, (1, "T", 2))
+            assert (
+                str(refused.value)
+                == f"f: got {value} at {at}, 1 such values, expected values that are finite in float32"
+            )
+
+
+def test_a_whole_number_is_held_to_its_bounds_exactly() -> None:
+    """As a float it would be the bound itself."""
+    bound = 2.0**53
+    assert checks.number("f", 2**53, -bound, bound) == bound
+    for value in (2**53 + 1, -(2**53) - 1):
+        assert float(value) in (bound, -bound)
+        with pytest.raises(InvalidInput) as refused:
+            checks.number("f", value, -bound, bound)
+        assert str(refused.value) == (
+            f"f: got {value}, expected a finite number >= -9007199254740992.0 and <= 9007199254740992.0"
+        )

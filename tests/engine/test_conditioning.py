@@ -118,3 +118,58 @@ def test_the_key_of_a_tensor_is_its_identity_and_its_version() -> None:
         made = torch.zeros(2)
         made.add_(1.0)
     assert source_key(made) == (id(made), 0)
+
+
+@pytest.mark.parametrize("states", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("context", [torch.float64, torch.bfloat16])
+def test_states_and_contexts_keep_their_dtypes_and_values(states: torch.dtype, context: torch.dtype) -> None:
+    rows = [Condition(condition(seed, tokens).encoder_hidden_states.to(states)) for seed, tokens in ((1, 2), (2, 4))]
+    given = [each.to(context) for each in contexts(2)]
+    made = build(rows, given, 4)
+    padded = torch.cat([rows[0].encoder_hidden_states, torch.zeros(1, 2, E, dtype=states)], dim=1)
+    wanted = {
+        "encoder_hidden_states": torch.cat([padded, rows[1].encoder_hidden_states]),
+        "encoder_mask": torch.tensor([[True, True, False, False], [True] * 4]),
+        "context_latents": torch.cat(given),
+    }
+    assert_identical(vars(made), wanted)
+
+
+def test_one_text_with_a_mask_without_and_with_another_one_has_three_entries() -> None:
+    states, given, cache = fixed(1, 3, E), contexts(1), ConditioningCache()
+    masks = [None, torch.tensor([[1, 1, 0]]), torch.tensor([[1, 0, 1]]), torch.tensor([[1, 1, 1]])]
+    rows = [Condition(states, mask) for mask in masks]
+    for _ in range(2):
+        for row in rows:
+            assert_identical(vars(cache([row], given, 4)), vars(build([row], given, 4)))
+    assert cache.counts == CacheCounts(hits=4, misses=4)
+
+
+def test_two_rows_that_exchange_their_masks_or_contexts_are_another_run() -> None:
+    states, given, cache = [fixed(1, 3, E), fixed(2, 3, E)], contexts(2), ConditioningCache()
+    masks = [torch.tensor([[1, 1, 0]]), torch.tensor([[1, 0, 1]])]
+    first, second = (Condition(states[0], masks[0]), Condition(states[1], masks[1]))
+    crossed = (Condition(states[0], masks[1]), Condition(states[1], masks[0]))
+    runs = [([first, second], given), (list(crossed), given), ([first, first], given), ([first, second], given[:1] * 2)]
+    for _ in range(2):
+        for rows, latents in runs:
+            assert_identical(vars(cache(rows, latents, 4)), vars(build(rows, latents, 4)))
+    assert cache.counts == CacheCounts(hits=4, misses=4)
+
+
+def test_what_cannot_be_built_is_neither_kept_nor_counted() -> None:
+    cache, rows = ConditioningCache(), [condition(1), condition(2)]
+    for given in ([fixed(20, T, 2 * D), fixed(21, T + 1, 2 * D)], contexts(1), contexts(3)):
+        with pytest.raises((RuntimeError, ValueError)):
+            cache(rows, given, 4)
+    assert (len(cache), cache.counts) == (0, CacheCounts())
+
+
+def test_cleared_entries_are_built_again_and_the_counts_go_on() -> None:
+    cache, rows, given = ConditioningCache(1), [condition(1)], contexts(1)
+    first = cache(rows, given, 4)
+    cache.clear()
+    again = cache(rows, given, 4)
+    assert again is not first
+    assert cache.counts == CacheCounts(misses=2)
+    assert (CacheCounts(), ConditioningCache().capacity) == (CacheCounts(0, 0, 0), 8)

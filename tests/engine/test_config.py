@@ -22,6 +22,7 @@ from harness.engine import (
     X0Target,
 )
 from harness.engine.curve import Curve
+from harness.engine.wavelet import DCWMode
 
 BAD: list[tuple[str, Callable[[], Any]]] = [
     ("config.depth", lambda: PipelineConfig(depth=0)),
@@ -134,3 +135,21 @@ def test_a_wavelet_that_loses_something_is_refused_with_what_it_loses() -> None:
         "dcw.wavelet: got 'dmey' with a reconstruction error of 3.6e-03, "
         "expected a discrete wavelet of PyWavelets with a reconstruction error of at most 1e-05"
     )
+
+
+def test_configurations_of_equal_fields_are_equal_and_numbers_are_floats() -> None:
+    assert PipelineConfig() == PipelineConfig(4, 8, 3, "ode", None, None, Switches(), "mask")
+    assert PipelineConfig() != PipelineConfig(padding="zeros")
+    assert Switches() != Switches(host_gates=False)
+    assert type(PipelineConfig(shift=3).shift) is float
+    made = DCW("pix", 1, 2)
+    assert made.mode is DCWMode.PIX
+    assert made.scalers == (made.a, made.b)
+
+
+@pytest.mark.parametrize("field", ["a", "b"])
+def test_scalers_of_a_correction_that_was_not_checked_are_an_error(field: str) -> None:
+    made = DCW()
+    object.__setattr__(made, field, 0.5)
+    with pytest.raises(TypeError, match="DCW.scalers was read before the fields of DCW were checked"):
+        _ = made.scalers

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from harness.engine.curve import ask_host, ask_tensor, curve
+from harness.engine.curve import ask_host, ask_tensor, curve, of_values
 from harness.engine.errors import InvalidInput
 from harness.rails.costs.counters import HostReads
 from tests.transcription import Case, assert_bits, differ, drawn
@@ -242,3 +243,56 @@ def test_a_number_is_held_to_its_range_as_the_float32_that_it_becomes(value: flo
     for each in (value * 1.000001, torch.tensor(value * 1.000001)):
         with pytest.raises(InvalidInput, match="scale"):
             curve("scale", each, low=-50.0, high=50.0)
+
+
+@pytest.mark.parametrize("asked", [0.1, 1 / 3, 1.0 + 2**-40, 5e-324, 1e300])
+def test_a_value_that_float32_does_not_have_is_that_of_no_curve(asked: float) -> None:
+    """Neither of the number nor of what it is rounded to."""
+    for value in (0.1, 1 / 3, 1.0, 0.0, torch.full((3,), 0.1), torch.ones(3)):
+        made = curve("f", value)
+        assert not ask_host(made, asked)
+        assert not ask_tensor(made, asked)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_the_least_and_the_largest_value_are_known_of_every_frame_and_kept_on_another_device(place: int) -> None:
+    values = torch.tensor([0.25, 0.25, 0.5, 0.25])
+    for extreme in (-3.0, 7.0):
+        values[place] = extreme
+        made = curve("f", values.double())
+        expected = (None, min(values.tolist()), max(values.tolist()))
+        for each in (made, made.to(torch.device("meta"))):
+            assert (each.uniform, each.smallest, each.largest) == expected
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_gain_s_extremes_are_of_every_frame_and_every_channel(frames: int) -> None:
+    for place in range(frames * 4):
+        values = torch.full((1, frames, 4), 0.5)
+        values.view(-1)[place] = -2.0
+        made = of_values(values)
+        assert (made.uniform, made.smallest, made.largest) == (None, -2.0, 0.5)
+        assert made.values is values
+        assert made.frames == (None if frames == 1 else 3)
+
+
+def test_the_first_thing_that_is_wrong_with_a_curve_is_told() -> None:
+    """Its form, its values, its length, its range, its device, in this order."""
+    meta = torch.device("meta")
+    bad = torch.tensor([math.nan, 9.0, 9.0])
+    told = []
+    for value in (bad.reshape(3, 1), bad, torch.full((3,), 9.0), torch.full((2,), 9.0), torch.full((2,), -9.0)):
+        with pytest.raises(InvalidInput) as refused:
+            curve("f", value, frames=2, low=-1.0, high=1.0, device=meta)
+        told.append(str(refused.value))
+    with pytest.raises(InvalidInput) as refused:
+        curve("f", torch.full((2,), 0.5), frames=2, low=-1.0, high=1.0, device=meta)
+    assert [*told, str(refused.value)] == [
+        "f: got torch.float32 tensor of shape [3, 1] on cpu, expected a number or a real tensor of shape [T], [1, T] "
+        "or [1, T, 1]",
+        "f: got nan at (0, 0, 0), 1 such values, expected values that are finite in float32",
+        "f: got a curve of 3 frames, expected a scalar or 2 frames",
+        "f: got a value of 9.0, expected values <= 1.0",
+        "f: got a value of -9.0, expected values >= -1.0",
+        "f: got a tensor on cpu, expected a tensor on meta, like the others",
+    ]

@@ -127,3 +127,36 @@ def test_a_geometry_is_that_of_the_first_request() -> None:
     for takes_mask, configured, length in ((True, None, 128), (False, None, 70), (True, 99, 99), (False, 99, 99)):
         made = fix(first, PipelineConfig(encoder_length=configured), takes_mask=takes_mask)
         assert made == Geometry(length, E, torch.float16, D, torch.bfloat16, here, not takes_mask)
+
+
+def test_a_request_on_another_device_is_refused_with_both_devices() -> None:
+    made = request()
+    object.__setattr__(made, "context_latents", made.context_latents.to("meta"))
+    with pytest.raises(InvalidInput) as refused:
+        fixed_by().check(made)
+    assert str(refused.value) == "context_latents: got a tensor on meta, expected cpu, the ring's device"
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("which", ["conditions", "guidance.negatives"])
+@pytest.mark.parametrize("mode", ["full", "self"])
+def test_every_condition_and_every_negative_is_checked_in_every_mode(which: str, place: int, mode: str) -> None:
+    rows = {
+        "conditions": [condition(n, 5) for n in range(3)],
+        "guidance.negatives": [condition(n, 5) for n in range(3)],
+    }
+    rows[which][place] = condition(9, 65)
+    guidance = Guidance(2.0, rows["guidance.negatives"], mode)
+    with pytest.raises(InvalidInput, match=r"got 65 tokens, expected at most encoder_length = 64,") as refused:
+        fixed_by().check(request(conditions=rows["conditions"], guidance=guidance))
+    assert refused.value.field == f"{which}[{place}].encoder_hidden_states"
+
+
+@pytest.mark.parametrize("mode", ["full", "initialize", "self"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_longest_of_all_conditions_fixes_the_length_wherever_it_stands(place: int, mode: str) -> None:
+    rows = [condition(n, 5) for n in range(3)]
+    rows[place] = condition(9, 70)
+    for fields in ({"conditions": rows}, {"guidance": Guidance(2.0, rows, mode)}):
+        for takes_mask, length in ((True, 128), (False, 70)):
+            assert fix(request(**fields), PipelineConfig(), takes_mask=takes_mask).encoder_length == length

@@ -1,40 +1,57 @@
-"""Which names are automatic ones, and where the next one begins."""
+"""Names of results: which names of a caller have the form of an automatic one, and which number comes after them."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from harness.engine.errors import InvalidInput
-from harness.engine.names import DIGITS, automatic, beyond
+from harness.engine import InvalidInput, names
 
-
-@given(number=st.integers(0, 10**DIGITS - 1))
-def test_the_next_number_is_one_beyond_a_name_of_the_automatic_form(number: int) -> None:
-    assert automatic(number) == f"request-{number}"
-    assert beyond(automatic(number)) == number + 1
-
-
-@given(name=st.text())
-def test_any_other_text_holds_no_number(name: str) -> None:
-    ascii_digits = name.isascii() and name.isdigit() and str(int(name or "0")) == name
-    if not ascii_digits:
-        assert beyond(f"request-{name}") == 0
-    assert beyond(name) == beyond(f" request-{name}") == beyond(f"Request-{name}") == 0
-
-
-@pytest.mark.parametrize("text", ["\u0663", "1\u0663", "\uff11", "1\n", "01", "+1", "-1", "1_0", "1.0", "\u00b2"])
-def test_a_number_in_any_other_form_is_a_caller_s_own(text: str) -> None:
-    assert beyond(f"request-{text}") == 0
-
-
-@pytest.mark.parametrize("name", [0, 1, 7, 2**70])
-def test_a_number_is_no_automatic_name(name: int) -> None:
-    assert beyond(name) == 0
+AFTER = {
+    "request-0": 1,
+    "request-1": 2,
+    "request-9": 10,
+    "request-10": 11,
+    "request-" + 18 * "9": 10**18,
+    "request-1" + 17 * "0": 10**17 + 1,
+}
+OTHERS: list[str | int] = [
+    *("", "request", "request-", "request--1", "request-+1", "request- 1", "request-1 ", " request-1", "request_1"),
+    *(
+        "request-00",
+        "request-01",
+        "request-1x",
+        "request-1.0",
+        "request-1_0",
+        "request-1\n",
+        "\nrequest-1",
+        "Request-1",
+    ),
+    *("request-\u0661", "request-1\u0661", "request-\u00b2", "a request-1", "request-1request-2", "request1", "1"),
+    *(0, 1, -1, 5, 2**70),
+]
 
 
-def test_a_name_of_too_many_digits_is_refused_by_its_field() -> None:
-    assert beyond("request-" + "9" * DIGITS) == 10**DIGITS
-    with pytest.raises(InvalidInput, match="id: got .*, expected a number of at most 18 digits after `request-`"):
-        beyond("request-" + "9" * (DIGITS + 1))
+@pytest.mark.parametrize("name", AFTER)
+def test_after_a_name_of_the_automatic_form_comes_the_next_number(name: str) -> None:
+    assert names.beyond(name) == AFTER[name]
+
+
+@pytest.mark.parametrize("name", OTHERS, ids=ascii)
+def test_no_number_comes_after_a_name_of_another_form(name: str | int) -> None:
+    assert names.beyond(name) == 0
+
+
+@pytest.mark.parametrize("number", [0, 1, 9, 10, 99, 100, 123456789, 10**17 - 1, 10**18 - 1])
+def test_after_an_automatic_name_comes_the_one_of_the_next_number(number: int) -> None:
+    assert names.automatic(number) == f"request-{number}"
+    assert names.beyond(names.automatic(number)) == number + 1
+
+
+@pytest.mark.parametrize("digits", [19, 20, 111, 112, 5000])
+def test_a_number_of_more_digits_than_18_is_refused_in_these_words(digits: int) -> None:
+    name = "request-" + digits * "1"
+    shown = f"'{name}'" if len(name) <= 118 else f"'{name}"[:117] + "..."
+    with pytest.raises(InvalidInput) as refused:
+        names.beyond(name)
+    assert str(refused.value) == f"id: got {shown}, expected a number of at most 18 digits after `request-`"
+    assert refused.value.field == "id"

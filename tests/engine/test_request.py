@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from harness.engine import (
+    DCW,
     Condition,
+    Finished,
     Guidance,
     GuidanceMode,
     InvalidInput,
@@ -21,8 +25,10 @@ from harness.engine import (
     X0Target,
     checks,
 )
+from harness.engine.curve import Curve, curve
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import EagerExecutor
+from harness.engine.request import normal, required
 from harness.rails.costs.counters import HostReads
 from tests.engine.builders import D, E, T, condition, request
 
@@ -283,3 +289,152 @@ def test_negatives_of_every_mode_are_the_request_s_own_are_checked_and_count_for
             assert pipeline.encoder_length == 128
         with pytest.raises(InvalidInput, match=r"guidance.negatives\[0\].*of width 8, as conditions\[0\] has"):
             Request([short], torch.zeros(1, 4, 8), seed=1, guidance=Guidance(2.0, [wide], mode))
+
+
+NOT_BINARY = [-1.0, 0.5, 1.5, 1.0 + 2**-23, 2.0, 1e-45, -1e-45, float("nan"), float("inf"), -float("inf")]
+
+
+@pytest.mark.parametrize("value", NOT_BINARY)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_mask_with_one_value_that_is_neither_0_nor_1_is_refused(value: float, place: int) -> None:
+    mask = torch.tensor([[1.0, 0.0, 1.0]])
+    mask[0, place] = value
+    for given in (mask, mask.double()):
+        with pytest.raises(InvalidInput, match=r"got values other than 0 and 1, expected .* of shape \[1, 3\]$"):
+            condition(encoder_mask=given)
+
+
+def test_a_mask_of_another_kind_is_refused_and_a_zero_with_a_sign_is_a_zero() -> None:
+    for given in (torch.tensor([[-1, 0, 1]]), torch.tensor([[255, 0, 1]], dtype=torch.uint8)):
+        with pytest.raises(InvalidInput, match="values other than 0 and 1"):
+            condition(encoder_mask=given)
+    wrong: list[Any] = [torch.ones(1, 3, dtype=torch.complex64), torch.ones(3), torch.ones(1, 3, 1), [[1, 1, 1]], 1]
+    for given in wrong:
+        with pytest.raises(InvalidInput, match=r"expected a mask of 0 and 1 of shape \[1, 3\]$"):
+            condition(encoder_mask=given)
+    signed = condition(encoder_mask=torch.tensor([[-0.0, 0.0, 1.0]])).encoder_mask
+    assert (signed.dtype, signed.tolist()) == (torch.bool, [[False, False, True]])
+
+
+def test_a_step_range_has_two_ends() -> None:
+    wrong: list[Any] = [(0.0, 0.5, 1.0), (0.0, 0.5, 0.25), [], [0.5], torch.tensor([0.0, 1.0]), {0.0, 1.0}, "01", 0.5]
+    for given in wrong:
+        with pytest.raises(InvalidInput, match=r"expected \(start, end\) with 0 <= start < end <= 1$") as refused:
+            condition(step_range=given)
+        assert refused.value.field == "condition.step_range"
+
+
+@pytest.mark.parametrize("strength", [0, 0.0, -0.0, torch.zeros(T), torch.zeros(1, T, 1), -torch.zeros(T)], ids=str)
+def test_a_curve_may_stand_beside_a_strength_of_0_in_any_form(strength: Any) -> None:
+    made = X0Target(latent(), strength=strength, curve=torch.zeros(T), gate=1)
+    assert made.strength.is_everywhere(0.0)
+    assert made.curve.is_everywhere(0.0)
+
+
+@pytest.mark.parametrize("place", range(T))
+def test_a_strength_that_is_not_0_at_one_frame_excludes_a_curve(place: int) -> None:
+    strength = torch.zeros(T)
+    strength[place] = -1e-45
+    with pytest.raises(InvalidInput, match="got a strength and a curve"):
+        X0Target(latent(), strength=strength, curve=0.0)
+
+
+def test_conditions_are_a_sequence_and_nothing_else_that_can_be_gone_through() -> None:
+    one, two = condition(1), condition(2)
+    wrong: list[Any] = [iter([one, two]), {one, two}, {one: two}, (each for each in (one, two)), torch.ones(1, 3, E)]
+    for given in wrong:
+        for make in (lambda given=given: request(conditions=given), lambda given=given: Guidance(2.0, given)):
+            with pytest.raises(InvalidInput, match="expected a sequence of Conditions$"):
+                make()
+
+
+def test_choices_become_members_and_whole_numbers_floats() -> None:
+    made = Guidance(2, mode="self", norm_threshold=3, eta=1)
+    kept = request(denoise=1, guidance=made, x0_target=X0Target(latent(), curve=1, gate=0))
+    assert made.mode is kept.guidance.mode is GuidanceMode.SELF
+    numbers = [made.norm_threshold, made.eta, kept.denoise, kept.x0_target.gate]
+    numbers += condition(step_range=(0, 1)).step_range
+    numbers += [LatentMask(1, latent(), lambda step, total: step).strength_in_force(1, 3)]
+    numbers += [LatentMask(1, latent()).strength_in_force(1, 3)]
+    assert [(type(each), each) for each in numbers] == [(float, n) for n in (3, 1, 1, 0, 0, 1, 1, 1)]
+    assert type(request(denoise=np.float64(1.5)).denoise) is float
+    assert all(type(each) is Curve for each in (made.scale, made.momentum, kept.x0_target.curve))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("which", ["conditions", "guidance.negatives"])
+@pytest.mark.parametrize("mode", ["full", "self"])
+def test_every_condition_and_every_negative_is_checked_by_its_place(which: str, place: int, mode: str) -> None:
+    bad = {
+        "temporal_weight": condition(9, temporal_weight=torch.ones(T + 1)),
+        "encoder_hidden_states": Condition(torch.ones(1, 3, E + 1)),
+    }
+    for field, each in bad.items():
+        rows = {
+            "conditions": [condition(n) for n in (1, 2, 3)],
+            "guidance.negatives": [condition(n) for n in (4, 5, 6)],
+        }
+        rows[which][place] = each
+        if (which, place, field) == ("conditions", 0, "encoder_hidden_states"):
+            wanted = "conditions[1].encoder_hidden_states"  # the others have another width than the first
+        else:
+            wanted = f"{which}[{place}].{field}"
+        with pytest.raises(InvalidInput) as refused:
+            request(conditions=rows["conditions"], guidance=Guidance(2.0, rows["guidance.negatives"], mode))
+        assert refused.value.field == wanted
+
+
+def test_records_of_tensors_are_compared_and_hashed_by_identity() -> None:
+    """So they can be kept in sets and as keys, and no comparison reads a tensor."""
+    makes: list[Callable[[], Any]] = [
+        condition,
+        request,
+        lambda: Guidance(2.0, mode="self"),
+        lambda: X0Target(latent()),
+        lambda: LatentMask(1.0, latent()),
+        DCW,
+        lambda: curve("f", 1.0),
+        lambda: Finished("a", latent(), 1, 1, 1.0, 1),
+    ]
+    for make in makes:
+        one, other = make(), make()
+        assert one == one  # noqa: PLR0124 the law itself
+        assert one != other
+        assert len({one, other, one}) == 2
+
+
+def test_what_is_read_of_a_record_that_was_not_checked_is_an_error() -> None:
+    made = curve("f", 1.0)
+    assert normal(made) is required(made) is made
+    assert normal(None) is None
+    for read, value, words in (
+        (normal, 1.0, "a curve field was read before its record was checked"),
+        (required, torch.ones(T), "a curve field was read before its record was checked"),
+        (required, None, "a required curve field is None"),
+    ):
+        with pytest.raises(TypeError) as refused:
+            read(value)
+        assert str(refused.value) == words
+
+
+FROM_SOMETHING: list[dict[str, Any]] = [
+    {"denoise": math.nextafter(1.0, 0.0)},
+    {"denoise": 0},
+    {"denoise": 2.0, "sde_curve": 0.0},
+    {"denoise": 2.0, "initial_noise": 0.0},
+    {"sde_curve": torch.ones(T)},
+    {"initial_noise": torch.ones(T)},
+]
+
+
+@pytest.mark.parametrize("fields", FROM_SOMETHING, ids=range(len(FROM_SOMETHING)))
+def test_what_reads_a_source_needs_one_or_a_mask_whatever_its_value(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="without source or latent_mask, expected a source or a latent_mask to "):
+        request(**fields)
+    for given in ({"source": latent()}, {"latent_mask": LatentMask(1.0, latent())}):
+        assert request(**fields, **given).frames == T
+
+
+@pytest.mark.parametrize("denoise", [1.0, 1, math.nextafter(1.0, 2.0), 2.5, 1e300])
+def test_from_a_denoise_of_1_on_nothing_is_read(denoise: float) -> None:
+    assert request(denoise=denoise).denoise == denoise

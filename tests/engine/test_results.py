@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import FrozenInstanceError, fields, is_dataclass
 from typing import Any
 
 import pytest
 import torch
 
-from harness.engine import Dropped, DropReason, Finished, InvalidInput, LatentMask, Submission
+from harness.engine import (
+    Dropped,
+    DropReason,
+    Finished,
+    InvalidInput,
+    LatentMask,
+    Submission,
+    conditioning,
+    config,
+    controls,
+    curve,
+    geometry,
+    results,
+    switches,
+)
+from harness.engine import request as request_module
 from tests.engine.builders import D, T, fixed, pipeline, request
 
 
@@ -112,3 +127,25 @@ def test_an_empty_pipeline_takes_another_length_and_displaces_nothing() -> None:
 
 def test_the_reasons_of_a_drop_are_two() -> None:
     assert [str(reason) for reason in DropReason] == ["queue_full", "length_changed"]
+
+
+MODULES = (conditioning, config, controls, curve, geometry, request_module, results, switches)
+FROZEN = [
+    kind
+    for module in MODULES
+    for kind in vars(module).values()
+    if isinstance(kind, type) and is_dataclass(kind) and kind.__module__ == module.__name__
+]
+
+
+def test_every_record_of_the_engine_is_frozen() -> None:
+    assert {kind.__name__ for kind in FROZEN} == {
+        *("CacheCounts", "Condition", "Conditioning", "Controls", "Curve", "DCW", "Dropped", "Finished", "Geometry"),
+        *("Guidance", "LatentMask", "PipelineConfig", "Request", "Stats", "Submission", "Switch", "Switches"),
+        "X0Target",
+    }
+    for kind in FROZEN:
+        made = object.__new__(kind)
+        for each in fields(kind):
+            with pytest.raises(FrozenInstanceError):
+                setattr(made, each.name, None)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import pytest
 import torch
 
@@ -15,8 +18,9 @@ from harness.engine import (
     Stream,
 )
 from harness.engine.decoders import AffineDecoder
-from harness.engine.executors import EagerExecutor, StaticExecutor
+from harness.engine.executors import Batch, EagerExecutor, StaticExecutor
 from harness.engine.noise import Purpose, noise
+from harness.engine.request import required
 from harness.parity.compare import assert_identical, difference
 from harness.parity.proofs import oracle
 
@@ -336,3 +340,135 @@ def test_what_a_tick_gives_is_that_tick_s_alone_and_the_next_one_has_the_stream_
         (0.0, 2.0), (0.0, 2.0), (0.5, 3.0), (0.25, 2.0),
     ]  # fmt: skip
     assert [(r.guidance, r.denoise) for r in held[4:]] == [(None, 0.5), (None, 1.0)]
+
+
+def test_a_seed_a_denoise_and_a_scale_of_0_are_values_like_others() -> None:
+    made, source = session(), fixed(3, T, D)
+    null = made.null_condition(positive())
+    for denoise, steps in ((0.0, 1), (1.0, 3)):
+        stream = made.stream([positive()], context(), config=CONFIG, source=source)
+        (finished,) = stream.tick(seed=0, denoise=denoise, guidance=0) + stream.drain()
+        assert (finished.seed, finished.denoise, finished.steps) == (0, denoise, steps)
+        assert stream.pipeline.stats().decoder_rows == 2 * steps
+        request = Request([positive()], context(), 0, denoise=denoise, source=source, guidance=Guidance(0.0, [null]))
+        assert_identical(finished.latent, oracle.run(made.executor, request, CONFIG, 64))
+
+
+@pytest.mark.parametrize("scale", [0, 0.0, 1, 1.0, -1.5])
+def test_with_every_scale_the_negative_rows_run(scale: float) -> None:
+    stream = session().stream([positive()], context(), config=CONFIG)
+    stream.tick(seed=7, guidance=scale)
+    assert stream.pipeline.stats().decoder_rows == 2
+    (slot,) = [slot for slot in stream.pipeline.slots if slot is not None]
+    assert slot.request.guidance is not None
+    assert required(slot.request.guidance.scale).uniform == scale
+
+
+def test_what_a_tick_and_a_stream_take_when_nothing_is_said() -> None:
+    ticked = {name: each.default for name, each in inspect.signature(Stream.tick).parameters.items()}
+    assert ticked == {"self": inspect.Parameter.empty, "seed": None, "denoise": 1.0, "negative": None, "guidance": None}
+    made = session()
+    assert type(made.executor) is EagerExecutor
+    assert made.executor.max_rows == EagerExecutor(AffineDecoder(E)).max_rows == 8
+    stream = made.stream([positive()], context())
+    assert stream.pipeline.config == PipelineConfig()
+    stream.tick(seed=7)
+    (slot,) = [slot for slot in stream.pipeline.slots if slot is not None]
+    assert (slot.request.denoise, slot.request.source, slot.request.guidance) == (1.0, None, None)
+
+
+def test_a_session_is_closed_by_an_error_which_goes_on() -> None:
+    made = session()
+    stream = made.stream([positive()], context())
+    with pytest.raises(KeyError, match="mine"), made:
+        raise KeyError("mine")
+    assert _is_closed(stream)
+    with pytest.raises(PipelineClosed, match="the session is closed"):
+        made.stream([positive()], context())
+
+
+class Failing(EagerExecutor):
+    """Fails while it is told to."""
+
+    failing = False
+
+    def run(self, batch: Batch) -> torch.Tensor:
+        if self.failing:
+            raise MemoryError("out of memory")
+        return super().run(batch)
+
+
+def test_after_a_tick_that_failed_the_last_submission_is_the_one_that_was_taken_last() -> None:
+    executor = Failing(AffineDecoder(E))
+    stream = Session(AffineDecoder(E), executor).stream([positive()], context(), config=CONFIG)
+    stream.tick(seed=1)
+    first = stream.last_submission
+    executor.failing = True
+    with pytest.raises(MemoryError):
+        stream.tick()
+    assert stream.last_submission is first
+    with pytest.raises(MemoryError):
+        stream.tick(seed=2)
+    assert stream.last_submission is not None
+    assert stream.last_submission.id == "request-1"
+    executor.failing = False
+    assert [f.seed for f in stream.tick() + stream.drain()] == [1, 2]
+    assert stream.last_submission is None
+
+
+def test_the_null_condition_of_a_stream_has_the_length_of_its_first_condition() -> None:
+    made, prompts = session(), [positive(), Condition(fixed(4, 3, E)), Condition(fixed(5, 9, E))]
+    for order in (prompts, prompts[::-1], prompts[1:]):
+        stream = made.stream(order, context(), config=CONFIG)
+        stream.tick(seed=1, guidance=2.0)
+        (slot,) = [slot for slot in stream.pipeline.slots if slot is not None]
+        (negative,) = slot.request.negatives
+        assert negative is made.null_condition(order[0])
+        assert negative.length == order[0].length
+
+
+def test_a_stream_of_another_width_than_the_null_embedding_takes_negatives_of_its_own() -> None:
+    made = Session(AffineDecoder(), null_embedding=torch.ones(1, 1, E + 1))
+    stream = made.stream([positive()], context(), config=CONFIG)
+    with pytest.raises(InvalidInput, match="width 9, as the null embedding has"):
+        stream.tick(seed=1, guidance=2.0)
+    (finished,) = stream.tick(seed=1, guidance=2.0, negative=positive()) + stream.drain()
+    assert finished.seed == 1
+
+
+def test_a_null_embedding_in_float64_is_not_rounded_for_conditions_in_float64() -> None:
+    exact = torch.full((1, 1, E), 1 / 3, dtype=torch.float64)
+    null = Session(AffineDecoder(E), null_embedding=exact).null_condition(Condition(fixed(1, 5, E).double()))
+    assert_identical(null.encoder_hidden_states, exact.repeat(1, 5, 1))
+
+
+TICKS: list[dict[str, Any]] = [
+    {"seed": 1, "denoise": 0.5, "guidance": 3.0, "negative": Condition(fixed(9, 3, E))},
+    {"seed": 2},
+    {"seed": 2, "guidance": 3.0},
+    {"seed": 3, "guidance": Guidance(2.0, (Condition(fixed(8, 4, E)),), momentum=0.5)},
+    {"seed": 3, "guidance": 2.0},
+    {"seed": 2, "denoise": 0.7, "guidance": Guidance(2.0, mode="self")},
+    {"seed": 1, "denoise": 0.5},
+    {"seed": 1, "denoise": 0.5, "guidance": 3.0},
+]
+
+
+def test_no_tick_keeps_an_argument_of_an_earlier_one() -> None:
+    """Each request ends with the bits that it has in a stream of its own, in a session of its own."""
+    source = fixed(3, T, D)
+    stream = session().stream([positive()], context(), config=CONFIG, source=source)
+    for arguments in (*TICKS, *TICKS[::-1]):
+        (finished,) = stream.tick(**arguments) + stream.drain()
+        alone = session().stream([positive()], context(), config=CONFIG, source=source)
+        (wanted,) = alone.tick(**arguments) + alone.drain()
+        assert (finished.seed, finished.denoise, finished.steps) == (wanted.seed, wanted.denoise, wanted.steps)
+        assert_identical(finished.latent, wanted.latent)
+
+
+def test_sessions_share_no_null_condition() -> None:
+    made = [Session(AffineDecoder(E), null_embedding=NULL * n) for n in (1, 2)] + [session()]
+    for each in (*made, *made):
+        assert each.null_embedding is not None
+        null = each.null_condition(positive()).encoder_hidden_states
+        assert_identical(null, each.null_embedding.expand(1, 5, E).contiguous())
