@@ -117,3 +117,17 @@ def test_without_onnx_there_is_an_error_with_the_command(monkeypatch: pytest.Mon
     monkeypatch.setattr(onnx_file, "find_spec", lambda _name: None)
     with pytest.raises(PackageMissing, match=r"onnx is not installed: pip install 'stream-harness\[onnx\]'"):
         read(written(tmp_path / "a.onnx", "batch"))
+
+
+def test_weights_in_several_files_are_refused_by_all_their_names(tmp_path: Path) -> None:
+    model = load(written(tmp_path / "a.onnx", "batch"))
+    for place in ("z.bin", "a.onnx.data", "b.bin"):
+        weight = helper.make_tensor(place, TensorProto.FLOAT, [1], [1.0])
+        weight.data_location = TensorProto.EXTERNAL
+        weight.external_data.add(key="location", value=place)
+        model.graph.initializer.append(weight)
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ExportRefused) as refused:
+        read(tmp_path / "a.onnx")
+    told = f"{tmp_path / 'a.onnx'}: the weights are in a.onnx.data, b.bin, z.bin, expected a.onnx.data"
+    assert str(refused.value) == told

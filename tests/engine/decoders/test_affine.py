@@ -223,3 +223,30 @@ def test_the_default_dtype_has_no_say_now_or_later(default: torch.dtype, size: i
     later = [AffineDecoder()(**batch), AffineDecoder(size).null_embedding]
     assert [bits(each) for each in made] == [bits(each) for each in later]
     assert {each.dtype for each in later} == {torch.float32}
+
+
+def test_its_bits_are_these_on_every_machine() -> None:
+    """The formula's rounding is part of it: captures hold these bits."""
+    assert closed_form_digest() == "530d5c2735c403fd88ec6a61b376662b6a70a94a56b6aeed62cd4e0974511c9a"
+
+
+def test_the_null_embedding_is_a_ramp_of_eighths() -> None:
+    ramp = [-0.375, -0.25, -0.125, 0.0, 0.125, 0.25, 0.375, 0.5]
+    made = AffineDecoder(11).null_embedding
+    assert made is not None
+    assert made.tolist() == [[[*ramp, *ramp[:3]]]]
+    one = AffineDecoder(1).null_embedding
+    assert one is not None
+    assert (one.shape, one.item()) == ((1, 1, 1), -0.375)
+
+
+def test_what_a_call_in_inference_mode_keeps_serves_a_gradient_later() -> None:
+    batch = rows(2, frames=37, channels=5, length=41, width=43)
+    with torch.inference_mode():
+        first = bits(DECODER(**batch))
+    names = ("hidden_states", "timestep", "encoder_hidden_states", "context_latents")
+    leaves = {name: batch[name].clone().requires_grad_() for name in names}
+    velocity = DECODER(**batch | leaves)
+    velocity.sum().backward()
+    assert bits(velocity) == first
+    assert all(leaf.grad is not None and leaf.grad.abs().max() > 0 for leaf in leaves.values())

@@ -125,3 +125,37 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
 def test_an_executor_has_the_documented_defaults(kind: Any) -> None:
     known = inspect.signature(kind).parameters.values()
     assert {each.name: each.default for each in known if each.default is not inspect.Parameter.empty} == DEFAULTS[kind]
+
+
+NAMES = ["hidden_states", "timestep", "encoder_hidden_states", "encoder_mask", "context_latents"]
+
+
+@pytest.mark.parametrize("kind", [EagerExecutor, StaticExecutor])
+def test_a_decoder_gets_every_input_by_name_in_order_and_the_rows_that_are_missing_repeat_the_first(
+    kind: type[EagerExecutor],
+) -> None:
+    seen: list[dict[str, Tensor]] = []
+
+    def decoder(**inputs: Tensor) -> Tensor:
+        seen.append({name: tensor.clone() for name, tensor in inputs.items()})
+        return inputs["hidden_states"]
+
+    executor = kind(decoder, pin_rows=5)
+    for rows in (3, 1, 5):
+        executor.run(batch(rows))
+        padded = {name: torch.cat([t, *[t[:1]] * (5 - rows)]) for name, t in batch(rows).tensors().items()}
+        assert_identical(seen[-1], padded)
+        assert list(seen[-1]) == list(padded) == NAMES
+
+
+@pytest.mark.parametrize("kind", [EagerExecutor, StaticExecutor])
+def test_the_smaller_of_both_numbers_of_rows_bounds_a_batch_and_the_message_tells_it(kind: type[EagerExecutor]) -> None:
+    executor = kind(AffineDecoder(), max_rows=2, pin_rows=4)
+    assert executor.max_rows == 2
+    assert executor.run(batch(2)).shape[0] == 2
+    with pytest.raises(BatchTooLarge) as refused:
+        executor.run(batch(4))
+    assert str(refused.value) == "a batch of 4 rows: the executor's max_rows is 2"
+    executor.close()
+    with pytest.raises(PipelineClosed, match="^the executor is closed$"):
+        executor.run(batch(4))
