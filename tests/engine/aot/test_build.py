@@ -413,7 +413,7 @@ def test_what_is_asked_by_default_is_what_the_documents_say() -> None:
 @pytest.mark.parametrize(
     ("capability", "taken"),
     [("8.9", True), ("10.0", True), ("12.1", True), ("8", False), ("8.", False), (".9", False), ("8.10", False)]
-    + [("", False), ("8.9 ", False), ("x8.9", False), ("8,9", False), ("8.9.0", False)],
+    + [("", False), ("8.9 ", False), ("x8.9", False), ("8,9", False), ("8.9.0", False), ("٨.٩", False)],
 )
 def test_a_compute_capability_is_a_major_and_a_minor_number(capability: str, taken: bool) -> None:
     if taken:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from typing import Any
 
@@ -159,3 +160,12 @@ def test_the_smaller_of_both_numbers_of_rows_bounds_a_batch_and_the_message_tell
     executor.close()
     with pytest.raises(PipelineClosed, match="^the executor is closed$"):
         executor.run(batch(4))
+
+
+def test_a_batch_is_equal_to_itself_alone_and_cannot_be_changed() -> None:
+    one, other = batch(2), batch(2)
+    assert one == one  # noqa: PLR0124 - the comparison is what is asked
+    assert one != other
+    assert len({one, other, one}) == 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        one.timestep = other.timestep  # type: ignore[misc]

@@ -418,3 +418,16 @@ def test_every_exception_class_of_onnx_runtime_is_a_refusal() -> None:
              "NoSuchFile", "NotImplemented", "RuntimeException")  # fmt: skip
     state = onnxruntime.capi.onnxruntime_pybind11_state
     assert set(runtime.refusals()) == {RuntimeError, *(getattr(state, name) for name in names)}
+
+
+def test_a_dtype_that_onnx_runtime_lacks_is_refused_by_name() -> None:
+    for name in ("float32", "float16", "float64", "bool"):
+        runtime.check_dtype(name)
+        assert runtime.computes_in(getattr(torch, name))
+    for name in ("bfloat16", "int64"):
+        assert not runtime.computes_in(getattr(torch, name))
+        with pytest.raises(InvalidInput) as refused:
+            runtime.check_dtype(name)
+        assert str(refused.value) == (
+            f"dtype: got {name}, expected float32 or float16: ONNX Runtime has no {name} on a CPU"
+        )

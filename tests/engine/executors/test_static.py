@@ -340,3 +340,14 @@ def test_an_output_unlike_the_first_is_described_beside_it_and_no_velocity_is_le
         "expected a torch.float32 tensor of shape [2, 10, 8] on cpu"
     )
     assert first.isnan().all()
+
+
+@pytest.mark.parametrize("name", ["hidden_states", "timestep", "encoder_hidden_states", "context_latents"])
+def test_an_input_with_gradients_leaves_none_in_the_buffers(name: str) -> None:
+    static, tensors = StaticExecutor(AffineDecoder()), batch(2).tensors()
+    given = Batch(**{**tensors, name: tensors[name].clone().requires_grad_()})
+    for _ in range(2):
+        assert not static.run(given).requires_grad
+    (buffers,) = static._buffers.values()
+    assert not any(tensor.requires_grad for tensor in buffers.inputs.tensors().values())
+    assert_identical(static.run(batch(2)), EagerExecutor(AffineDecoder()).run(batch(2)))
