@@ -73,7 +73,7 @@ class Asked:
         for name, sizes in (("frames", self.frames), ("tokens", self.tokens)):
             if not 1 <= sizes.low <= sizes.opt <= sizes.high:
                 raise InvalidInput(name, sizes, "1 <= low <= opt <= high")
-        if self.compute_capability is not None and not re.fullmatch(r"\d+\.\d", self.compute_capability):
+        if self.compute_capability is not None and not re.fullmatch(r"[0-9]+\.[0-9]", self.compute_capability):
             raise InvalidInput("compute_capability", repr(self.compute_capability), "major and minor, such as 8.9")
 
 

@@ -17,7 +17,7 @@ from harness.engine.errors import ExportRefused, InvalidInput, PackageMissing
 Dim: TypeAlias = "int | str | None"
 """A dimension: a static size, the name of a dynamic dimension, or None where the dynamic dimension has no name."""
 
-_SYMBOL = re.compile(r"(?:(\d+)\*)?[A-Za-z_]\w*")
+_SYMBOL = re.compile(r"(?:([1-9]\d*)\*)?[A-Za-z_]\w*", re.ASCII)
 _DTYPES = {"FLOAT": torch.float32, "FLOAT16": torch.float16, "BFLOAT16": torch.bfloat16, "BOOL": torch.bool}
 
 

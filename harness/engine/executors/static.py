@@ -85,8 +85,9 @@ class StaticExecutor:
         self._running = prepared
 
         def work() -> None:
-            for target, source in zip(buffers.inputs.tensors().values(), prepared.tensors().values(), strict=True):
-                target.copy_(source)
+            with torch.no_grad():
+                for target, source in zip(buffers.inputs.tensors().values(), prepared.tensors().values(), strict=True):
+                    target.copy_(source)
             for each in self._buffers.values():
                 _poison(each)
             velocity = self._eager.decode(buffers.inputs)

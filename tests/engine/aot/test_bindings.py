@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,3 +86,36 @@ def test_a_binding_that_cannot_be_imported_is_a_named_error(monkeypatch: pytest.
     monkeypatch.setattr(bindings, "import_module", broken)
     with pytest.raises(EngineError, match=f"tensorrt is installed and cannot be imported: {error}"):
         bindings.binding()
+
+
+class Polygraphy:
+    """Takes the place of Polygraphy, which reads the environment at its first import."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[tuple[str, str | None]] = []
+        monkeypatch.setattr(bindings, "find_spec", lambda _name: SimpleNamespace(origin="here"))
+        monkeypatch.setattr(bindings, "import_module", self)
+        monkeypatch.setenv("POLYGRAPHY_USE_TENSORRT_RTX", "unset")
+        monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)  # so that the end of the test restores it
+        monkeypatch.delitem(sys.modules, "tensorrt_rtx")
+
+    def __call__(self, name: str) -> SimpleNamespace:
+        self.asked.append((name, os.environ.get("POLYGRAPHY_USE_TENSORRT_RTX")))
+        return SimpleNamespace(USE_TENSORRT_RTX=self.asked[-1][1] == "1")
+
+
+def test_polygraphy_is_imported_after_it_was_told_the_flavour(monkeypatch: pytest.MonkeyPatch) -> None:
+    polygraphy, first, second = Polygraphy(monkeypatch), SimpleNamespace(), SimpleNamespace()
+    bindings.use_polygraphy(bindings.Binding(Flavour.TENSORRT, "11.4", first))
+    assert "tensorrt_rtx" not in sys.modules
+    bindings.use_polygraphy(bindings.Binding(Flavour.RTX, "1.7", first))
+    assert sys.modules["tensorrt_rtx"] is first
+    bindings.use_polygraphy(bindings.Binding(Flavour.RTX, "1.7", second))
+    assert sys.modules["tensorrt_rtx"] is first  # a module that is there already stays
+    assert polygraphy.asked == [("polygraphy.config", "0"), ("polygraphy.config", "1"), ("polygraphy.config", "1")]
+
+
+def test_of_both_names_of_rtx_the_one_of_the_metapackage_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "tensorrt_rtx", "tensorrt_rtx_bindings")
+    monkeypatch.setattr(bindings, "import_module", lambda name: SimpleNamespace(__version__=name))
+    assert bindings.binding("tensorrt-rtx").version == "tensorrt_rtx"

@@ -19,6 +19,7 @@ from harness.engine.aot.build import Asked, Built, Sizes, build, profile
 from harness.engine.aot.export import digest
 from harness.engine.aot.here import Here
 from harness.engine.aot.onnx_file import read
+from harness.engine.aot.signature import Span
 from harness.engine.errors import BuildFailed, ExportRefused, InvalidInput, PackageMissing
 from harness.rails.profile import files
 from harness.rails.profile.report import Breakdown
@@ -412,7 +413,7 @@ def test_what_is_asked_by_default_is_what_the_documents_say() -> None:
 @pytest.mark.parametrize(
     ("capability", "taken"),
     [("8.9", True), ("10.0", True), ("12.1", True), ("8", False), ("8.", False), (".9", False), ("8.10", False)]
-    + [("", False), ("8.9 ", False), ("x8.9", False), ("8,9", False), ("8.9.0", False)],
+    + [("", False), ("8.9 ", False), ("x8.9", False), ("8,9", False), ("8.9.0", False), ("٨.٩", False)],
 )
 def test_a_compute_capability_is_a_major_and_a_minor_number(capability: str, taken: bool) -> None:
     if taken:
@@ -490,3 +491,31 @@ def test_the_log_is_collected_inside_and_everything_of_it_is_as_before_outside(f
     assert state() == before
     logging.getLogger("Polygraphy").debug("later")
     assert len(lines) == 3
+
+
+@pytest.mark.parametrize("which", ["low", "opt", "high"])
+@pytest.mark.parametrize("field", ["frames", "tokens"])
+def test_each_of_the_three_sizes_is_held_to_the_file(tmp_path: Path, field: str, which: str) -> None:
+    file = replace(read(written(tmp_path / "a.onnx", "batch")), frames=Span(4, 8), tokens=Span(4, 8))
+    asked = Asked(max_rows=3, frames=Sizes(4, 6, 8), tokens=Sizes(4, 5, 8))
+    assert profile(file, asked)["context_latents"] == ((1, 4, 16), (3, 6, 16), (3, 8, 16))
+    assert profile(file, asked)["encoder_mask"] == ((1, 4), (3, 5), (3, 8))
+    outside = {"low": Sizes(2, 6, 8), "opt": Sizes(4, 10, 10), "high": Sizes(4, 6, 10)}[which]
+    with pytest.raises(InvalidInput) as refused:
+        profile(file, replace(asked, **{field: outside}))
+    more = ", a multiple of 2" if field == "frames" else ""
+    assert str(refused.value) == f"{field}: got {2 if which == 'low' else 10}, expected 4 to 8{more}"
+
+
+def test_a_plan_is_written_before_its_metadata(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    order: list[str] = []
+    write = module.atomic.write
+
+    def written_in_order(path: Path, data: bytes) -> None:
+        order.append(path.name)
+        write(path, data)
+
+    monkeypatch.setattr(module.atomic, "write", written_in_order)
+    module._write(tmp_path / "a.plan", b"plan", replace(WANTED, plan_sha256=_sha256(b"plan")))
+    assert order == ["a.plan", "a.plan.json"]
+    assert sidecar.read_plan(tmp_path / "a.plan")[0] == b"plan"

@@ -213,3 +213,26 @@ def test_the_shapes_and_the_inputs_are_the_ones_that_are_written_here() -> None:
         assert made["timestep"].tolist() == torch.linspace(1.0, 0.1, 3).tolist()
         again = closeness._inputs(tiny(dtype), (3, 4, 7), 2, mask=True)
         assert digest_tree(made) == digest_tree(again)
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_a_file_without_a_mask_is_given_none_and_torch_attends_every_token(
+    monkeypatch: pytest.MonkeyPatch, mask: bool
+) -> None:
+    decoder, given, masks = single(), list[list[str]](), list[torch.Tensor]()
+
+    def runner(_path: Path, _dtype: torch.dtype) -> object:
+        def run(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+            given.append(list(inputs))
+            return torch.zeros_like(inputs["hidden_states"])
+
+        return run
+
+    forward = closeness._forward
+    monkeypatch.setattr(closeness, "_runner", runner)
+    monkeypatch.setattr(closeness, "_forward", lambda d, i: (masks.append(i["encoder_mask"]), forward(d, i))[1])
+    measure(Path("x.onnx"), decoder, [(2, 4, 3)], mask=mask)
+    names = ["hidden_states", "timestep", "encoder_hidden_states", "context_latents"]
+    assert given == [[*names, "encoder_mask"] if mask else names]
+    lengths = [[1, 2], [1, 2]] if mask else [[3, 3], [3, 3]]
+    assert [each.sum(1).tolist() for each in masks] == lengths

@@ -63,3 +63,21 @@ def test_a_constant_that_was_folded_to_another_shape_stays_as_it_is() -> None:
     assert constants.restore(model, program) == ("as_computed",)
     assert values["as_computed"].const_value.numpy().tolist() == [0, 1, 2]
     assert [name for name, value in values.items() if value.const_value is before[name]] == ["laid_out", "a_weight"]
+
+
+def test_a_constant_is_computed_on_the_cpu_from_all_that_it_depends_on_and_nothing_else_is() -> None:
+    traced = torch.fx.Graph()
+    given = traced.placeholder("given")
+    base = traced.call_function(torch.arange, (3,), {"device": torch.device("meta"), "dtype": torch.float64})
+    total = traced.call_function(torch.add, (base, base), {"alpha": 2})
+    traced.call_function(torch.mul, (total, given))
+    names = [node.name for node in traced.nodes]
+    shapes = [onnx_ir.tensor(np.full(3, 9.0)) for _ in names]
+    values = {name: SimpleNamespace(const_value=each) for name, each in zip(names, shapes, strict=True)}
+    model: Any = SimpleNamespace(graph=SimpleNamespace(initializers=values))
+    program: Any = SimpleNamespace(graph=traced)
+    assert constants.restore(model, program) == (base.name, total.name)
+    told = {name: value.const_value.numpy().tolist() for name, value in values.items()}
+    mixed = names[-1]
+    assert told == {"given": [9.0] * 3, base.name: [0.0, 1.0, 2.0], total.name: [0.0, 3.0, 6.0], mixed: [9.0] * 3}
+    assert values[total.name].const_value.name == total.name

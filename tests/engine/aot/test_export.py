@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -346,3 +348,72 @@ def test_a_digest_is_of_every_byte_however_large_the_file_is(tmp_path: Path, bes
         content[place] += 1
         large.write_bytes(content)
         assert digest(path) == hashlib.sha256((b"graph" if beside else b"") + content).hexdigest()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("before", [logging.NOTSET, logging.INFO, logging.CRITICAL])
+def test_logs_and_warnings_are_off_inside_and_as_before_outside(before: int, fails: bool) -> None:
+    disabled = logging.root.manager.disable
+    logging.disable(before)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            filters = list(warnings.filters)
+            try:
+                with module._quiet():
+                    warnings.warn("of the exporter", stacklevel=1)
+                    assert logging.root.manager.disable == logging.WARNING
+                    if fails:
+                        raise MemoryError
+            except MemoryError:
+                assert fails
+            assert list(warnings.filters) == filters
+        assert logging.root.manager.disable == before
+    finally:
+        logging.disable(disabled)
+
+
+@pytest.mark.parametrize("place", ["home", "here", "temporary", "export"])
+def test_a_file_with_any_place_of_this_machine_is_neither_accepted_nor_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
+) -> None:
+    folders = {name: tmp_path / name for name in ("home", "here", "temporary")}
+    for folder in folders.values():
+        folder.mkdir()
+    monkeypatch.setattr(module.Path, "home", lambda: folders["home"])
+    monkeypatch.setattr(module.tempfile, "gettempdir", lambda: str(folders["temporary"]))
+    monkeypatch.chdir(folders["here"])
+    path = tmp_path / "out" / "a.onnx"
+
+    class Tells(Program):
+        def save(self, path: str, *, external_data: bool) -> None:
+            super().save(path, external_data=external_data)
+            said = folders.get(place, Path(path).parent)
+            Path(path).write_bytes(f"trace of {said}/model".encode())
+
+    def accept(_file: Path) -> None:
+        raise AssertionError("it was accepted")
+
+    module._save(Program(b"old"), path, lambda _file: None, external=True)
+    with pytest.raises(ExportRefused, match=r"^the file contains '.*', a path of this machine$"):
+        module._save(Tells(b""), path, accept, external=True)
+    left = {each.name: each.read_bytes() for each in path.parent.iterdir()}
+    assert left == {"a.onnx": b"old", "a.onnx.data": b"old weights"}
+
+
+def test_what_is_accepted_has_the_final_name_and_its_weights_and_the_old_file_is_still_there(tmp_path: Path) -> None:
+    path, data = module.parts(tmp_path / "a.onnx")
+    module._save(Program(b"old"), path, lambda _file: None, external=True)
+    seen: list[Path] = []
+
+    def accept(file: Path) -> None:
+        seen.append(file)
+        assert (file.name, file.read_bytes()) == ("a.onnx", b"new")
+        assert file.with_name("a.onnx.data").read_bytes() == b"new weights"
+        assert (path.read_bytes(), data.read_bytes()) == (b"old", b"old weights")
+
+    module._save(Program(b"new"), path, accept, external=True)
+    assert len(seen) == 1
+    assert seen[0].parent.parent == tmp_path
+    assert not seen[0].parent.exists()
+    assert (path.read_bytes(), data.read_bytes()) == (b"new", b"new weights")

@@ -75,3 +75,20 @@ def test_a_log_of_the_full_tensorrt_lists_its_layers_in_its_own_way() -> None:
 def test_a_layer_on_the_line_of_the_heading_keeps_its_name_whatever_is_in_it() -> None:
     line = "Layers:Name: a/Layers:/MatMul_1, LayerType: gemm, TacticName: t, StreamId: 0, Metadata: "
     assert from_log([line]) == (Layer("a/Layers:/MatMul_1", "gemm", "t"),)
+
+
+def test_what_a_layer_does_not_say_is_empty_and_its_stream_the_first() -> None:
+    document = {"Layers": [{"Name": "x"}, {"Name": "y", "Metadata": None}, {"Name": "z", "StreamId": "3"}]}
+    assert from_inspector(document) == (Layer("x", "", "", 0, ()), Layer("y", "", "", 0, ()), Layer("z", "", "", 3, ()))
+    log = [
+        "Layers:",
+        "Name: x, LayerType: gemm, Metadata: [ONNX Layer:  a b/Add_1 ]",
+        "Name: y, LayerType: , StreamId: 2",
+    ]
+    assert from_log(log) == (Layer("x", "gemm", "", 0, ("a b/Add_1",)), Layer("y", "", "", 2, ()))
+
+
+def test_layers_of_all_messages_are_listed_in_order_with_repeats() -> None:
+    line = "Name: {}, LayerType: gemm, StreamId: 0, Metadata: "
+    log = ["Layers:\n" + line.format("b"), "between", line.format("a") + "\n" + line.format("b")]
+    assert [layer.name for layer in from_log(log)] == ["b", "a", "b"]

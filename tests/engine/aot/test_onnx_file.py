@@ -136,3 +136,33 @@ def test_weights_in_any_other_place_than_beside_the_file_are_refused(tmp_path: P
     assert read(saved("tiny.onnx.data")).rows == Span(1)
     with pytest.raises(ExportRefused, match=re.escape(f"the weights are in {place}, expected tiny.onnx.data")):
         read(saved(place))
+
+
+def test_weights_in_several_files_are_refused_by_all_their_names(tmp_path: Path) -> None:
+    model = load(written(tmp_path / "a.onnx", "batch"))
+    for place in ("z.bin", "a.onnx.data", "b.bin"):
+        weight = helper.make_tensor(place, TensorProto.FLOAT, [1], [1.0])
+        weight.data_location = TensorProto.EXTERNAL
+        weight.external_data.add(key="location", value=place)
+        model.graph.initializer.append(weight)
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ExportRefused) as refused:
+        read(tmp_path / "a.onnx")
+    told = f"{tmp_path / 'a.onnx'}: the weights are in a.onnx.data, b.bin, z.bin, expected a.onnx.data"
+    assert str(refused.value) == told
+
+
+@pytest.mark.parametrize(
+    "name", ["0*half", "00*half", "02*half", "٢*half", "2*", "2", "*half", "2*3", "2**half", "2 * half"]
+)
+def test_a_name_that_is_neither_a_symbol_nor_a_multiple_of_one_is_refused(name: str) -> None:
+    with pytest.raises(ExportRefused, match="of frames is .*, expected a symbol or a multiple$"):
+        signature(HERE, with_dim(1, name, "hidden_states", "context_latents", "velocity"))
+
+
+@pytest.mark.parametrize(
+    ("name", "multiple"), [("half", 1), ("1*half", 1), ("3*_s0", 3), ("10*half", 10), ("16*T_2", 16)]
+)
+def test_a_multiple_of_any_number_is_read_from_the_name(name: str, multiple: int) -> None:
+    found = signature(HERE, with_dim(1, name, "hidden_states", "context_latents", "velocity"))
+    assert (found.frames, found.frames_multiple) == (Span(multiple), multiple)

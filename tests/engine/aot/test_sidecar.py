@@ -203,3 +203,23 @@ def test_a_layer_with_a_text_of_another_type_is_refused(plan: Path, field: str) 
     sidecar.path(plan).write_text(json.dumps(document))
     with pytest.raises(SidecarMissing, match="got 5, expected a string"):
         sidecar.read(plan)
+
+
+@pytest.mark.parametrize("text", ["5", "null", '"text"', "true"])
+def test_metadata_that_is_no_object_is_refused(plan: Path, text: str) -> None:
+    sidecar.path(plan).write_text(text)
+    with pytest.raises(SidecarMissing, match="not a plan's metadata.*build the plan again"):
+        sidecar.read(plan)
+
+
+def test_metadata_with_an_endless_size_or_a_field_that_nobody_knows_or_other_bytes_is_refused(plan: Path) -> None:
+    document = json.loads(sidecar.path(plan).read_text())
+    endless = {**document, "profile": {"timestep": [[1], [4], [float("inf")]]}}
+    layer = {**document["layers"][0], "more": 1}
+    for other in (endless, {**document, "more": 1}, {**document, "layers": [layer]}):
+        sidecar.path(plan).write_text(json.dumps(other))
+        with pytest.raises(SidecarMissing, match="not a plan's metadata.*build the plan again"):
+            sidecar.read(plan)
+    sidecar.path(plan).write_bytes(b'{"gpu": "\xff"}')
+    with pytest.raises(SidecarMissing, match="not a plan's metadata"):
+        sidecar.read(plan)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from harness.engine.decoders import AceStepDecoder
-from harness.engine.decoders.ace_step import PRESETS
+from harness.engine.decoders.ace_step import PRESETS, _read_null_embedding, _seeded
 from harness.engine.errors import InvalidInput
 
 # Float32 rounding made a difference of 7e-7 here, on velocities of up to 4; another CPU's kernels
@@ -397,3 +397,45 @@ def test_a_caller_may_write_into_a_null_embedding_that_was_given(tiny: AceStepDe
     null.zero_()
     assert decoder.null_embedding is not None
     assert decoder.null_embedding.tolist() == [[[0.5] * 32]]
+
+
+def test_a_preset_is_drawn_on_the_cpu_whatever_the_default_device(tiny: AceStepDecoder) -> None:
+    with torch.device("meta"):
+        made = AceStepDecoder.preset("tiny")
+    assert weights(made) == weights(tiny)
+
+
+def test_torchs_state_is_as_before_where_drawing_fails() -> None:
+    before = torch.get_rng_state()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(MemoryError), _seeded(3):
+            assert torch.get_default_dtype() == torch.float32
+            torch.rand(5)
+            raise MemoryError
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert bits(torch.get_rng_state()) == bits(before)
+
+
+def test_a_condition_encoder_without_the_tensor_gives_no_null_embedding(tmp_path: Path) -> None:
+    assert _read_null_embedding(tmp_path / "none") is None
+    save_file({"other": torch.ones(3)}, tmp_path / "diffusion_pytorch_model.safetensors")
+    assert _read_null_embedding(tmp_path) is None
+    index = {"weight_map": {"other": "diffusion_pytorch_model.safetensors"}}
+    (tmp_path / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    assert _read_null_embedding(tmp_path) is None
+
+
+def test_a_wrapped_transformer_stays_as_it_is_and_the_null_embedding_is_no_weight(tiny: AceStepDecoder) -> None:
+    transformer = copy.deepcopy(tiny.transformer).train().requires_grad_(True)
+    null = torch.ones(1, 1, 32, dtype=torch.float64)
+    decoder = AceStepDecoder(transformer, null_embedding=null)
+    assert decoder.transformer is transformer
+    assert transformer.training
+    assert all(parameter.requires_grad for parameter in transformer.parameters())
+    assert decoder.null_embedding is not None
+    assert decoder.null_embedding.dtype == torch.float32
+    assert {name for name, _ in decoder.named_buffers()} >= {"null_embedding"}
+    assert list(decoder.state_dict()) == [f"transformer.{name}" for name in transformer.state_dict()]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.engine import decoders
 from harness.engine.decoders import AffineDecoder
 from harness.engine.decoders.affine import _fold
 from harness.engine.errors import InvalidInput
@@ -223,3 +224,45 @@ def test_the_default_dtype_has_no_say_now_or_later(default: torch.dtype, size: i
     later = [AffineDecoder()(**batch), AffineDecoder(size).null_embedding]
     assert [bits(each) for each in made] == [bits(each) for each in later]
     assert {each.dtype for each in later} == {torch.float32}
+
+
+def test_its_bits_are_these_on_every_machine() -> None:
+    """The rounding of every operation is part of the formula: captures hold these bits."""
+    batch = rows(96, frames=49, channels=7, length=13, width=7)
+    # No random generator, whose numbers differ between CPU capabilities; every row has numbers of its own.
+    for name, value in batch.items():
+        batch[name] = (torch.arange(value.numel()) * 37 % 1009 - 500).view(value.shape) / 503
+    batch["encoder_mask"] = torch.arange(96)[:, None] % 13 >= torch.arange(13)
+    batch["timestep"] = torch.arange(96) / 97
+    assert (
+        hashlib.sha256(bits(DECODER(**batch))[2]).hexdigest()
+        == "a0e487b1e60852d7044b91cb8b17937e343b5450dea56652f332717da5393a5c"
+    )
+
+
+def test_the_null_embedding_is_a_ramp_of_eighths() -> None:
+    ramp = [-0.375, -0.25, -0.125, 0.0, 0.125, 0.25, 0.375, 0.5]
+    made = AffineDecoder(11).null_embedding
+    assert made is not None
+    assert made.tolist() == [[[*ramp, *ramp[:3]]]]
+    one = AffineDecoder(1).null_embedding
+    assert one is not None
+    assert (one.shape, one.item()) == ((1, 1, 1), -0.375)
+
+
+def test_what_a_call_in_inference_mode_keeps_serves_a_gradient_later() -> None:
+    batch = rows(2, frames=37, channels=5, length=41, width=43)
+    with torch.inference_mode():
+        first = bits(DECODER(**batch))
+    names = ("hidden_states", "timestep", "encoder_hidden_states", "context_latents")
+    leaves = {name: batch[name].clone().requires_grad_() for name in names}
+    velocity = DECODER(**batch | leaves)
+    velocity.sum().backward()
+    assert bits(velocity) == first
+    assert all(leaf.grad is not None and leaf.grad.abs().max() > 0 for leaf in leaves.values())
+
+
+def test_a_decoder_that_there_is_not_is_named() -> None:
+    with pytest.raises(AttributeError, match="^module 'harness.engine.decoders' has no attribute 'OtherDecoder'$"):
+        _ = decoders.OtherDecoder
+    assert decoders.__all__ == ["AceStepDecoder", "AffineDecoder", "Decoder"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from typing import Any
 
@@ -138,3 +139,46 @@ def test_a_velocity_is_a_plain_tensor_without_a_gradient_that_may_be_written_and
     scale = torch.ones(1, requires_grad=True)
     (velocity * scale).sum().backward()
     assert scale.grad is not None
+
+
+NAMES = ["hidden_states", "timestep", "encoder_hidden_states", "encoder_mask", "context_latents"]
+
+
+@pytest.mark.parametrize("kind", [EagerExecutor, StaticExecutor])
+def test_a_decoder_gets_every_input_by_name_in_order_and_the_rows_that_are_missing_repeat_the_first(
+    kind: type[EagerExecutor],
+) -> None:
+    seen: list[dict[str, Tensor]] = []
+
+    def decoder(**inputs: Tensor) -> Tensor:
+        seen.append({name: tensor.clone() for name, tensor in inputs.items()})
+        return inputs["hidden_states"]
+
+    executor = kind(decoder, pin_rows=5)
+    for rows in (3, 1, 5):
+        executor.run(batch(rows))
+        padded = {name: torch.cat([t, *[t[:1]] * (5 - rows)]) for name, t in batch(rows).tensors().items()}
+        assert_identical(seen[-1], padded)
+        assert list(seen[-1]) == list(padded) == NAMES
+
+
+@pytest.mark.parametrize("kind", [EagerExecutor, StaticExecutor])
+def test_the_smaller_of_both_numbers_of_rows_bounds_a_batch_and_the_message_tells_it(kind: type[EagerExecutor]) -> None:
+    executor = kind(AffineDecoder(), max_rows=2, pin_rows=4)
+    assert executor.max_rows == 2
+    assert executor.run(batch(2)).shape[0] == 2
+    with pytest.raises(BatchTooLarge) as refused:
+        executor.run(batch(4))
+    assert str(refused.value) == "a batch of 4 rows: the executor's max_rows is 2"
+    executor.close()
+    with pytest.raises(PipelineClosed, match="^the executor is closed$"):
+        executor.run(batch(4))
+
+
+def test_a_batch_is_equal_to_itself_alone_and_cannot_be_changed() -> None:
+    one, other = batch(2), batch(2)
+    assert one == one  # noqa: PLR0124 - the comparison is what is asked
+    assert one != other
+    assert len({one, other, one}) == 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        one.timestep = other.timestep  # type: ignore[misc]

@@ -378,3 +378,56 @@ def test_a_plan_in_the_place_of_a_file_is_told_for_what_it_is(tmp_path: Path) ->
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ExportRefused, match="a plan is run by TensorRT"):
         OnnxExecutor(tmp_path / "tiny.plan")
+
+
+def test_pinned_rows_do_not_raise_the_rows_of_a_batch(file: Path) -> None:
+    executor = OnnxExecutor(file, max_rows=2, pin_rows=4)
+    assert (executor.max_rows, executor.pin_rows) == (2, 4)
+    assert_identical(executor.run(whole(2)), velocity(whole(2)))
+    assert set(executor._buffers) == {(4, 10, 6)}
+    with pytest.raises(BatchTooLarge, match="^a batch of 3 rows: the compiled decoder takes at most 2$"):
+        executor.run(whole(3))
+
+
+def test_a_file_in_float64_gets_and_gives_float64(tmp_path: Path) -> None:
+    names = ("hidden_states", "timestep", "encoder_hidden_states", "context_latents", "velocity")
+    executor = OnnxExecutor(written(tmp_path / "a.onnx", dtypes=dict.fromkeys(names, TensorProto.DOUBLE)))
+    assert {executor.signature.dtypes[name] for name in names} == {torch.float64}
+    assert_identical(executor.run(whole(3)), velocity(whole(3)).double())
+
+
+def test_frames_are_padded_to_whatever_multiple_the_file_names(tmp_path: Path) -> None:
+    widths = {"hidden_states": D, "context_latents": 2 * D, "velocity": D}
+    dims = {name: ("batch", "3*third", width) for name, width in widths.items()}
+    executor = OnnxExecutor(written(tmp_path / "a.onnx", **dims))
+    assert (executor.signature.frames, executor.signature.frames_multiple) == (Span(3), 3)
+    assert_identical(executor.run(whole(2, 11)), velocity(padded(whole(2, 11)))[:, :11])
+    assert_identical(executor.run(whole(2, 10)), velocity(padded(padded(whole(2, 10))))[:, :10])
+    assert set(executor._buffers) == {(2, 12, 6)}
+
+
+def test_frames_that_are_one_size_are_no_multiple_and_never_padded(tmp_path: Path) -> None:
+    executor = frozen(tmp_path / "a.onnx", frames=10)
+    assert (executor.signature.frames, executor.signature.frames_multiple) == (Span(10, 10), 1)
+    with pytest.raises(OutsideProfile, match="^frames T: got 9, the compiled decoder takes 10$"):
+        executor.run(whole(2, 9))
+
+
+def test_every_exception_class_of_onnx_runtime_is_a_refusal() -> None:
+    names = ("EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoaded", "NoModel",
+             "NoSuchFile", "NotImplemented", "RuntimeException")  # fmt: skip
+    state = onnxruntime.capi.onnxruntime_pybind11_state
+    assert set(runtime.refusals()) == {RuntimeError, *(getattr(state, name) for name in names)}
+
+
+def test_a_dtype_that_onnx_runtime_lacks_is_refused_by_name() -> None:
+    for name in ("float32", "float16", "float64", "bool"):
+        runtime.check_dtype(name)
+        assert runtime.computes_in(getattr(torch, name))
+    for name in ("bfloat16", "int64"):
+        assert not runtime.computes_in(getattr(torch, name))
+        with pytest.raises(InvalidInput) as refused:
+            runtime.check_dtype(name)
+        assert str(refused.value) == (
+            f"dtype: got {name}, expected float32 or float16: ONNX Runtime has no {name} on a CPU"
+        )

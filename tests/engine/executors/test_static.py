@@ -287,3 +287,67 @@ def test_a_stream_on_which_nothing_is_pending_is_a_stream_all_the_same() -> None
     static = StaticExecutor(AffineDecoder(), stream=stream)
     static.close()
     assert stream.log == ["wait"]
+
+
+def test_a_dtype_of_each_single_input_is_a_shape_of_its_own() -> None:
+    seen: list[list[torch.dtype]] = []
+
+    def decoder(**inputs: Tensor) -> Tensor:
+        seen.append([tensor.dtype for tensor in inputs.values()])
+        return AffineDecoder()(**inputs)
+
+    static, tensors = StaticExecutor(decoder), batch(2).tensors()
+    static.run(batch(2))
+    for shapes, name in enumerate(tensors, start=2):
+        other = torch.int64 if name == "encoder_mask" else torch.float64
+        given = Batch(**{**tensors, name: tensors[name].to(other)})
+        assert_identical(static.run(given), EagerExecutor(AffineDecoder()).run(given))
+        assert seen[-1] == [tensor.dtype for tensor in given.tensors().values()]
+        assert static.shapes == shapes
+
+
+def test_the_same_sizes_on_another_device_are_a_shape_of_their_own() -> None:
+    static = StaticExecutor(lambda **inputs: inputs["hidden_states"] * 1)
+    meta = Batch(**{name: tensor.to("meta") for name, tensor in batch(2).tensors().items()})
+    for given in (batch(2), meta, batch(2)):
+        assert static.run(given).device == given.hidden_states.device
+    assert static.shapes == 2
+
+
+def test_buffers_are_contiguous_whatever_the_strides_of_the_first_batch() -> None:
+    seen: list[bool] = []
+
+    def decoder(**inputs: Tensor) -> Tensor:
+        seen.extend(tensor.is_contiguous() for tensor in inputs.values())
+        return AffineDecoder()(**inputs)
+
+    strided = {name: t.transpose(0, -1).contiguous().transpose(0, -1) for name, t in batch(3).tensors().items()}
+    static = StaticExecutor(decoder)
+    static.run(Batch(**strided))
+    seen.clear()
+    assert_identical(static.run(Batch(**strided)), EagerExecutor(AffineDecoder()).run(batch(3)))
+    assert seen == [True] * 5
+
+
+def test_an_output_unlike_the_first_is_described_beside_it_and_no_velocity_is_left() -> None:
+    static = StaticExecutor(AffineDecoder())
+    first = static.run(batch(2))
+    static._eager.decoder = lambda **inputs: inputs["hidden_states"].half()[:, :3]
+    with pytest.raises(ExecutorError) as refused:
+        static.run(batch(2))
+    assert str(refused.value) == (
+        "the decoder returned a torch.float16 tensor of shape [2, 3, 8] on cpu, "
+        "expected a torch.float32 tensor of shape [2, 10, 8] on cpu"
+    )
+    assert first.isnan().all()
+
+
+@pytest.mark.parametrize("name", ["hidden_states", "timestep", "encoder_hidden_states", "context_latents"])
+def test_an_input_with_gradients_leaves_none_in_the_buffers(name: str) -> None:
+    static, tensors = StaticExecutor(AffineDecoder()), batch(2).tensors()
+    given = Batch(**{**tensors, name: tensors[name].clone().requires_grad_()})
+    for _ in range(2):
+        assert not static.run(given).requires_grad
+    (buffers,) = static._buffers.values()
+    assert not any(tensor.requires_grad for tensor in buffers.inputs.tensors().values())
+    assert_identical(static.run(batch(2)), EagerExecutor(AffineDecoder()).run(batch(2)))

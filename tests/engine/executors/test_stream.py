@@ -152,3 +152,18 @@ def test_every_question_is_about_the_gpu_of_the_stream(cuda: FakeCuda, monkeypat
         assert set(asked) == {device}
         stream._own.cuda_stream = "17"
         assert stream.handle == 17
+
+
+@pytest.mark.parametrize("ways", [("join", "join"), ("wait", "wait"), ("join", "wait"), ("wait", "join")])
+def test_a_run_starts_after_all_who_read_the_last_one_and_not_after_the_last_reader_only(
+    cuda: FakeCuda, ways: tuple[str, str]
+) -> None:
+    stream = CudaStream()
+    for reader, way in zip(("first", "second"), ways, strict=True):
+        cuda.current = reader
+        getattr(stream, way)()
+    cuda.current = "current"
+    cuda.log.clear()
+    stream.launch(lambda: None)
+    waits = ["own waits for current", "own waits for first", "own waits for second"]
+    assert cuda.log == [*waits, "enter own", "leave own"]

@@ -95,3 +95,7 @@ def test_an_input_that_the_engine_does_not_have_is_not_copied(inputs: tuple[str,
     target = Buffers({name: buffers(2, 10).inputs[name] for name in inputs}, torch.empty(0))
     target.fill(batch(2))
     assert_identical(target.inputs["timestep"], batch(2).timestep)
+
+
+def test_addresses_are_aligned_as_tensorrt_asks() -> None:
+    assert ALIGNMENT == 256

@@ -10,7 +10,7 @@ import torch
 from harness.engine.aot.sidecar import read
 from harness.engine.aot.signature import Signature, Span
 from harness.engine.errors import EngineError, InvalidInput, PlanCorrupt
-from harness.engine.executors.tensorrt.engine import RowLimits, row_limits, signature
+from harness.engine.executors.tensorrt.engine import RowLimits, _width, row_limits, signature
 from tests.engine.executors.tensorrt.fake_tensorrt import FakeEngine, FakeRuntime, Made, plan
 
 
@@ -155,3 +155,23 @@ def test_rows_that_the_engine_does_not_take_are_refused(
     with pytest.raises(InvalidInput) as refused:
         row_limits(takes, max_rows, pin_rows)
     assert refused.value.field == field
+
+
+@pytest.mark.parametrize("pin_rows", [2, 3, 8])
+def test_rows_can_be_pinned_to_any_number_that_the_plan_takes_its_ends_included(pin_rows: int) -> None:
+    assert row_limits(Span(2, 8), None, pin_rows) == RowLimits(pin_rows, pin_rows)
+    assert row_limits(Span(2, 8), 1, pin_rows) == RowLimits(1, pin_rows)
+    assert row_limits(Span(2, 8), 2, None) == RowLimits(2)
+
+
+def test_a_width_of_several_sizes_is_refused() -> None:
+    with pytest.raises(EngineError, match="^the plan's channels is 4 to 8, expected one fixed number$"):
+        _width({"channels": Span(4, 8)}, "channels")
+    with pytest.raises(EngineError, match="^the plan's channels is at least 4, expected one fixed number$"):
+        _width({"channels": Span(4)}, "channels")
+    assert _width({"channels": Span(8, 8)}, "channels") == 8
+
+
+def test_an_output_of_fixed_frames_fixes_the_frames(tmp_path: Path) -> None:
+    assert read_from(tmp_path, Made(velocity=(-1, 10, 8))).frames == Span(10, 10)
+    assert read_from(tmp_path, Made(velocity=(3, -1, 8))).rows == Span(3, 3)

@@ -66,4 +66,16 @@ def test_every_run_s_first_error_is_raised_however_many_runs_went_before() -> No
             with pytest.raises(ValueError, match=f"gemm of run {run}"):
                 listening.raise_first()
         else:
+
+
+def test_of_several_errors_the_first_is_raised_and_each_run_has_its_own() -> None:
+    def listener(name: str, milliseconds: float) -> None:
+        if milliseconds < 1:
+            raise ValueError(name)
+
+    listening = Listening(MODULES[0], listener)
+    for run in ("first", "second"):
+        for layer, milliseconds in (("fine", 2.0), ("a", 0.5), ("b", 0.25)):
+            listening.profiler.report_layer_time(f"{run} {layer}", milliseconds)
+        with pytest.raises(ValueError, match=f"^{run} a$"):
             listening.raise_first()

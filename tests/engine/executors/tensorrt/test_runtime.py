@@ -201,3 +201,34 @@ def test_its_stream_is_on_its_gpu_and_has_a_handle(monkeypatch: pytest.MonkeyPat
     assert isinstance(stream, CudaStream)
     assert stream.handle == 17
     assert stream._own.device == torch.device("cuda:1")
+
+
+@pytest.mark.parametrize("error", [TypeError, RuntimeError, ValueError])
+def test_a_loader_that_raises_is_a_named_error_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def engine_from_bytes(data: bytes) -> None:
+        raise error("too little memory")
+
+    loader: Any = ModuleType("polygraphy.backend.trt")
+    loader.engine_from_bytes = engine_from_bytes
+    monkeypatch.setitem(sys.modules, "polygraphy.backend.trt", loader)
+    monkeypatch.setattr("harness.engine.executors.tensorrt.runtime.use_polygraphy", lambda found: None)
+    with pytest.raises(EngineError) as refused:
+        engine_from(b"", Binding(Flavour.RTX, "1", None))
+    assert str(refused.value) == (
+        "TensorRT cannot load the plan here (too little memory): the reason is in TensorRT's log"
+    )
+
+
+def test_here_is_the_gpu_of_the_runtime_and_its_buffers_are_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = "harness.engine.executors.tensorrt.runtime"
+    monkeypatch.setattr(torch, "cuda", FakeCuda())
+    monkeypatch.setattr(f"{module}.machine.here", lambda found, device: (found.version, device))
+    monkeypatch.setattr(f"{module}.machine.binding_for", lambda flavour: f"binding of {flavour}")
+    monkeypatch.setattr(f"{module}.aligned", lambda *asked: asked)
+    runtime, device = CudaRuntime("cuda:1"), torch.device("cuda:1")
+    told: Any = runtime.here(Binding(Flavour.RTX, "1.7", None))
+    assert told == ("1.7", device)
+    assert runtime.binding("tensorrt") == "binding of tensorrt"  # type: ignore[comparison-overlap]
+    assert runtime.allocate((2, 3), torch.float16) == ((2, 3), torch.float16, device)  # type: ignore[comparison-overlap]
