@@ -53,7 +53,7 @@ class Draw:
         return np.broadcast_to(self.rng.choice(values, shape if self.rng.random() < 0.5 else ()), shape).astype(F)
 
 
-def draws(count: int = 150) -> Iterator[Draw]:
+def draws(count: int = 80) -> Iterator[Draw]:
     return map(Draw, range(count))
 
 
@@ -110,7 +110,7 @@ def test_a_gate_opens_by_its_formula_at_every_step(total: int) -> None:
 
 
 def test_steps_have_their_bits_at_every_edge() -> None:
-    for draw in draws(100):
+    for draw in draws(50):
         x, y, z, w = draw.latent(), draw.latent(), draw.latent(), draw.curve(AMOUNTS)
         tx, ty, tz, tw = tensors(x, y, z, w)
         for t, s in TIMES:
@@ -197,7 +197,7 @@ def moved(x: Array, y: Array, by: Array | None) -> Array:
 @pytest.mark.parametrize("mode", DCWMode)
 def test_a_correction_has_its_bits_from_the_first_time_to_the_last(mode: DCWMode, name: str) -> None:
     """Also at time 1, where the high band has a gain of 0 and is still transformed, and for a scaler of zeros."""
-    for draw in draws(12):
+    for draw in draws(5):
         stepped, clean = (draw.rng.standard_normal((1, draw.frames, draw.channels)).astype(F) for _ in range(2))
         a, b = draw.curve(AMOUNTS), draw.curve(AMOUNTS)
         args = tensors(stepped, clean)
