@@ -86,7 +86,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     **{f"a curve of {v}": {"source": fixed(4), "sde_curve": v} for v in (0.0, 1.0, -0.0, -10.0)},
     "a curve and a target": {"source": fixed(4), "sde_curve": 0.5, **target(fixed(3), strength=1.0)},
     "weights of nothing": {"conditions": prompts(*[{"temporal_weight": w} for w in (0.0, -0.0, 0.0)])},
-    "weights of ones and none": {"conditions": prompts({}, {"temporal_weight": torch.ones(T)}, {}, {})},
+    "weights of ones and none": {"conditions": prompts({}, {"temporal_weight": torch.ones(T)}, *[{}] * 7)},
     "many weights": {"conditions": prompts(*[{"temporal_weight": 0.1 * n + RAMP} for n in range(7)])},
     "prompts in turn": {"conditions": prompts({"step_range": (0.5, 1.0)}, {"step_range": (0.0, 0.5)}, {})},
     "prompts that are over": {"conditions": prompts(*[{"step_range": (0.0, 1e-9), "temporal_weight": 0.5}] * 2)},
