@@ -66,6 +66,7 @@ def test_every_run_s_first_error_is_raised_however_many_runs_went_before() -> No
             with pytest.raises(ValueError, match=f"gemm of run {run}"):
                 listening.raise_first()
         else:
+            listening.raise_first()
 
 
 def test_of_several_errors_the_first_is_raised_and_each_run_has_its_own() -> None:
