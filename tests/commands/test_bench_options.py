@@ -192,3 +192,15 @@ def test_a_plan_whose_metadata_cannot_be_read_could_not_run(
     result = bench("--executor", "tensorrt", "--engine", str(tmp_path / "a.plan"))
     assert (result.exit_code, asked.loads) == (125, [])
     assert "cannot bench: " in result.stderr
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_report_s_machine_has_the_threads_that_were_measured_with(
+    threads: int, asked: Asked, tmp_path: Path
+) -> None:
+    with platform.threads(3 - threads):
+        assert bench("--threads", str(threads), "--json", str(tmp_path / "r.json")).exit_code == 0
+    said = json.loads((tmp_path / "r.json").read_text())["platform"]
+    with platform.threads(threads):
+        assert said == {"name": platform.name(), "fingerprint": contract.fingerprint()}
+    assert said["fingerprint"]["threads"] == str(threads)

@@ -40,3 +40,23 @@ def test_every_noise_of_a_request_is_of_its_whole_seed(seed: int) -> None:
         pipeline.submit(made)
         (finished,) = pipeline.drain()
     assert_identical(finished.latent, oracle.run(EagerExecutor(AffineDecoder(4)), made, config, 64))
+
+
+@pytest.mark.parametrize("shift", [3.0, 0.35, 0.1])
+@pytest.mark.parametrize("denoise", [1.0, 1.5])
+def test_a_source_enters_no_full_run_wherever_rounding_puts_its_first_time(shift: float, denoise: float) -> None:
+    config, latents = PipelineConfig(depth=1, steps=4, shift=shift), []
+    for level in (1000.0, -1000.0):
+        made = Request(
+            [Condition(torch.ones(1, 3, 4))],
+            torch.zeros(1, 6, 4),
+            seed=1,
+            denoise=denoise,
+            source=torch.full((1, 6, 2), level),
+        )
+        with StreamPipeline(EagerExecutor(AffineDecoder(4)), config) as pipeline:
+            pipeline.submit(made)
+            latents.append(pipeline.drain()[0].latent)
+        latents.append(oracle.run(EagerExecutor(AffineDecoder(4)), made, config, 64))
+    for latent in latents[1:]:
+        assert_identical(latent, latents[0])

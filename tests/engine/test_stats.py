@@ -149,3 +149,17 @@ def test_more_batches_than_the_cache_holds_have_their_bits_and_are_counted(kind:
         assert p.stats().conditioning == (CacheCounts(2, 19, 11) if cached else CacheCounts())
     half = len(ended) // 2
     assert_identical([each.latent for each in ended[:half]], [each.latent for each in ended[half:]], "latents")
+
+
+def test_a_submission_of_another_length_makes_a_ring_of_the_depth_that_is_asked_for() -> None:
+    with pipeline(depth=4, steps=4) as p:
+        for seed in range(4):
+            p.submit(request(seed))
+        p.tick()
+        p.set_depth(2)
+        assert (p.depth, len(p.slots)) == (2, 4)
+        longer = request(9, context_latents=fixed(1, T + 2, 2 * D))
+        assert len(p.submit(longer).dropped) == 4
+        assert (p.depth, p.slots) == (2, (None, None))
+        p.tick()
+        assert len(p.slots) == 2

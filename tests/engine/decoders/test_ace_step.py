@@ -330,6 +330,14 @@ def test_a_pipeline_without_a_condition_encoder_has_no_null_embedding(tiny: AceS
     assert AceStepDecoder.from_pretrained(tmp_path).null_embedding is None
 
 
+def test_a_transformer_s_own_directory_has_no_null_embedding_whatever_stands_beside_it(
+    tiny: AceStepDecoder, tmp_path: Path
+) -> None:
+    save_pipeline(tiny, tmp_path, None)
+    assert AceStepDecoder.from_pretrained(tmp_path).null_embedding is not None
+    assert AceStepDecoder.from_pretrained(tmp_path / "transformer").null_embedding is None
+
+
 def test_a_checkpoint_loads_in_the_dtype_asked_for(tiny: AceStepDecoder, tmp_path: Path) -> None:
     save_pipeline(tiny, tmp_path, None)
     loaded = AceStepDecoder.from_pretrained(tmp_path, dtype=torch.bfloat16)
