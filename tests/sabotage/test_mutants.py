@@ -133,6 +133,7 @@ def test_a_mutant_knows_the_lines_that_meet_it() -> None:
     assert lines["f: 5 -> 6"] == (8, 8)
 
 
+@pytest.mark.sabotage
 def test_names_are_unique_in_the_package_and_every_part_has_its_share() -> None:
     everything = cases()
     names = [case.name for case in everything]
@@ -263,6 +264,7 @@ def test_the_longest_tests_are_not_asked_unless_they_are_proofs() -> None:
     assert Reach(seconds=seconds, quick=True).batches("harness/engine/b.py", seconds) == [["tests/test_a.py::a"]]
 
 
+@pytest.mark.sabotage
 def test_importers_are_found_however_an_import_is_written() -> None:
     found = reaching.importers(ROOT)
     assert "tests/engine/executors/tensorrt/test_api.py" in found["harness/engine/executors/tensorrt/api.py"]
