@@ -172,7 +172,7 @@ def test_no_remembered_times_are_those_of_a_neighbour(denoise: float, steps: int
 @example(steps=1, denoise=0.6, shift=0.001)
 @example(steps=8, denoise=0.95, shift=0.006)
 @example(steps=4, denoise=0.9, shift=0.02)
-def test_no_time_is_above_1_and_each_is_below_the_one_before(steps: int, denoise: float, shift: float) -> None:
+def test_no_time_is_above_1_or_above_the_one_before(steps: int, denoise: float, shift: float) -> None:
     times = timesteps(steps, denoise, shift)
     assert times[0] <= 1.0 and times[-1] == 0.0
     assert all(a >= b >= 0.0 for a, b in zip(times, times[1:], strict=False))
