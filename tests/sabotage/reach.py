@@ -19,7 +19,7 @@ SECONDS = 3600.0
 BATCH = 20.0
 """Tests run together for about so many seconds, those of most promise first."""
 
-MOST = 120.0
+MOST = 300.0
 """So many seconds of tests are asked of a mutant beside its module's own and the proofs; it survives what is left."""
 
 PROOFS = tuple(f"tests/parity/proofs/test_{name}.py" for name in ("oracle", "switches", "laws", "machine"))
