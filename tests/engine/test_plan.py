@@ -300,3 +300,13 @@ def test_a_gated_target_acts_whatever_its_curve_is(level: float) -> None:
     planned = slot(STEPS - 2, x0_target=X0Target(SOURCE, curve=level))
     assert planned.target is not None and planned.target.amount.uniform == level
     assert planned.path is Path.EDITED
+
+
+@pytest.mark.parametrize(("value", "neutral"), [(1.0, "velocity_scale"), (0.0, "noise_injection")])
+def test_one_curve_in_two_fields_is_neutral_in_the_one_and_not_in_the_other(value: float, neutral: str) -> None:
+    shared = curve("both", value)
+    for first, second in (("velocity_scale", "noise_injection"), ("noise_injection", "velocity_scale")):
+        made = slot(**{first: shared, second: shared})
+        held = {name: getattr(made, name) for name in (first, second)}
+        assert held.pop(neutral) is None
+        assert list(held.values()) == [shared]

@@ -156,17 +156,25 @@ def overwritten(key: str, value: Tensor, moment: int, write: bool) -> list[Finis
 
 @pytest.mark.parametrize("key", COPIED)
 @few
-@given(seed=SEEDS, dtype=DTYPES, moment=st.sampled_from(list(MOMENTS)), whole=st.booleans())
-@example(seed=0, dtype=torch.float32, moment="before it is submitted", whole=True)
-@example(seed=0, dtype=torch.float32, moment="while it is in flight", whole=False)
+@given(
+    seed=SEEDS,
+    dtype=DTYPES,
+    layout=st.sampled_from(["clone", "transposed", "strided", "offset"]),
+    moment=st.sampled_from(list(MOMENTS)),
+    whole=st.booleans(),
+)
+@example(seed=0, dtype=torch.float32, layout="clone", moment="before it is submitted", whole=True)
+@example(seed=0, dtype=torch.float32, layout="strided", moment="before it is submitted", whole=True)
+@example(seed=0, dtype=torch.float32, layout="transposed", moment="while it is queued", whole=True)
+@example(seed=0, dtype=torch.float32, layout="clone", moment="while it is in flight", whole=False)
 def test_a_caller_may_write_into_what_was_copied(
-    key: str, seed: int, dtype: torch.dtype, moment: str, whole: bool
+    key: str, seed: int, dtype: torch.dtype, layout: str, moment: str, whole: bool
 ) -> None:
     if key in MASKS:
         value = torch.tensor([[1, 0, 1]]).to(torch.bool if whole else dtype)
     else:
         value = drawn((1, T, D) if key in GAINS else (1, T, 1) if whole else (), seed).to(dtype)
-    runs = [overwritten(key, value.clone(), MOMENTS[moment], write) for write in (True, False)]
+    runs = [overwritten(key, LAYOUTS[layout](value.clone()), MOMENTS[moment], write) for write in (True, False)]
     same(*runs)
 
 
