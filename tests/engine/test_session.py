@@ -274,6 +274,21 @@ def test_a_session_closes_all_of_its_streams_and_then_its_executor() -> None:
     assert executor.told == [[True] * 3] * 2
 
 
+@pytest.mark.parametrize("null", [None, torch.ones(1, 1, E), torch.ones(1, 1, E + 1)], ids=["none", "fits", "wider"])
+def test_a_session_closes_its_streams_whatever_null_embedding_it_has(null: torch.Tensor | None) -> None:
+    class Bare:
+        """A decoder without a null embedding of its own."""
+
+        def __call__(self, **inputs: torch.Tensor) -> torch.Tensor:
+            return AffineDecoder(E)(**inputs)
+
+    made = Session(Bare(), null_embedding=null)
+    streams = [made.stream([positive()], context(), config=CONFIG) for _ in range(2)]
+    streams[0].tick(seed=1)
+    made.close()
+    assert [(_is_closed(stream), stream.pipeline.slots) for stream in streams] == [(True, ())] * 2
+
+
 def test_streams_of_one_session_share_an_executor_and_no_queue_name_or_control() -> None:
     for executor in (EagerExecutor(AffineDecoder(E), 3), StaticExecutor(AffineDecoder(E), 3)):
         made, ended = Session(AffineDecoder(E), executor), []
