@@ -175,6 +175,13 @@ def test_resampling_is_torchs_linear_interpolation(case: Case, length: int) -> N
     assert_bits(wavelet.resample(curve, length), want[0, :, :, None])
 
 
+def test_a_curve_has_the_length_that_is_asked_for_also_where_the_ratio_of_lengths_is_rounded() -> None:
+    asked = [(n, length) for n in range(2, 100) for length in (1, 5, 50, 375)]
+    assert sum(int(n * (length / n)) != length for n, length in asked) > 3, "a ratio alone would miss these"
+    for n, length in asked:
+        assert wavelet.resample(torch.linspace(0, 1, n).reshape(1, n, 1), length).shape == (1, length, 1), (n, length)
+
+
 def test_a_curve_of_the_right_length_stays_as_it_is() -> None:
     curve = Case(9, 1, 10).latent()
     assert wavelet.resample(curve, 9) is curve
