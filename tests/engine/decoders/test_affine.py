@@ -103,7 +103,7 @@ def formula(batch: dict[str, Tensor]) -> Tensor:
     return (1 / 2 + t / 4 + p / 4 + q / 2) * h + context_part + (1 / 8 + p / 4 + q / 2) * r
 
 
-@pytest.mark.parametrize(("length", "width"), [(12, 16), (13, 7), (1, 1)])
+@pytest.mark.parametrize(("length", "width"), [(12, 16), (13, 7), (1, 1), (5, 40)])
 def test_it_is_the_formula_of_its_docstring(length: int, width: int) -> None:
     batch = rows(3, length=length, width=width)
     assert distance(DECODER(**batch).double(), formula(batch)) < 2e-6  # float32 roundings of values below 4
@@ -203,6 +203,9 @@ def test_the_null_embedding_needs_a_width_and_is_fixed() -> None:
     assert first.shape == (1, 1, 16)
     assert bits(first) == bits(second)
     assert first.unique().numel() == 8
+    first.zero_()
+    assert bits(second) == bits(AffineDecoder(16).null_embedding)  # type: ignore[arg-type]
+    assert second.unique().numel() == 8, "each decoder has its own"
 
 
 @pytest.mark.parametrize("width", [0, -1, 2.0, True])

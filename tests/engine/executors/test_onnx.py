@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,13 @@ def test_a_velocity_that_was_not_copied_is_overwritten_by_the_next_run_of_its_sh
     assert first.data_ptr() == second.data_ptr()
     assert_identical(first, second)
     assert not torch.equal(first, kept)
+
+
+def test_a_velocity_may_be_the_input_of_the_next_run(file: Path) -> None:
+    executor, given = OnnxExecutor(file), whole(2)
+    fed = replace(given, hidden_states=executor.run(given).clone())
+    expected = OnnxExecutor(file).run(fed).clone()
+    assert_identical(executor.run(replace(given, hidden_states=executor.run(given))), expected)
 
 
 @pytest.mark.parametrize("max_shapes", [8, 1], ids=["kept", "evicted"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -51,6 +52,12 @@ def test_a_velocity_that_was_not_copied_is_poisoned_by_the_next_run_of_another_s
     first = static.run(batch(2))
     static.run(batch(3))
     assert first.isnan().all()
+
+
+def test_a_velocity_may_be_the_input_of_the_next_run() -> None:
+    static, eager, given = StaticExecutor(AffineDecoder()), EagerExecutor(AffineDecoder()), batch(2)
+    expected = eager.run(replace(given, hidden_states=eager.run(given)))
+    assert_identical(static.run(replace(given, hidden_states=static.run(given))), expected)
 
 
 def test_an_output_is_poisoned_before_each_run() -> None:
