@@ -27,12 +27,13 @@ def test_kinds_that_run_a_decoder_are_those_that_run_no_file() -> None:
     assert [kind for kind in ExecutorKind if kind.ahead_of_time] == [ExecutorKind.ONNX, ExecutorKind.TENSORRT]
 
 
-def test_an_onnx_executor_runs_the_file_with_torch_s_threads(file: Path) -> None:
-    torch.set_num_threads(2)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_onnx_executor_runs_the_file_with_torch_s_threads(file: Path, threads: int) -> None:
+    torch.set_num_threads(threads)
     made = registry.executor("onnx", registry.decoder("affine"), 6, 4, engine=file)
     assert isinstance(made, OnnxExecutor)
     assert (made.max_rows, made.pin_rows) == (4, 4)
-    assert made._session.get_session_options().intra_op_num_threads == 2
+    assert made._session.get_session_options().intra_op_num_threads == threads
 
 
 def test_a_plan_goes_to_the_executor_that_runs_it_with_rows_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
