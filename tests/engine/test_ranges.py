@@ -22,3 +22,7 @@ def test_a_share_of_the_steps_is_within_0_and_1(value: float) -> None:
     assert [checks.number("gate", bound, **ranges.UNIT) for bound in (0.0, 1.0)] == [0.0, 1.0]
     with pytest.raises(InvalidInput, match="gate"):
         checks.number("gate", value, **ranges.UNIT)
+
+
+def test_the_largest_sizes_are_the_documented_ones() -> None:
+    assert (ranges.MAX_STEPS, ranges.MAX_TOKENS) == (1000, 65536)
