@@ -64,13 +64,19 @@ class Reach:
         """The tests that run one of the lines.
 
         What the module's import runs is reached by every test that runs a line of the module or whose file imports it.
+        Where a test of the module's own file runs a line, so do all of that file: the line may have run in what they
+        share, for the first of them.
         """
         known = self.lines.get(module, {})
         if lines is None:
             files = self.imports.get(module, set())
             known = {**known, 0: {test for test in self.seconds if test.split("::")[0] in files}}
         wanted = known.keys() if lines is None else range(lines[0], lines[1] + 1)
-        return set().union(*(known.get(line, set()) for line in wanted))
+        reached = set().union(*(known.get(line, set()) for line in wanted))
+        own = f"{own_tests(module)}::"
+        if any(test.startswith(own) for test in reached):
+            reached |= {test for test in self.seconds if test.startswith(own)}
+        return reached
 
     def batches(self, module: str, tests: Iterable[str]) -> list[list[str]]:
         """Tests in the order in which they are asked: the module's own, then those of the quickest files."""

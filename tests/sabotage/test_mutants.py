@@ -257,6 +257,16 @@ def test_the_tests_of_the_module_come_first_and_the_quick_ones_next() -> None:
     assert batches == [["tests/engine/test_b.py::b"], ["tests/test_z.py::z"], ["tests/test_y.py::y"]]
 
 
+def test_what_a_module_s_own_tests_share_is_reached_by_all_of_them_and_by_no_other_file_s() -> None:
+    """A fixture of a whole file runs for its first test alone, and the others judge what it made."""
+    first, second, other = "tests/engine/test_b.py::first", "tests/engine/test_b.py::second", "tests/test_b.py::other"
+    seconds = dict.fromkeys((first, second, other, "tests/test_y.py::y"), 1.0)
+    reach = Reach(seconds=seconds, lines={"harness/engine/b.py": {1: {first}, 2: {other}, 3: set()}})
+    assert reach.of("harness/engine/b.py", (1, 1)) == {first, second}
+    assert reach.of("harness/engine/b.py", (2, 2)) == {other}
+    assert reach.of("harness/engine/b.py", (3, 4)) == set()
+
+
 def test_the_longest_tests_are_not_asked_unless_they_are_proofs() -> None:
     proof = "tests/parity/proofs/test_laws.py::l"
     seconds = {"tests/test_a.py::a": 1.0, "tests/test_b.py::b": reaching.MOST, proof: 2 * reaching.MOST}
