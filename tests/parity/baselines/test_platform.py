@@ -261,3 +261,16 @@ def test_a_processor_whose_name_is_no_ascii_or_no_text_keeps_its_fields(tmp_path
     path = tmp_path / "cpuinfo"
     path.write_bytes("model name: Made-up \u2122: 1\nflags\t: avx2 ".encode() + b"\xff\n\nflags: other\n")
     assert platform._cpu(path) == {"model name": "Made-up \u2122: 1", "flags": "avx2 \ufffd"}
+
+
+def test_cpuinfo_is_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:
+    class Told(type(tmp_path)):  # type: ignore[misc]
+        def read_text(self, **how: Any) -> str:
+            asked.append(how)
+            return "model name : arm"
+
+    asked: list[dict[str, Any]] = []
+    path = tmp_path / "cpuinfo"
+    path.touch()
+    assert platform._cpu(Told(path)) == {"model name": "arm"}
+    assert asked == [{"encoding": "utf-8", "errors": "replace"}]
