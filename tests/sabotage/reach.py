@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -64,8 +65,8 @@ class Reach:
         """The tests that run one of the lines.
 
         What the module's import runs is reached by every test that runs a line of the module or whose file imports it.
-        Where a test of the module's own file runs a line, so do all of that file: the line may have run in what they
-        share, for the first of them.
+        Where one test alone of a file runs the lines, all of the file reach them: what they share, such as a fixture or
+        an import, runs for the first of them.
         """
         known = self.lines.get(module, {})
         if lines is None:
@@ -73,10 +74,9 @@ class Reach:
             known = {**known, 0: {test for test in self.seconds if test.split("::")[0] in files}}
         wanted = known.keys() if lines is None else range(lines[0], lines[1] + 1)
         reached = set().union(*(known.get(line, set()) for line in wanted))
-        own = f"{own_tests(module)}::"
-        if any(test.startswith(own) for test in reached):
-            reached |= {test for test in self.seconds if test.startswith(own)}
-        return reached
+        runs = Counter(test.split("::")[0] for test in reached)
+        alone = {file for file, count in runs.items() if count == 1}
+        return reached | {test for test in self.seconds if test.split("::")[0] in alone}
 
     def batches(self, module: str, tests: Iterable[str]) -> list[list[str]]:
         """Tests in the order in which they are asked: the module's own, then those of the quickest files."""

@@ -257,14 +257,17 @@ def test_the_tests_of_the_module_come_first_and_the_quick_ones_next() -> None:
     assert batches == [["tests/engine/test_b.py::b"], ["tests/test_z.py::z"], ["tests/test_y.py::y"]]
 
 
-def test_what_a_module_s_own_tests_share_is_reached_by_all_of_them_and_by_no_other_file_s() -> None:
-    """A fixture of a whole file runs for its first test alone, and the others judge what it made."""
-    first, second, other = "tests/engine/test_b.py::first", "tests/engine/test_b.py::second", "tests/test_b.py::other"
-    seconds = dict.fromkeys((first, second, other, "tests/test_y.py::y"), 1.0)
-    reach = Reach(seconds=seconds, lines={"harness/engine/b.py": {1: {first}, 2: {other}, 3: set()}})
-    assert reach.of("harness/engine/b.py", (1, 1)) == {first, second}
-    assert reach.of("harness/engine/b.py", (2, 2)) == {other}
-    assert reach.of("harness/engine/b.py", (3, 4)) == set()
+def test_what_the_tests_of_a_file_share_is_reached_by_all_of_them() -> None:
+    """A fixture of a whole file, or an import, runs for its first test alone; the others judge what it made."""
+    files = {"tests/test_b.py": ("first", "second", "third"), "tests/test_y.py": ("y", "z")}
+    first, second, third, y, z = (f"{file}::{name}" for file, names in files.items() for name in names)
+    lines = {1: {first}, 2: {first, second}, 3: {third, y}, 4: {second, z}, 5: set()}
+    reach = Reach(seconds=dict.fromkeys((first, second, third, y, z), 1.0), lines={"harness/b.py": lines})
+    assert reach.of("harness/b.py", (1, 1)) == {first, second, third}
+    assert reach.of("harness/b.py", (2, 2)) == {first, second}
+    assert reach.of("harness/b.py", (3, 3)) == {first, second, third, y, z}
+    assert reach.of("harness/b.py", (3, 4)) == {second, third, y, z}
+    assert reach.of("harness/b.py", (5, 9)) == set()
 
 
 def test_the_longest_tests_are_not_asked_unless_they_are_proofs() -> None:
