@@ -65,8 +65,8 @@ class Reach:
         """The tests that run one of the lines.
 
         What the module's import runs is reached by every test that runs a line of the module or whose file imports it.
-        Where one test alone of a file runs the lines, all of the file reach them: what they share, such as a fixture or
-        an import, runs for the first of them.
+        What tests share, such as a fixture or an import, runs for the first of them. So all tests of a file reach the
+        lines where one of them alone runs the lines, or where the file is the module's own.
         """
         known = self.lines.get(module, {})
         if lines is None:
@@ -75,8 +75,8 @@ class Reach:
         wanted = known.keys() if lines is None else range(lines[0], lines[1] + 1)
         reached = set().union(*(known.get(line, set()) for line in wanted))
         runs = Counter(test.split("::")[0] for test in reached)
-        alone = {file for file, count in runs.items() if count == 1}
-        return reached | {test for test in self.seconds if test.split("::")[0] in alone}
+        whole = {file for file, count in runs.items() if count == 1 or file == own_tests(module)}
+        return reached | {test for test in self.seconds if test.split("::")[0] in whole}
 
     def batches(self, module: str, tests: Iterable[str]) -> list[list[str]]:
         """Tests in the order in which they are asked: the module's own, then those of the quickest files."""

@@ -268,6 +268,9 @@ def test_what_the_tests_of_a_file_share_is_reached_by_all_of_them() -> None:
     assert reach.of("harness/b.py", (3, 3)) == {first, second, third, y, z}
     assert reach.of("harness/b.py", (3, 4)) == {second, third, y, z}
     assert reach.of("harness/b.py", (5, 9)) == set()
+    named = dict.fromkeys(("tests/test_c.py::a", "tests/test_c.py::b", "tests/test_c.py::c"), 1.0)
+    own = Reach(seconds=named, lines={"harness/c.py": {1: {"tests/test_c.py::a", "tests/test_c.py::b"}}})
+    assert own.of("harness/c.py", (1, 1)) == set(named)
 
 
 def test_the_longest_tests_are_not_asked_unless_they_are_proofs() -> None:
