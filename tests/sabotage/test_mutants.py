@@ -262,12 +262,12 @@ def test_what_the_tests_of_a_file_share_is_reached_by_all_of_them() -> None:
     files = {"tests/test_b.py": ("first", "second", "third"), "tests/test_y.py": ("y", "z")}
     first, second, third, y, z = (f"{file}::{name}" for file, names in files.items() for name in names)
     lines = {1: {first}, 2: {first, second}, 3: {third, y}, 4: {second, z}, 5: set()}
-    reach = Reach(seconds=dict.fromkeys((first, second, third, y, z), 1.0), lines={"harness/b.py": lines})
-    assert reach.of("harness/b.py", (1, 1)) == {first, second, third}
-    assert reach.of("harness/b.py", (2, 2)) == {first, second}
-    assert reach.of("harness/b.py", (3, 3)) == {first, second, third, y, z}
-    assert reach.of("harness/b.py", (3, 4)) == {second, third, y, z}
-    assert reach.of("harness/b.py", (5, 9)) == set()
+    reach = Reach(seconds=dict.fromkeys((first, second, third, y, z), 1.0), lines={"harness/m.py": lines})
+    assert reach.of("harness/m.py", (1, 1)) == {first, second, third}
+    assert reach.of("harness/m.py", (2, 2)) == {first, second}
+    assert reach.of("harness/m.py", (3, 3)) == {first, second, third, y, z}
+    assert reach.of("harness/m.py", (3, 4)) == {second, third, y, z}
+    assert reach.of("harness/m.py", (5, 9)) == set()
     named = dict.fromkeys(("tests/test_c.py::a", "tests/test_c.py::b", "tests/test_c.py::c"), 1.0)
     own = Reach(seconds=named, lines={"harness/c.py": {1: {"tests/test_c.py::a", "tests/test_c.py::b"}}})
     assert own.of("harness/c.py", (1, 1)) == set(named)
