@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from harness.commands import exits
+from harness.commands import build, common, exits
 from harness.commands.common import check_writable, choice, could_not_run, progress, reported, write_json
 from harness.commands.on_engine import CannotRun
 from harness.engine.errors import BuildFailed, EngineError, ExportRefused, InvalidInput, PackageMissing
@@ -159,3 +159,18 @@ def test_any_other_error_is_125_with_its_traceback_and_never_the_1_of_a_differen
 def test_the_exit_codes_are_those_that_the_docs_and_git_bisect_know() -> None:
     assert (exits.PASSED, exits.DIFFERS, exits.USAGE, exits.INCONCLUSIVE, exits.COULD_NOT_RUN) == (0, 1, 2, 2, 125)
     assert CannotRun("x").exit_code == 125
+
+
+@pytest.mark.parametrize(("option", "flag", "words"), [
+    (lambda: common.json_option("Write it here."), "--json", "Write it here."),
+    (lambda: common.choice("--kind", ["a"], "Of this kind."), "--kind", "Of this kind."),
+    (lambda: common.CAPTURES_OPTION, "--captures", "Folder of captures."),
+    (lambda: common.ONLY_OPTION, "--only", "Only this scenario; may be given several times."),
+    (lambda: build._sizes("--frames", (2, 4, 6), "Latent frames."), "--frames", "Latent frames."),
+])  # fmt: skip
+def test_an_option_that_commands_share_has_its_name_and_its_help(option: Any, flag: str, words: str) -> None:
+    def shared(**_options: Any) -> None:
+        pass
+
+    (made,) = option()(shared).__click_params__
+    assert (made.opts, made.help) == ([flag], words)
