@@ -58,10 +58,10 @@ def moved() -> str:
     """Parts two pipelines by the made-up switch: the verdict of a comparison that must see it."""
     plain = StreamPipeline._commit
 
-    def shifted(self: StreamPipeline, plan: Any, after: dict[int, Slot]) -> Any:
+    def shifted(self: StreamPipeline, plan: Any, after: dict[int, Slot], failed: Any) -> Any:
         if getattr(self.config.switches, NAME):
             after = {index: Slot(**{**vars(slot), "x": slot.x * 1.5}) for index, slot in after.items()}
-        return plain(self, plan, after)
+        return plain(self, plan, after, failed)
 
     StreamPipeline._commit = shifted  # type: ignore[method-assign]
     try:

@@ -2,11 +2,21 @@
 
 from harness.engine.config import DCW, Padding, PipelineConfig, Solver
 from harness.engine.curve import Curve
-from harness.engine.errors import BatchTooLarge, ExecutorError, InvalidInput, PipelineClosed
+from harness.engine.errors import BatchTooLarge, ExecutorError, InvalidInput, PipelineClosed, RequestFailed
 from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.request import Condition, Guidance, LatentMask, Request, X0Target
-from harness.engine.results import Dropped, DropReason, Finished, Stats, Submission
+from harness.engine.results import (
+    Dropped,
+    DropReason,
+    Failed,
+    FailReason,
+    Finished,
+    Outcome,
+    Stats,
+    Submission,
+    all_finished,
+)
 from harness.engine.session import Session, Stream
 from harness.engine.switches import PLAIN_PATH, Integrator, Switches
 
@@ -19,16 +29,20 @@ __all__ = [
     "DropReason",
     "Dropped",
     "ExecutorError",
+    "FailReason",
+    "Failed",
     "Finished",
     "Guidance",
     "GuidanceMode",
     "Integrator",
     "InvalidInput",
     "LatentMask",
+    "Outcome",
     "Padding",
     "PipelineClosed",
     "PipelineConfig",
     "Request",
+    "RequestFailed",
     "Session",
     "Solver",
     "Stats",
@@ -37,4 +51,5 @@ __all__ = [
     "Submission",
     "Switches",
     "X0Target",
+    "all_finished",
 ]

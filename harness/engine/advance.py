@@ -14,6 +14,7 @@ from harness.engine.noise import Purpose, noise
 from harness.engine.plan import DCWPlan, GuidancePlan, Path, SlotPlan
 from harness.engine.request import Condition, normal, required
 from harness.engine.slot import Slot
+from harness.engine.transfer import to_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,4 +179,5 @@ def _step_noise(plan: SlotPlan, slot: Slot) -> Tensor | None:
 
 def _own_noise(plan: SlotPlan) -> Tensor:
     request = plan.request
-    return noise(request.seed, Purpose.STEP, plan.step, (1, request.frames, request.channels), request.device)
+    drawn = noise(request.seed, Purpose.STEP, plan.step, (1, request.frames, request.channels))
+    return to_device(drawn, request.device)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.errors import InvalidInput
+from harness.engine.transfer import count
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -89,6 +90,8 @@ def finite(field: str, value: Tensor) -> None:
     """Check that every element of `value` is finite in float32. Reads the tensor, which waits for a GPU."""
     if value.is_meta:
         raise InvalidInput(field, describe(value), "a tensor with values, not one on the meta device")
+    if value.is_cuda:
+        count("values that must be finite")
     bad = ~torch.isfinite(value.detach().float())
     if bool(bad.any()):
         index = tuple(int(i) for i in bad.nonzero()[0])
@@ -100,3 +103,9 @@ def same_device(field: str, value: Tensor, device: torch.device) -> None:
     """Check that `value` lies on `device`."""
     if value.device != device:
         raise InvalidInput(field, f"a tensor on {value.device}", f"a tensor on {device}, like the others")
+
+
+def movable(field: str, value: Tensor, device: torch.device) -> None:
+    """Check that `value` lies on `device` or on the CPU, from where it can be moved without a wait."""
+    if value.device != torch.device("cpu"):
+        same_device(field, value, device)

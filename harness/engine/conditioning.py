@@ -118,6 +118,10 @@ class ConditioningCache:
         self._entries[key] = (_sources(conditions, contexts), made)
         return made
 
+    def held(self) -> list[Conditioning]:
+        """The conditioning of every entry."""
+        return [made for _sources, made in self._entries.values()]
+
     def clear(self) -> None:
         """Drop every entry."""
         self._entries.clear()

@@ -90,6 +90,10 @@ class PipelineConfig:
         dcw: wavelet correction, or None.
         switches: the optimizations that are on.
         padding: `"mask"`, or `"zeros"` to let a decoder without a mask attend zero rows.
+        max_ticks_ahead: number of ticks, 1 to 64, that the host may launch before the GPU has finished the first of
+            them. A tick waits where the host is further ahead; on the CPU no tick waits. A request on a GPU whose
+            tensors hold a value that is not finite fails `max_ticks_ahead + 1` ticks after its admission, or at its
+            last step where that comes first.
 
     Raises:
         InvalidInput: a field of another type, or out of range.
@@ -103,6 +107,7 @@ class PipelineConfig:
     dcw: DCW | None = None
     switches: Switches = field(default_factory=Switches)
     padding: Padding | str = Padding.MASK
+    max_ticks_ahead: int = 2
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -116,3 +121,4 @@ class PipelineConfig:
         if self.dcw is not None:
             checks.instance("config.dcw", self.dcw, DCW, "a DCW or None")
         checks.instance("config.switches", self.switches, Switches, "a Switches")
+        checks.integer("config.max_ticks_ahead", self.max_ticks_ahead, 1, ranges.MAX_TICKS_AHEAD)

@@ -8,11 +8,13 @@ from enum import StrEnum
 
 import torch
 
+from harness.engine import wavelet
 from harness.engine.config import DCW
 from harness.engine.curve import Curve
 from harness.engine.errors import InvalidInput
 from harness.engine.ranges import FACTOR, SHARE, Bounds
 from harness.engine.request import Guidance, Request, X0Target, normal, required
+from harness.engine.transfer import to_device
 
 
 def _always(_request: Request) -> bool:
@@ -114,10 +116,11 @@ class Controls:
 
 
 def placed(controls: Controls, device: torch.device) -> Controls:
-    """Copy the controls, with every curve on `device`."""
+    """Copy the controls, with every curve and the wavelet's filters on `device`."""
     dcw, gain = controls.dcw, controls.channel_gain
     if dcw is not None:
         a, b = dcw.scalers
+        wavelet.prepare(dcw.wavelet, device, to_device)
         dcw = replace(dcw, a=a.to(device), b=b.to(device))
     return Controls(
         shared={name: held.to(device) for name, held in controls.shared.items()},

@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from harness.engine import checks
+from harness.engine import checks, once
 from harness.engine.errors import InvalidInput
+from harness.engine.transfer import read, to_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class Curve:
         """Return the curve on `device`; the same object if the curve is on `device` already."""
         if self.values.device == device:
             return self
-        return replace(self, values=self.values.to(device))
+        return replace(self, values=to_device(self.values, device))
 
 
 CurveLike: TypeAlias = "float | Tensor | Curve"
@@ -80,7 +81,8 @@ def curve(
         frames: number of frames T that a per-frame curve must have; None allows every length.
         low: smallest value allowed after rounding to float32, or None.
         high: largest value allowed after rounding to float32, or None.
-        device: device of the curve, or None. A number is put on the device; a tensor must be there already.
+        device: device of the curve, or None. A number and a tensor on the CPU are put there; a tensor on another
+            device is refused.
 
     Raises:
         InvalidInput: another type, rank, length or device, a value that is not finite or out of range.
@@ -94,7 +96,7 @@ def curve(
         raise InvalidInput(field, f"a value of {made.largest}", f"values <= {high}")
     if device is not None:
         if isinstance(value, Tensor) and value.ndim > 0:
-            checks.same_device(field, value, device)
+            checks.movable(field, value, device)
         made = made.to(device)
     return made
 
@@ -107,20 +109,50 @@ def _normal_form(field: str, value: Any) -> Curve:
         return _of_number(field, checks.number(field, value))
     if value.is_complex() or value.numel() < 1 or not _is_per_frame(value):
         raise InvalidInput(field, checks.describe(value), expected)
-    values = value.detach().to(torch.float32, copy=True).reshape(1, -1, 1)
-    checks.finite(field, values)
-    return of_values(values)
+    return _of_tensor(field, value, (1, -1, 1), _SEEN)
+
+
+def per_channel(field: str, value: Tensor) -> Curve:
+    """Copy factors `[1, T, D]` to a `Curve` whose values keep that shape.
+
+    Raises:
+        InvalidInput: a value that is not finite in float32.
+    """
+    return _of_tensor(field, value, tuple(value.shape), _SEEN_PER_CHANNEL)
+
+
+_SEEN: once.Remembered[Curve] = once.Remembered()
+"""Curves of tensors on a GPU: each tensor is read once, which makes the host wait, and again after a write."""
+
+_SEEN_PER_CHANNEL: once.Remembered[Curve] = once.Remembered()
+"""The same for `per_channel`."""
+
+
+def _of_tensor(field: str, value: Tensor, shape: tuple[int, ...], seen: once.Remembered[Curve]) -> Curve:
+    if value.device.type in once.READ_LATER:
+        return seen.of(value, lambda: _copied(field, value, shape))
+    return _copied(field, value, shape)
+
+
+def _copied(field: str, value: Tensor, shape: tuple[int, ...]) -> Curve:
+    values = value.detach().to(torch.float32, copy=True).reshape(shape)
+    if value.device.type not in once.READ_LATER:
+        checks.finite(field, values)
+    made = of_values(values)
+    if not math.isfinite(made.smallest) or not math.isfinite(made.largest):
+        checks.finite(field, values)
+    return made
 
 
 def of_values(values: Tensor) -> Curve:
     """Make a curve of finite float32 values `[1, T, D]` that nobody writes to; reads the facts that the host needs."""
-    first, smallest, largest = torch.stack([values.flatten()[0], *values.aminmax()]).tolist()
+    first, smallest, largest = read(torch.stack([values.flatten()[0], *values.aminmax()]), "a curve")
     return Curve(values=values, uniform=first if smallest == largest else None, smallest=smallest, largest=largest)
 
 
 def _of_number(field: str, value: float) -> Curve:
     """Make the curve of a number; `uniform` is known without reading the tensor."""
-    values = torch.tensor(value, dtype=torch.float32).reshape(1, 1, 1)
+    values = torch.tensor(value, dtype=torch.float32, device="cpu").reshape(1, 1, 1)
     rounded = ctypes.c_float(value).value
     if not math.isfinite(rounded):
         checks.finite(field, values)

@@ -28,6 +28,19 @@ class NeedsMask(InvalidInput, OutsideProfile):
     """Conditions have unequal lengths or a mask, and the executor takes no mask."""
 
 
+class RequestFailed(RuntimeError):
+    """A request failed in the ring where every request must finish, as in a benchmark or a scenario.
+
+    Attributes:
+        outcomes: everything that was handed out with the failed request, finished latents included.
+    """
+
+    def __init__(self, message: str, outcomes: tuple[object, ...]) -> None:
+        """Make the error with the `message` and the `outcomes`."""
+        super().__init__(message)
+        self.outcomes = outcomes
+
+
 class PipelineClosed(RuntimeError):
     """A pipeline, session or executor was used after `close()`."""
 

@@ -14,10 +14,10 @@ from harness.engine.conditioning import Conditioner
 from harness.engine.curve import Curve
 from harness.engine.errors import ExecutorError
 from harness.engine.executors.base import Batch, Executor
-from harness.engine.noise import to_device
 from harness.engine.plan import Path, Row, SlotPlan, TickPlan
 from harness.engine.slot import Slot
 from harness.engine.switches import Integrator
+from harness.engine.transfer import to_device
 
 
 class Stage(StrEnum):
@@ -125,7 +125,7 @@ def _gather(
     contexts = [plans[row.index].request.context_latents for row in rows]
     made = machinery.conditioner([row.condition for row in rows], contexts, machinery.encoder_length)
     hidden_states = torch.cat([inputs[row.index] for row in rows])
-    timestep = torch.tensor([row.t for row in rows], dtype=torch.float32)
+    timestep = torch.tensor([row.t for row in rows], dtype=torch.float32, device="cpu")
     batch = Batch(
         hidden_states=hidden_states,
         timestep=to_device(timestep, hidden_states.device),

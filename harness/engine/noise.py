@@ -46,16 +46,10 @@ def noise(
         purpose: the purpose of the draw.
         step: the slot's step; 0 for initial noise and mask noise.
         shape: `(1, T, D)`.
-        device: the device of the result.
+        device: the device of the result. The host waits for a copy to a GPU; a ring moves its noise itself.
     """
     _, frames, channels = shape
     generator = torch.Generator(device="cpu").manual_seed(generator_seed(seed, purpose, step))
     drawn = torch.randn(1, channels, frames, generator=generator, dtype=torch.float32, device="cpu")
-    return to_device(drawn.transpose(1, 2).contiguous(), torch.device(device))
-
-
-def to_device(host: Tensor, device: torch.device) -> Tensor:
-    """Move a CPU tensor to `device`; the host does not wait for the work that is queued on the device."""
-    if device.type != "cuda":
-        return host if device == host.device else host.to(device)
-    return host.pin_memory().to(device, non_blocking=True)
+    made = drawn.transpose(1, 2).contiguous()
+    return made if made.device == torch.device(device) else made.to(device)

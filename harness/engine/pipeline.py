@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 
 import torch
 from torch import Tensor
 
-from harness.engine import checks, names
+from harness.engine import checks, names, once, records, transfer
 from harness.engine.conditioning import ConditioningCache, build
 from harness.engine.config import DCW, PipelineConfig
 from harness.engine.controls import Controls, SharedControl, check_frames, check_gain_channels, placed
-from harness.engine.curve import Curve, CurveLike, curve, of_values
+from harness.engine.curve import Curve, CurveLike, curve, per_channel
 from harness.engine.errors import InvalidInput, PipelineClosed
 from harness.engine.execute import Machinery, Observer, Stage, execute
 from harness.engine.executors.base import Executor
 from harness.engine.executors.stream import joiner
 from harness.engine.geometry import Geometry, fix
+from harness.engine.pace import HostPace, Pace, pace
 from harness.engine.plan import Path, Queued, TickPlan, plan_tick
 from harness.engine.ranges import FACTOR
 from harness.engine.request import Request
-from harness.engine.results import Dropped, DropReason, Finished, Stats, Submission
+from harness.engine.results import Dropped, DropReason, Failed, FailReason, Finished, Outcome, Stats, Submission
 from harness.engine.schedule import known_timesteps
 from harness.engine.slot import Slot, admit
 from harness.engine.switches import Integrator
@@ -54,6 +56,8 @@ class StreamPipeline:
         self._queue: tuple[Queued, ...] = ()
         self._controls = Controls(shared={}, dcw=self.config.dcw)
         self._geometry: Geometry | None = None
+        self._pace: Pace = HostPace()
+        self._early = 0
         self._cache = ConditioningCache()
         self._stats = Stats()
         self._unused_name = 0
@@ -87,6 +91,9 @@ class StreamPipeline:
         The queue holds `depth` requests; a submission to a full queue drops the oldest one. A request of another length
         T drops every request that is queued or in flight.
 
+        The host does not wait for a GPU. Whether tensors on a GPU are finite is therefore not known yet; a request with
+        one that is not fails at a later tick, see `tick`.
+
         A request without an id gets a name `request-N` that neither an earlier request of this pipeline nor a caller's
         id has had. Callers' ids need not differ from each other.
 
@@ -104,14 +111,18 @@ class StreamPipeline:
         check_gain_channels(controls, request.channels)
         name, unused = self._name(request)
         times = known_timesteps(self.config.steps, request.denoise, self.config.shift)
-        ring, waiting, dropped = self._ring, [*self._queue, Queued(name, request, times)], []
+        ordered = self._pace if self._geometry else pace(geometry.device, self.config.max_ticks_ahead)
+        transfer.catch_up(geometry.device)
+        queued = Queued(name, request, times, once.unread(request.tensors()))
+        ordered.mark(records.tensors((queued, controls)))
+        ring, waiting, dropped = self._ring, [*self._queue, queued], []
         if self._frames not in (None, request.frames):
             held = [slot.id for slot in ring if slot is not None] + [q.id for q in self._queue]
             dropped = [Dropped(id, DropReason.LENGTH_CHANGED) for id in held]
             ring, waiting = (None,) * self._depth, waiting[-1:]
         full = len(waiting) - self._depth
         dropped += [Dropped(q.id, DropReason.QUEUE_FULL) for q in waiting[: max(full, 0)]]
-        self._geometry, self._controls = geometry, controls
+        self._geometry, self._controls, self._pace = geometry, controls, ordered
         self._unused_name = unused
         self._ring, self._queue = ring, tuple(waiting[max(full, 0) :])
         self._stats = replace(
@@ -119,25 +130,37 @@ class StreamPipeline:
         )
         return Submission(name, tuple(dropped))
 
-    def tick(self) -> list[Finished]:
-        """Move every slot one step; return the latents that finished, in ring order.
+    def tick(self) -> list[Outcome]:
+        """Move every slot one step; return what left the ring, in ring order: finished latents and failed requests.
+
+        A request fails where one of its tensors on a GPU holds a value that is not finite in float32. That is found
+        before the tick that is `max_ticks_ahead + 1` ticks after its admission, or at its last step where that comes
+        first, so it does not depend on timing. Its place is free in that tick. For other requests see `Failed`.
+
+        The host waits for a GPU where it is `max_ticks_ahead` ticks ahead, and for what must be known of a request that
+        ends before that tick; `stats().waits` counts both.
 
         Raises:
             PipelineClosed: after `close`.
             Exception: any exception of the executor; the pipeline is unchanged.
         """
         self._check_open()
-        with torch.no_grad():
-            plan = self._plan()
-            slots = {index: slot for index, slot in enumerate(self._ring) if slot is not None}
-            for a in plan.admissions:
-                slots[a.index] = admit(a.queued.id, a.queued.request, a.queued.times, plan.tick, masked=a.masked)
-            moved = execute(plan, slots, self._machinery()) if plan.slots else {}
-            return self._commit(plan, moved)
+        try:
+            with torch.no_grad():
+                return self._tick()
+        except BaseException:
+            # What it launched may still run, and the cache may hold what that makes. A GPU that is lost marks nothing.
+            with suppress(RuntimeError):
+                self._pace.mark(())
+            raise
 
-    def drain(self) -> list[Finished]:
-        """Tick until nothing is queued or in flight; return every latent that finished, in order."""
-        return [finished for batch in self._until_empty() for finished in batch]
+    def drain(self) -> list[Outcome]:
+        """Tick until nothing is queued or in flight; return everything that left the ring, in order."""
+        self._check_open()
+        outcomes: list[Outcome] = []
+        while self._queue or any(slot is not None for slot in self._ring):
+            outcomes += self.tick()
+        return outcomes
 
     def set_shared_curve(self, name: str, value: CurveLike | None) -> None:
         """Override a value of every slot that the control acts on, from the next tick on.
@@ -158,7 +181,7 @@ class StreamPipeline:
         shared = {key: held for key, held in self._controls.shared.items() if key is not control}
         if value is not None:
             shared[control] = curve(control.value, value, frames=self._frames, device=self._device, **control.bounds)
-        self._controls = replace(self._controls, shared=shared)
+        self._control(replace(self._controls, shared=shared))
 
     def set_channel_gain(self, gain: Tensor | None) -> None:
         """Multiply the decoder's input of every slot by a gain, from the next tick on; the slot's state is not scaled.
@@ -171,7 +194,7 @@ class StreamPipeline:
             PipelineClosed: after `close`.
         """
         self._check_open()
-        self._controls = replace(self._controls, channel_gain=None if gain is None else self._channel_gain(gain))
+        self._control(replace(self._controls, channel_gain=None if gain is None else self._channel_gain(gain)))
 
     def set_dcw(self, dcw: DCW | None) -> None:
         """Change the wavelet correction from the next tick on; None is off."""
@@ -179,7 +202,7 @@ class StreamPipeline:
         if dcw is not None:
             checks.instance("dcw", dcw, DCW, "a DCW or None")
         controls = replace(self._controls, dcw=dcw)
-        self._controls = controls if self._device is None else placed(controls, self._device)
+        self._control(controls if self._device is None else placed(controls, self._device))
 
     def set_depth(self, depth: int) -> None:
         """Change the number of places that take new requests, from the next tick on.
@@ -203,6 +226,7 @@ class StreamPipeline:
             depth=self._depth,
             in_flight=sum(slot is not None for slot in self._ring),
             queued=len(self._queue),
+            waits=self._pace.waits + self._early,
         )
 
     def close(self) -> None:
@@ -223,10 +247,34 @@ class StreamPipeline:
 
     # Parts of a tick.
 
-    def _plan(self) -> TickPlan:
+    def _tick(self) -> list[Outcome]:
+        self._pace.begin(self._held)
+        ring, failed = self._read(self._ring)
+        plan = self._plan(ring)
+        slots = {index: slot for index, slot in enumerate(ring) if slot is not None}
+        for a in plan.admissions:
+            q = a.queued
+            slots[a.index] = admit(q.id, q.request, q.times, plan.tick, masked=a.masked, unread=q.unread)
+        moved = execute(plan, slots, self._machinery()) if plan.slots else {}
+        return self._commit(plan, moved, failed)
+
+    def _read(self, ring: tuple[Slot | None, ...]) -> tuple[tuple[Slot | None, ...], dict[int, Failed]]:
+        """Read what is due; return the ring without the requests that failed, and those by place."""
+        due = self._stats.ticks - self.config.max_ticks_ahead - 1
+        left, failed = list(ring), {}
+        for index, slot in enumerate(ring):
+            if slot is None or slot.unread is None or slot.admitted_at > due:
+                continue
+            bad = self._not_finite(slot)
+            left[index] = replace(slot, unread=None) if bad is None else None
+            if bad is not None:
+                failed[index] = Failed(slot.id, FailReason.INPUT_NOT_FINITE, slot.step, bad)
+        return tuple(left), failed
+
+    def _plan(self, ring: tuple[Slot | None, ...]) -> TickPlan:
         return plan_tick(
             self._stats.ticks,
-            self._ring,
+            ring,
             self._queue,
             self._controls,
             self.config,
@@ -247,15 +295,18 @@ class StreamPipeline:
             observe=self._observe,
         )
 
-    def _commit(self, plan: TickPlan, moved: dict[int, Slot]) -> list[Finished]:
+    def _commit(self, plan: TickPlan, moved: dict[int, Slot], failed: Mapping[int, Failed]) -> list[Outcome]:
         finishing = [p.index for p in plan.slots if p.finishes]
-        finished = [_finished(moved[index], plan.tick) for index in finishing]
+        last = {index: self._outcome(moved[index], plan.tick) for index in finishing}
+        outcomes = [each[index] for index in range(len(self._ring)) for each in (failed, last) if index in each]
+        finished = sum(isinstance(each, Finished) for each in outcomes)
         ring = tuple(None if index in finishing else moved.get(index) for index in range(len(self._ring)))
         stats = replace(
             self._stats,
             ticks=plan.tick + 1,
             admitted=self._stats.admitted + len(plan.admissions),
-            finished=self._stats.finished + len(finished),
+            finished=self._stats.finished + finished,
+            failed=self._stats.failed + len(outcomes) - finished,
             decoder_runs=self._stats.decoder_runs + len(plan.runs),
             decoder_rows=self._stats.decoder_rows + sum(len(rows) for rows in plan.runs),
             joins=self._stats.joins + (0 if self.executor.stream is None else len(plan.runs)),
@@ -267,14 +318,35 @@ class StreamPipeline:
             for index, slot in moved.items():
                 for name, tensor in slot.state().items():
                     self._observe(Stage.COMMIT, index, name, tensor)
+        self._pace.end()
         self._ring, self._queue = _resized(ring, self._depth), self._queue[len(plan.admissions) :]
         self._stats = stats
-        return finished
+        return outcomes
 
-    def _until_empty(self) -> Iterator[list[Finished]]:
-        self._check_open()
-        while self._queue or any(slot is not None for slot in self._ring):
-            yield self.tick()
+    def _outcome(self, slot: Slot, tick: int) -> Outcome:
+        """What becomes of a slot that has made its last step."""
+        bad = self._not_finite(slot)
+        if bad is not None:
+            return Failed(slot.id, FailReason.INPUT_NOT_FINITE, slot.step - 1, bad)
+        return slot.finished(tick)
+
+    def _not_finite(self, slot: Slot) -> str | None:
+        """Text that names a field with a value that is not finite, or None; counts the wait for it."""
+        if slot.unread is None:
+            return None
+        before = slot.unread.waited
+        bad = slot.unread.not_finite()
+        self._early += slot.unread.waited and not before
+        return bad
+
+    def _control(self, controls: Controls) -> None:
+        self._pace.mark(records.tensors(controls))
+        self._controls = controls
+
+    def _held(self) -> Iterable[Tensor]:
+        """Every tensor on a GPU that the next tick may read."""
+        held = (self._ring, self._queue, self._controls, self._cache.held())
+        return (tensor for tensor in records.tensors(held) if tensor.is_cuda)
 
     # Facts and checks.
 
@@ -301,12 +373,13 @@ class StreamPipeline:
 
     def _channel_gain(self, gain: Tensor) -> Curve:
         channels = "D" if self._geometry is None else self._geometry.channels
-        checks.tensor("channel_gain", gain, (1, "T", channels))
+        checks.shaped("channel_gain", gain, (1, "T", channels))
         if self._frames is not None and gain.shape[1] not in (1, self._frames):
             raise InvalidInput("channel_gain", checks.describe(gain), f"1 or {self._frames} frames")
         if self._device is not None:
-            checks.same_device("channel_gain", gain, self._device)
-        return curve("channel_gain", of_values(gain.detach().to(torch.float32, copy=True)), **FACTOR)
+            checks.movable("channel_gain", gain, self._device)
+        made = curve("channel_gain", per_channel("channel_gain", gain), **FACTOR)
+        return made if self._device is None else made.to(self._device)
 
     def _check_depth(self, field: str, depth: int) -> None:
         checks.integer(field, depth, 1)
@@ -316,17 +389,6 @@ class StreamPipeline:
     def _check_open(self) -> None:
         if self._closed:
             raise PipelineClosed("the pipeline is closed")
-
-
-def _finished(slot: Slot, tick: int) -> Finished:
-    return Finished(
-        id=slot.id,
-        latent=slot.x,
-        seed=slot.request.seed,
-        steps=slot.total,
-        denoise=slot.request.denoise,
-        ticks_in_flight=tick - slot.admitted_at + 1,
-    )
 
 
 def _resized(ring: tuple[Slot | None, ...], depth: int) -> tuple[Slot | None, ...]:

@@ -16,6 +16,7 @@ from harness.engine.controls import Controls, Gate, SharedControl
 from harness.engine.curve import Curve, ask_host, ask_tensor
 from harness.engine.guidance_modes import GuidanceMode, NegativeSource
 from harness.engine.noise import Purpose
+from harness.engine.once import Unread
 from harness.engine.request import Condition, LatentMask, Request, normal, required
 from harness.engine.slot import Slot
 from harness.engine.wavelet import DCWMode
@@ -49,11 +50,19 @@ class Path(StrEnum):
 
 @dataclass(frozen=True)
 class Queued:
-    """A submitted request that waits for a slot, and its schedule `times` of `total + 1` floats."""
+    """A submitted request that waits for a slot.
+
+    Attributes:
+        id: the request's name.
+        request: the request.
+        times: its schedule, `total + 1` floats.
+        unread: tensors of the request that nobody has read yet, or None.
+    """
 
     id: str | int
     request: Request
     times: tuple[float, ...]
+    unread: Unread | None = None
 
 
 @dataclass(frozen=True)

@@ -49,3 +49,6 @@ MAX_STEPS = 1000
 
 MAX_TOKENS = 65536
 """Largest configured encoder length; the padded rows of one tick are made at this length."""
+
+MAX_TICKS_AHEAD = 64
+"""Largest number of ticks that the host may be ahead of a GPU."""

@@ -18,7 +18,9 @@ from harness.engine import checks, once, ranges
 from harness.engine.curve import Curve, CurveLike, curve
 from harness.engine.errors import InvalidInput
 from harness.engine.guidance_modes import GuidanceMode
+from harness.engine.masks import token_mask
 from harness.engine.noise import MAX_SEED
+from harness.engine.transfer import to_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +49,10 @@ class Condition:
         """Check every field; copy mask and weight."""
         states = once.tensor("condition.encoder_hidden_states", self.encoder_hidden_states, (1, "L", "E"))
         if self.encoder_mask is not None:
-            mask = binary_mask("condition.encoder_mask", self.encoder_mask, (1, states.shape[1]))
-            checks.same_device("condition.encoder_mask", mask, states.device)
-            if not bool(mask.any()):
-                raise InvalidInput("condition.encoder_mask", "a mask of zeros", "at least one attended token")
+            if isinstance(self.encoder_mask, Tensor):
+                checks.movable("condition.encoder_mask", self.encoder_mask, states.device)
+            mask = token_mask("condition.encoder_mask", self.encoder_mask, (1, states.shape[1]))
+            mask = to_device(mask, states.device)
             object.__setattr__(self, "encoder_mask", mask)
         if self.temporal_weight is not None:
             weight = curve("condition.temporal_weight", self.temporal_weight, **ranges.WEIGHT, device=states.device)
@@ -176,10 +178,7 @@ class LatentMask:
     def __post_init__(self) -> None:
         """Check every field; copy the mask."""
         original = once.tensor("latent_mask.original", self.original, (1, "T", "D"))
-        given: Any = self.mask
-        if isinstance(given, Tensor) and given.dtype == torch.bool:
-            given = given.to(torch.float32)
-        made = curve("latent_mask.mask", given, frames=original.shape[1], device=original.device, **ranges.UNIT)
+        made = curve("latent_mask.mask", self.mask, frames=original.shape[1], device=original.device, **ranges.UNIT)
         object.__setattr__(self, "mask", made)
         if self.strength_at is not None and not callable(self.strength_at):
             raise InvalidInput("latent_mask.strength_at", checks.describe(self.strength_at), "a callable or None")
@@ -283,6 +282,22 @@ class Request:
         """The guidance's negative conditions; empty without guidance."""
         return () if self.guidance is None else self.guidance.negatives
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that the request does not copy, by field: contexts, encoder states, sources and targets."""
+        named: dict[str, Tensor | None] = {"context_latents": self.context_latents, "source": self.source}
+        if self.x0_target is not None:
+            named["x0_target.latent"] = self.x0_target.latent
+        if self.latent_mask is not None:
+            named["latent_mask.original"] = self.latent_mask.original
+        named |= {
+            f"conditions[{i}].encoder_hidden_states": c.encoder_hidden_states for i, c in enumerate(self.conditions)
+        }
+        named |= {
+            f"guidance.negatives[{i}].encoder_hidden_states": c.encoder_hidden_states
+            for i, c in enumerate(self.negatives)
+        }
+        return {field: tensor for field, tensor in named.items() if tensor is not None}
+
     def _check_latents(self) -> None:
         shape = (1, self.frames, self.channels)
         if self.source is not None:
@@ -360,21 +375,6 @@ def required(value: CurveLike | None) -> Curve:
     if made is None:
         raise TypeError("a required curve field is None")
     return made
-
-
-def binary_mask(field: str, value: Any, shape: tuple[int, ...]) -> Tensor:
-    """Copy a mask of 0 and 1 (bool, integer or float) to a bool tensor.
-
-    Raises:
-        InvalidInput: another shape, or a value that is neither 0 nor 1.
-    """
-    expected = f"a mask of 0 and 1 of shape {list(shape)}"
-    if not isinstance(value, Tensor) or tuple(value.shape) != shape or value.is_complex():
-        raise InvalidInput(field, checks.describe(value), expected)
-    mask = value.detach() != 0
-    if not bool((value == mask).all()):
-        raise InvalidInput(field, "values other than 0 and 1", expected)
-    return mask
 
 
 def _step_range(value: Any) -> tuple[float, float]:

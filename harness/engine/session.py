@@ -18,7 +18,8 @@ from harness.engine.executors.eager import EagerExecutor
 from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.request import Condition, Guidance, Request
-from harness.engine.results import Finished, Submission
+from harness.engine.results import Outcome, Submission
+from harness.engine.transfer import note, to_device
 
 
 class Session:
@@ -66,8 +67,9 @@ class Session:
             raise InvalidInput("condition.encoder_hidden_states", checks.describe(states), expected)
         key = (condition.length, states.dtype, states.device)
         if key not in self._null:
-            expanded = self.null_embedding.detach().to(states.device, states.dtype).expand_as(states)
-            self._null[key] = Condition(encoder_hidden_states=expanded.contiguous())
+            null = to_device(self.null_embedding.detach(), states.device).to(states.dtype)
+            self._null[key] = Condition(encoder_hidden_states=null.expand_as(states).contiguous())
+            note(states.device)
         return self._null[key]
 
     def stream(
@@ -141,11 +143,11 @@ class Stream:
         denoise: float = 1.0,
         negative: Condition | None = None,
         guidance: Guidance | float | None = None,
-    ) -> list[Finished]:
-        """Submit a request and run one tick; return the latents that finished, in ring order.
+    ) -> list[Outcome]:
+        """Submit a request and run one tick; return what left the ring, in ring order; see `StreamPipeline.tick`.
 
-        The host reads no tensor if every tensor and the value of `denoise` were given before; see
-        `harness.engine.once`.
+        On the CPU the host reads no tensor if every tensor and the value of `denoise` were given before; see
+        `harness.engine.once`. For a GPU it waits as `StreamPipeline.tick` does, whatever is new.
 
         Args:
             seed: seed of the request, 0 to 2**64 - 1; None submits no request.
@@ -165,8 +167,8 @@ class Stream:
         self.last_submission = self.pipeline.submit(request)
         return self.pipeline.tick()
 
-    def drain(self) -> list[Finished]:
-        """Tick until nothing is queued or in flight; return every latent that finished, in order."""
+    def drain(self) -> list[Outcome]:
+        """Tick until nothing is queued or in flight; return everything that left the ring, in order."""
         return self.pipeline.drain()
 
     def close(self) -> None:

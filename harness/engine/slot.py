@@ -10,7 +10,10 @@ from torch import Tensor
 from harness.engine import blend, solver
 from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.noise import Purpose, noise
+from harness.engine.once import Unread
 from harness.engine.request import Request, normal
+from harness.engine.results import Finished
+from harness.engine.transfer import to_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,7 @@ class Slot:
         mask_noise: noise of the latent mask; None without a mask or with a neutral one.
         average: running average of the guidance direction; None without guidance.
         kept_negative: copy of the negative velocity of step 0 in mode `initialize`, else None.
+        unread: tensors of the request that nobody has read yet, or None.
     """
 
     id: str | int
@@ -40,11 +44,23 @@ class Slot:
     mask_noise: Tensor | None
     average: Tensor | None
     kept_negative: Tensor | None
+    unread: Unread | None = None
 
     @property
     def total(self) -> int:
         """Number of steps of the request."""
         return len(self.times) - 1
+
+    def finished(self, tick: int) -> Finished:
+        """The slot's latent, after its last step in tick number `tick`."""
+        return Finished(
+            id=self.id,
+            latent=self.x,
+            seed=self.request.seed,
+            steps=self.total,
+            denoise=self.request.denoise,
+            ticks_in_flight=tick - self.admitted_at + 1,
+        )
 
     def state(self) -> dict[str, Tensor]:
         """The tensors that a tick replaces, by name."""
@@ -52,7 +68,9 @@ class Slot:
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
-def admit(id: str | int, request: Request, times: tuple[float, ...], tick: int, *, masked: bool) -> Slot:
+def admit(
+    id: str | int, request: Request, times: tuple[float, ...], tick: int, *, masked: bool, unread: Unread | None = None
+) -> Slot:
     """Make the slot of a request that enters the ring: draw its noise and make its initial state.
 
     Args:
@@ -61,9 +79,10 @@ def admit(id: str | int, request: Request, times: tuple[float, ...], tick: int, 
         times: the request's schedule, `total + 1` floats.
         tick: number of the tick that admits the request.
         masked: the request has a latent mask that acts; only such a mask gets noise.
+        unread: tensors of the request that nobody has read yet, or None.
     """
     shape = (1, request.frames, request.channels)
-    drawn = noise(request.seed, Purpose.INITIAL, 0, shape, request.device)
+    drawn = to_device(noise(request.seed, Purpose.INITIAL, 0, shape), request.device)
     guidance = request.guidance
     return Slot(
         id=id,
@@ -73,9 +92,10 @@ def admit(id: str | int, request: Request, times: tuple[float, ...], tick: int, 
         step=0,
         x=initial_state(request, drawn, times[0]),
         initial_noise=drawn if guidance is not None and GuidanceMode(guidance.mode).keeps_initial_noise else None,
-        mask_noise=noise(request.seed, Purpose.MASK, 0, shape, request.device) if masked else None,
+        mask_noise=to_device(noise(request.seed, Purpose.MASK, 0, shape), request.device) if masked else None,
         average=None if guidance is None else torch.zeros_like(drawn),
         kept_negative=None,
+        unread=unread,
     )
 
 

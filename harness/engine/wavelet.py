@@ -117,11 +117,25 @@ def reconstruction_error(wavelet: str) -> float:
     return worst
 
 
-@lru_cache(maxsize=64)
+_FILTERS: dict[tuple[str, torch.device], Wavelet] = {}
+
+
+def prepare(wavelet: str, device: torch.device, move: Callable[[Tensor, torch.device], Tensor]) -> None:
+    """Put the wavelet's filter bank on `device`, once; a transform by name would copy it, and wait, at each call.
+
+    Args:
+        wavelet: a discrete wavelet of PyWavelets.
+        device: the device.
+        move: function that moves a CPU tensor to the device.
+    """
+    if (wavelet, device) not in _FILTERS:
+        banks = [torch.tensor(each, dtype=torch.float32, device="cpu") for each in pywt.Wavelet(wavelet).filter_bank]
+        _FILTERS[wavelet, device] = cast(Wavelet, WaveletTensorTuple(*(move(each, device) for each in banks)))
+
+
 def _filters(wavelet: str, device: torch.device) -> Wavelet:
-    """The wavelet's filter bank on `device`, cached: a transform by name would copy it, and wait, at each call."""
-    bank = [torch.tensor(each, dtype=torch.float32, device=device) for each in pywt.Wavelet(wavelet).filter_bank]
-    return cast(Wavelet, WaveletTensorTuple(*bank))
+    prepare(wavelet, device, Tensor.to)
+    return _FILTERS[wavelet, device]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from harness.engine import (
     Condition,
     Curve,
     Dropped,
+    Failed,
     Finished,
     Guidance,
     LatentMask,
@@ -31,7 +32,7 @@ from harness.engine.controls import SharedControl
 from harness.engine.switches import SWITCHES
 from tests.engine.builders import D, E, T, condition, fixed, pipeline
 
-RETURNED = (Curve, Dropped, Finished, Stats, Submission)
+RETURNED = (Curve, Dropped, Failed, Finished, Stats, Submission)
 """Records that a caller reads and does not make."""
 
 RECORDS = [
@@ -202,6 +203,7 @@ INTEGERS: dict[str, tuple[int, int]] = {
     "PipelineConfig.depth": (1, 8),
     "PipelineConfig.steps": (1, 1000),
     "PipelineConfig.encoder_length": (1, 65536),
+    "PipelineConfig.max_ticks_ahead": (1, 64),
     "live.depth": (1, 8),
 }
 CHOICES: dict[str, list[Any]] = {

@@ -93,6 +93,7 @@ DEFAULTS: dict[type, dict[str, Any]] = {
         "encoder_length": None,
         "dcw": None,
         "padding": "mask",
+        "max_ticks_ahead": 2,
     },
     DCW: {"mode": "double", "a": 0.05, "b": 0.02, "wavelet": "haar"},
     Guidance: {
@@ -121,7 +122,7 @@ def test_the_defaults_are_the_documented_ones(record: Any) -> None:
     assert {each.name: each.default for each in fields(record) if each.default is not MISSING} == DEFAULTS[record]
 
 
-@pytest.mark.parametrize(("field", "most"), [("steps", 1000), ("encoder_length", 65536)])
+@pytest.mark.parametrize(("field", "most"), [("steps", 1000), ("encoder_length", 65536), ("max_ticks_ahead", 64)])
 def test_the_largest_number_of_steps_and_of_tokens_is_taken_and_one_more_is_refused(field: str, most: int) -> None:
     assert getattr(PipelineConfig(**{field: most}), field) == most
     with pytest.raises(InvalidInput, match=f"config.{field}: got {most + 1}"):

@@ -105,11 +105,19 @@ def test_on_another_device_a_curve_keeps_what_the_host_knows() -> None:
     assert made.uniform == 0.5
 
 
-def test_a_number_goes_where_it_is_needed_and_a_tensor_must_be_there() -> None:
-    assert curve("f", 1.0, device=torch.device("meta")).values.device.type == "meta"
-    assert curve("f", torch.tensor(1.0), device=torch.device("meta")).values.device.type == "meta"
-    with pytest.raises(InvalidInput, match=r"^f: .*cpu.*meta") as refused:
-        curve("f", torch.tensor(VALUES), device=torch.device("meta"))
+class Elsewhere(Tensor):
+    """A tensor that says that it is on another device."""
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("cpu:1")
+
+
+def test_a_number_and_a_tensor_of_the_host_go_where_they_are_needed_and_another_tensor_must_be_there() -> None:
+    for value in (1.0, torch.tensor(1.0), torch.tensor(VALUES)):
+        assert curve("f", value, device=torch.device("meta")).values.device.type == "meta"
+    with pytest.raises(InvalidInput, match=r"^f: .*cpu:1.*meta") as refused:
+        curve("f", torch.tensor(VALUES).as_subclass(Elsewhere), device=torch.device("meta"))
     assert refused.value.field == "f"
 
 
@@ -286,7 +294,7 @@ def test_the_first_thing_that_is_wrong_with_a_curve_is_told() -> None:
             curve("f", value, frames=2, low=-1.0, high=1.0, device=meta)
         told.append(str(refused.value))
     with pytest.raises(InvalidInput) as refused:
-        curve("f", torch.full((2,), 0.5), frames=2, low=-1.0, high=1.0, device=meta)
+        curve("f", torch.full((2,), 0.5).as_subclass(Elsewhere), frames=2, low=-1.0, high=1.0, device=meta)
     assert [*told, str(refused.value)] == [
         "f: got torch.float32 tensor of shape [3, 1] on cpu, expected a number or a real tensor of shape [T], [1, T] "
         "or [1, T, 1]",
@@ -294,5 +302,5 @@ def test_the_first_thing_that_is_wrong_with_a_curve_is_told() -> None:
         "f: got a curve of 3 frames, expected a scalar or 2 frames",
         "f: got a value of 9.0, expected values <= 1.0",
         "f: got a value of -9.0, expected values >= -1.0",
-        "f: got a tensor on cpu, expected a tensor on meta, like the others",
+        "f: got a tensor on cpu:1, expected a tensor on meta, like the others",
     ]

@@ -12,6 +12,7 @@ BASES: dict[str, tuple[type[Exception], ...]] = {
     "OutsideProfile": (ValueError,),
     "NeedsMask": (errors.InvalidInput, errors.OutsideProfile),
     "PipelineClosed": (RuntimeError,),
+    "RequestFailed": (RuntimeError,),
     "ExecutorError": (RuntimeError,),
     "EngineError": (RuntimeError,),
     **dict.fromkeys(["PackageMissing", "ExportRefused", "BuildFailed"], (errors.EngineError,)),

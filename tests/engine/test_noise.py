@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.engine.noise import MAX_SEED, Purpose, generator_seed, noise, to_device
+from harness.engine.noise import MAX_SEED, Purpose, generator_seed, noise
 from tests.transcription import assert_bits, differ, drawn, numerics64
 
 SHAPE = (1, 13, 5)
@@ -116,11 +116,6 @@ def test_the_default_dtype_has_no_say() -> None:
         torch.set_default_dtype(before)
 
 
-def test_a_tensor_for_the_host_stays_where_it_is() -> None:
-    host = torch.ones(2)
-    assert to_device(host, torch.device("cpu")) is host
-
-
 def test_the_purposes_are_the_three_that_are_specified() -> None:
     assert [purpose.value for purpose in Purpose] == ["initial", "step", "mask"]
 
@@ -131,26 +126,8 @@ def test_the_default_device_has_no_say() -> None:
         assert_bits(noise(4, Purpose.STEP, 1, SHAPE), want)
 
 
-def test_a_tensor_for_another_device_goes_there() -> None:
-    assert to_device(torch.ones(2), torch.device("meta")).is_meta
+def test_noise_for_another_device_goes_there() -> None:
     assert noise(4, Purpose.STEP, 1, SHAPE, "meta").is_meta
-
-
-def test_a_tensor_for_a_gpu_goes_there_from_pinned_memory_and_nobody_waits() -> None:
-    class Host:
-        device = torch.device("cpu")
-
-        def pin_memory(self) -> Host:
-            log.append("pinned")
-            return self
-
-        def to(self, device: torch.device, **how: bool) -> Host:
-            log.append((device, how))
-            return self
-
-    log: list[object] = []
-    to_device(Host(), torch.device("cuda"))  # type: ignore[arg-type]
-    assert log == ["pinned", (torch.device("cuda"), {"non_blocking": True})]
 
 
 @pytest.mark.parametrize("seed", [0, 5, 2**32 - 1])

@@ -140,8 +140,18 @@ FROZEN = [
 
 def test_every_record_of_the_engine_is_frozen() -> None:
     assert {kind.__name__ for kind in FROZEN} == {
-        *("CacheCounts", "Condition", "Conditioning", "Controls", "Curve", "DCW", "Dropped", "Finished", "Geometry"),
-        *("Guidance", "LatentMask", "PipelineConfig", "Request", "Stats", "Submission", "Switch", "Switches"),
+        *("CacheCounts", "Condition", "Conditioning", "Controls", "Curve", "DCW", "Dropped", "Failed", "Finished"),
+        *(
+            "Geometry",
+            "Guidance",
+            "LatentMask",
+            "PipelineConfig",
+            "Request",
+            "Stats",
+            "Submission",
+            "Switch",
+            "Switches",
+        ),
         "X0Target",
     }
     for kind in FROZEN:

@@ -154,6 +154,21 @@ def test_the_default_dtype_has_no_say_in_a_tick(default: torch.dtype) -> None:
     assert_identical(made, plain, "latents")
 
 
+def test_the_default_device_has_no_say_in_a_tick() -> None:
+    """Nobody's tensors are given here: what the ring itself makes of numbers must lie on the host first."""
+
+    def ended(default: torch.device) -> list[Tensor]:
+        p = pipeline(steps=4, dcw=DCW("double", 0.1, 0.5, "db2"))
+        guided, source = Guidance(2.0, [condition(2, 3)], rescale=0.5), fixed(4)
+        asked = {"conditions": [condition(1, 5)], "context_latents": fixed(7, T, 2 * D), "source": source}
+        with default:
+            p.submit(Request(**asked, seed=1, guidance=guided, denoise=0.7, noise_injection=0.2))
+            p.set_shared_curve("velocity_scale", 0.9)
+            return latents(p.drain())
+
+    assert_identical(ended(torch.device("meta")), ended(torch.device("cpu")), "latents")
+
+
 class Breaking(StaticExecutor):
     """Fails within the decoder's call `at`, when its buffers are filled and its output is not."""
 

@@ -127,7 +127,7 @@ def test_only_a_stream_of_its_own_is_joined() -> None:
     p = pipeline()
     p.submit(request())
     p.drain()
-    assert p.stats() == Stats(3, 1, 1, 1, 0, 3, 3, 0, 3, 0, 2, 0, 0, CacheCounts(2, 1))
+    assert p.stats() == Stats(3, 1, 1, 1, 0, 0, 3, 3, 0, 3, 0, 2, 0, 0, 0, CacheCounts(2, 1))
 
 
 @pytest.mark.parametrize("kind", [EagerExecutor, StaticExecutor])

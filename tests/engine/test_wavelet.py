@@ -229,7 +229,7 @@ def test_defaults_of_dtype_and_device_have_no_say() -> None:
     x = torch.linspace(-1, 1, 24).reshape(1, 12, 2)
     want = wavelet.dwt(x, "db2")
     for default in (torch.device("meta"), None):
-        wavelet._filters.cache_clear()
+        wavelet._FILTERS.clear()
         if default is None:
             torch.set_default_dtype(torch.float64)
         try:
@@ -248,7 +248,7 @@ def test_filters_are_where_the_signal_is() -> None:
 
 
 def test_filters_made_in_inference_mode_serve_gradients_outside_it() -> None:
-    wavelet._filters.cache_clear()
+    wavelet._FILTERS.clear()
     with torch.inference_mode():
         wavelet.dwt(torch.ones(1, 6, 1), "haar")
     x = torch.ones(1, 6, 1, requires_grad=True)
@@ -259,10 +259,17 @@ def test_filters_made_in_inference_mode_serve_gradients_outside_it() -> None:
 
 
 def test_a_transform_by_the_same_filters_makes_them_once() -> None:
-    wavelet._filters.cache_clear()
+    wavelet._FILTERS.clear()
+    moved = []
+
+    def move(bank: Tensor, device: torch.device) -> Tensor:
+        moved.append(device)
+        return bank.to(device)
+
     for _ in range(3):
+        wavelet.prepare("haar", torch.device("cpu"), move)
         wavelet.dwt(torch.ones(1, 6, 1), "haar")
-    assert wavelet._filters.cache_info().misses == 1
+    assert moved == [torch.device("cpu")] * 4, "a bank of four filters, once"
 
 
 @pytest.mark.parametrize("before", ["tf32", "ieee"])

@@ -327,8 +327,8 @@ RING = [
     Defect(
         "a tensor that was overwritten between requests passes as checked",
         f"{ENGINE}/once.py",
-        "    if _FINITE.get(value) != version:\n",
-        "    if value not in _FINITE:\n",
+        "        if known is not None and known[0] == version:\n",
+        "        if known is not None:\n",
         "tests/engine/test_session.py::"
         "test_a_tensor_that_was_overwritten_between_ticks_is_refused_and_nothing_is_submitted",
     ),
@@ -343,30 +343,30 @@ RING = [
     Defect(
         "an inference tensor is read once",
         f"{ENGINE}/once.py",
-        "        checks.finite(field, value)\n        return\n",
-        "        if value not in _FINITE:\n            checks.finite(field, value)\n            _FINITE[value] = 0\n"
-        "        return\n",
+        "        version = None if value.is_inference() else (",
+        "        version = (0, value.shape) if value.is_inference() else (",
         "tests/engine/test_once.py::test_an_inference_tensor_has_no_counter_and_is_read_every_time",
     ),
     Defect(
         "a slot's guidance average outlives its request",
         PIPELINE,
-        "            for a in plan.admissions:\n                slots[a.index] = admit(a.queued.id, a.queued.request, "
-        "a.queued.times, plan.tick, masked=a.masked)\n",
-        "            past = self.__dict__.setdefault('past', {})\n"
-        "            past.update({i: s for i, s in slots.items() if s.average is not None})\n"
-        "            for a in plan.admissions:\n"
-        "                new = admit(a.queued.id, a.queued.request, a.queued.times, plan.tick, masked=a.masked)\n"
-        "                old = past.get(a.index)\n"
-        "                reuse = old is not None and new.average is not None and old.x.shape == new.x.shape\n"
-        "                slots[a.index] = replace(new, average=old.average) if reuse else new\n",
+        "        for a in plan.admissions:\n            q = a.queued\n"
+        "            slots[a.index] = admit(q.id, q.request, q.times, plan.tick, masked=a.masked, unread=q.unread)\n",
+        "        past = self.__dict__.setdefault('past', {})\n"
+        "        past.update({i: s for i, s in slots.items() if s.average is not None})\n"
+        "        for a in plan.admissions:\n"
+        "            q = a.queued\n"
+        "            new = admit(q.id, q.request, q.times, plan.tick, masked=a.masked, unread=q.unread)\n"
+        "            old = past.get(a.index)\n"
+        "            reuse = old is not None and new.average is not None and old.x.shape == new.x.shape\n"
+        "            slots[a.index] = replace(new, average=old.average) if reuse else new\n",
         "tests/parity/proofs/test_machine.py::test_whatever_happens_every_latent_is_the_oracle_s[eager]",
     ),
     Defect(
         "a latent that was handed out is a buffer that later ticks use",
-        PIPELINE,
-        "        latent=slot.x,\n",
-        "        latent=_finished.__dict__.setdefault(slot.x.shape, torch.empty_like(slot.x)).copy_(slot.x),\n",
+        f"{ENGINE}/slot.py",
+        "            latent=self.x,\n",
+        "            latent=admit.__dict__.setdefault(self.x.shape, torch.empty_like(self.x)).copy_(self.x),\n",
         f"{LAWS}::test_a_latent_handed_out_never_changes",
     ),
     Defect(
@@ -424,8 +424,8 @@ RING = [
     Defect(
         "a failed tick has already taken from the queue",
         PIPELINE,
-        "            plan = self._plan()\n",
-        "            plan = self._plan()\n            self._queue = self._queue[len(plan.admissions) :]\n",
+        "        plan = self._plan(ring)\n",
+        "        plan = self._plan(ring)\n        self._queue = self._queue[len(plan.admissions) :]\n",
         f"{T_PIPELINE}::test_a_failed_tick_changes_nothing_and_can_be_run_again",
     ),
     Defect(
@@ -455,7 +455,7 @@ PROOFS = [
     Defect(
         "lockstep does not look at what was handed out before",
         LOCKSTEP,
-        "        self._compare_what_was_handed_out(first, second)\n",
+        "        self._compare_what_was_handed_out(latents, others)\n",
         "",
         f"{T_LOCKSTEP}::test_a_latent_that_changes_after_it_was_handed_out_is_found",
     ),
@@ -531,8 +531,8 @@ RAILS = [
     Defect(
         "a stream reads its tensors anew at every request",
         f"{ENGINE}/once.py",
-        "        _FINITE[value] = version\n",
-        "        _FINITE[value] = version - 1\n",
+        "            self._made[value] = (version, made)\n",
+        "            self._made[value] = ((-1, value.shape), made)\n",
         _COSTS,
         says="different: host_reads in 5, ",
     ),

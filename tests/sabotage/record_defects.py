@@ -84,15 +84,15 @@ RECORDS = [
     Defect(
         "a tick records a graph",
         PIPELINE,
-        "        with torch.no_grad():\n            plan = self._plan()",
-        "        with torch.enable_grad():\n            plan = self._plan()",
+        "            with torch.no_grad():\n                return self._tick()",
+        "            with torch.enable_grad():\n                return self._tick()",
         f"{LAWS}::test_no_latent_of_a_ring_carries_a_graph",
     ),
     Defect(
         "the channel gain is the caller's tensor",
-        PIPELINE,
-        "gain.detach().to(torch.float32, copy=True)",
-        "gain.detach().to(torch.float32)",
+        f"{ENGINE}/curve.py",
+        "    return _of_tensor(field, value, tuple(value.shape), _SEEN_PER_CHANNEL)\n",
+        "    return of_values(value.detach().to(torch.float32))\n",
         f"{LAWS}::test_a_caller_may_write_into_what_was_copied[live.channel_gain]",
     ),
     Defect(

@@ -25,7 +25,7 @@ from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.plan import SlotPlan, TickPlan
 from harness.engine.request import Condition, Request, normal
-from harness.engine.results import DropReason, Finished, Submission
+from harness.engine.results import DropReason, Outcome, Submission
 from harness.engine.slot import Slot
 from harness.engine.switches import SWITCHES, Switches
 from harness.engine.wavelet import DCWMode
@@ -135,9 +135,9 @@ class Watched(StreamPipeline):
             self._note(f"depth {CHANGED}")
         super().set_depth(depth)
 
-    def tick(self) -> list[Finished]:
+    def tick(self) -> list[Outcome]:
         """Move every slot one step without computing its latent; note what is in force for each slot."""
-        plan = self._plan()
+        plan = self._plan(self.slots)
         slots = {index: slot for index, slot in enumerate(self.slots) if slot is not None}
         for a in plan.admissions:
             slots[a.index] = _empty(a.queued.id, a.queued.request, a.queued.times, plan.tick)
@@ -146,7 +146,7 @@ class Watched(StreamPipeline):
         for p in plan.slots:
             seen = ring.union(self._of_slot(p), self._of_life(slots[p.index]))
             self.moments |= {seen | {kind} for kind in self._kinds}
-        return self._commit(plan, {index: replace(slot, step=slot.step + 1) for index, slot in slots.items()})
+        return self._commit(plan, {index: replace(slot, step=slot.step + 1) for index, slot in slots.items()}, {})
 
     def _note(self, event: str) -> None:
         self._events.append((self.stats().ticks, event))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from harness.engine.noise import Purpose, noise
 from harness.engine.request import Condition, Request
-from harness.engine.results import Submission
+from harness.engine.results import Submission, all_finished
 from harness.parity.battery.scripts import Driven
 from harness.parity.compare import digest_tree
 
@@ -92,7 +92,7 @@ class Player:
     def tick(self, count: int = 1) -> None:
         """Run `count` ticks."""
         for _ in range(count):
-            handed_out = {str(finished.id): finished.latent for finished in self.pipeline.tick()}
+            handed_out = {str(finished.id): finished.latent for finished in all_finished(self.pipeline.tick())}
             self.finished.update(handed_out)
             slots = enumerate(self.pipeline.slots)
             state = {f"{i}/{n}": t for i, slot in slots if slot is not None for n, t in slot.state().items()}

@@ -15,7 +15,7 @@ from torch import Tensor
 from harness.engine.config import DCW, PipelineConfig
 from harness.engine.curve import CurveLike
 from harness.engine.request import Request
-from harness.engine.results import Finished, Stats, Submission
+from harness.engine.results import Outcome, Stats, Submission
 from harness.engine.slot import Slot
 from harness.engine.switches import Switches
 from harness.parity.battery.props import Props
@@ -143,7 +143,7 @@ class Submit:
     toward: Toward | None = None
     masked: Masked | None = None
 
-    def happen(self, driven: Driven, props: Props) -> list[Finished]:
+    def happen(self, driven: Driven, props: Props) -> list[Outcome]:
         """Submit the request."""
         driven.submit(props.request(self))
         return []
@@ -155,7 +155,7 @@ class Tick:
 
     count: int = 1
 
-    def happen(self, driven: Driven, props: Props) -> list[Finished]:
+    def happen(self, driven: Driven, props: Props) -> list[Outcome]:
         """Run the ticks."""
         del props
         return [finished for _ in range(self.count) for finished in driven.tick()]
@@ -165,7 +165,7 @@ class Tick:
 class Drain:
     """Ticks until nothing is queued or in flight."""
 
-    def happen(self, driven: Driven, props: Props) -> list[Finished]:
+    def happen(self, driven: Driven, props: Props) -> list[Outcome]:
         """Drain the pipeline."""
         del props
         return driven.drain()
@@ -178,7 +178,7 @@ class Control:
     name: str
     level: Level | None
 
-    def happen(self, driven: Driven, props: Props) -> list[Finished]:
+    def happen(self, driven: Driven, props: Props) -> list[Outcome]:
         """Set the control."""
         driven.set_shared_curve(self.name, props.curve(self.level, props.script.frames))
         return []
@@ -190,7 +190,7 @@ class Gain:
 
     level: Level | None
 
-    def happen(self, driven: Driven, props: Props) -> list[Finished]:
+    def happen(self, driven: Driven, props: Props) -> list[Outcome]:
         """Set the gain."""
         driven.set_channel_gain(props.gain(self.level))
         return []
@@ -202,7 +202,7 @@ class Correct:
 
     wavelets: Wavelets | None
 
-    def happen(self, driven: Driven, props: Props) -> list[Finished]:
+    def happen(self, driven: Driven, props: Props) -> list[Outcome]:
         """Set the correction."""
         driven.set_dcw(props.dcw(self.wavelets))
         return []
@@ -214,7 +214,7 @@ class Depth:
 
     depth: int
 
-    def happen(self, driven: Driven, props: Props) -> list[Finished]:
+    def happen(self, driven: Driven, props: Props) -> list[Outcome]:
         """Set the depth."""
         del props
         driven.set_depth(self.depth)
@@ -228,7 +228,7 @@ class Rewrite:
     text: Text
     seed: int
 
-    def happen(self, driven: Driven, props: Props) -> list[Finished]:
+    def happen(self, driven: Driven, props: Props) -> list[Outcome]:
         """Write to the condition."""
         del driven
         props.rewrite(self.text, self.seed)
@@ -238,8 +238,8 @@ class Rewrite:
 class Event(Protocol):
     """An event of a script."""
 
-    def happen(self, driven: Driven, props: Props) -> list[Finished]:
-        """Apply the event to `driven`, with tensors from `props`; return the latents that finished."""
+    def happen(self, driven: Driven, props: Props) -> list[Outcome]:
+        """Apply the event to `driven`, with tensors from `props`; return what left the ring."""
         ...
 
 
@@ -259,11 +259,11 @@ class Driven(Protocol):
         """See `StreamPipeline.submit`."""
         ...
 
-    def tick(self) -> list[Finished]:
+    def tick(self) -> list[Outcome]:
         """See `StreamPipeline.tick`."""
         ...
 
-    def drain(self) -> list[Finished]:
+    def drain(self) -> list[Outcome]:
         """See `StreamPipeline.drain`."""
         ...
 
@@ -324,7 +324,7 @@ class Script:
             switches=switches or Switches(),
         )
 
-    def play(self, driven: Driven, device: torch.device | str = "cpu") -> list[Finished]:
-        """Apply every event to `driven`; return the latents that finished, in order."""
+    def play(self, driven: Driven, device: torch.device | str = "cpu") -> list[Outcome]:
+        """Apply every event to `driven`; return what left the ring, in order."""
         props = Props(self, device)
         return [finished for event in self.events for finished in event.happen(driven, props)]

@@ -30,7 +30,7 @@ from harness.engine.executors import Executor
 from harness.engine.geometry import LENGTH_MULTIPLE
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.request import Request
-from harness.engine.results import Finished, Stats, Submission
+from harness.engine.results import Failed, Finished, Outcome, Stats, Submission
 from harness.engine.slot import Slot
 from harness.engine.switches import SWITCHES, Switches
 from harness.parity.baselines import platform
@@ -210,25 +210,26 @@ class Lockstep:
                     {(None, name): fact for name, fact in vars(second).items()})  # fmt: skip
         return first
 
-    def tick(self) -> list[Finished]:
-        """Run one tick of both pipelines and compare everything; return the first pipeline's finished latents."""
+    def tick(self) -> list[Outcome]:
+        """Run one tick of both pipelines and compare everything; return what left the first pipeline's ring."""
         for seen in self._seen:
             seen.clear()
         first, second = self._both(lambda pipeline: pipeline.tick())
         self._agree(_facts(self.first, first), _facts(self.second, second))
+        latents, others = ([each for each in made if isinstance(each, Finished)] for made in (first, second))
         self._compare_stages()
-        self._compare_what_is_left(first, second)
-        self._compare_what_was_handed_out(first, second)
+        self._compare_what_is_left(latents, others)
+        self._compare_what_was_handed_out(latents, others)
         self.overlapping += len({slot.step for slot in self.slots if slot is not None}) > 1
-        self.finished += first
+        self.finished += latents
         return first
 
-    def drain(self) -> list[Finished]:
-        """Tick until nothing is queued or in flight; return every latent that finished, in order."""
-        finished: list[Finished] = []
+    def drain(self) -> list[Outcome]:
+        """Tick until nothing is queued or in flight; return everything that left the ring, in order."""
+        outcomes: list[Outcome] = []
         while self.stats().queued or self.stats().in_flight:
-            finished += self.tick()
-        return finished
+            outcomes += self.tick()
+        return outcomes
 
     def set_shared_curve(self, name: str, value: CurveLike | None) -> None:
         """Set a shared curve on both pipelines."""
@@ -360,15 +361,18 @@ def _words(error: Exception | None) -> str:
     return "none" if error is None else f"{type(error).__name__}: {error}"
 
 
-def _facts(pipeline: StreamPipeline, finished: Sequence[Finished]) -> dict[tuple[int | None, str], object]:
+def _facts(pipeline: StreamPipeline, outcomes: Sequence[Outcome]) -> dict[tuple[int | None, str], object]:
     """Host facts of a pipeline after a tick that no switch may change."""
     facts: dict[tuple[int | None, str], object] = {(None, "places"): len(pipeline.slots)}
     for index, slot in enumerate(pipeline.slots):
         facts[index, "slot"] = None if slot is None else (slot.id, slot.admitted_at, slot.times, slot.step)
-    facts[None, "results"] = [(f.id, f.seed, f.steps, f.denoise, f.ticks_in_flight) for f in finished]
+    facts[None, "results"] = [
+        each if isinstance(each, Failed) else (each.id, each.seed, each.steps, each.denoise, each.ticks_in_flight)
+        for each in outcomes
+    ]
     stats = asdict(pipeline.stats())
-    # The switches change these counts. The number of rows is not among them: no switch may change it.
-    different = ("decoder_runs", "conditioning", "joins")
+    # Switches change these counts, and timing the last. They must not change the number of rows.
+    different = ("decoder_runs", "conditioning", "joins", "waits")
     return {**facts, **{(None, name): stats[name] for name in stats if name not in different}}
 
 

@@ -21,7 +21,7 @@ from harness.engine.config import DCW, PipelineConfig
 from harness.engine.errors import InvalidInput
 from harness.engine.noise import Purpose, noise
 from harness.engine.request import Condition, Guidance
-from harness.engine.results import Finished
+from harness.engine.results import Finished, all_finished
 from harness.engine.session import Session, Stream
 from harness.engine.switches import Switches
 from harness.parity.compare import digest_tree
@@ -263,10 +263,10 @@ class Driver:
         load = self.load
         self.tap.batches.clear()
         if not is_due(self.stream.pipeline.stats(), self.submitted, load.depth, load.steps):
-            return self.stream.tick()
+            return all_finished(self.stream.tick())
         self.submitted += 1
         guidance = None if load.cfg is None else Guidance(load.guidance_scale, mode=load.cfg)
-        finished = self.stream.tick(seed=self.submitted, denoise=load.denoise, guidance=guidance)
+        finished = all_finished(self.stream.tick(seed=self.submitted, denoise=load.denoise, guidance=guidance))
         submission = self.stream.last_submission
         self.dropped += 0 if submission is None else len(submission.dropped)
         return finished

@@ -14,7 +14,7 @@ from harness.engine.executors import Executor
 from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.request import Guidance, Request
-from harness.engine.results import Finished, Stats
+from harness.engine.results import Finished, Stats, all_finished
 from harness.engine.session import Session
 from harness.engine.switches import Switches
 from harness.parity.battery.props import Props
@@ -152,7 +152,7 @@ class Ring:
 
     def advance(self) -> list[Finished]:
         """Run one tick, after `feed`; return the latents that finished."""
-        return self.pipeline.tick()
+        return all_finished(self.pipeline.tick())
 
     def tick(self) -> list[Finished]:
         """Feed the ring and run one tick; return the latents that finished."""
@@ -205,9 +205,11 @@ class StreamRing:
     def advance(self) -> list[Finished]:
         """Run one tick of the stream, with a request where one is due; return the latents that finished."""
         if not is_due(self.pipeline.stats(), self._submitted, self.workload.depth, STEPS):
-            return self._stream.tick()
+            return all_finished(self._stream.tick())
         self._submitted += 1
-        return self._stream.tick(seed=self._submitted, denoise=self._asked.denoise, guidance=self._guidance)
+        return all_finished(
+            self._stream.tick(seed=self._submitted, denoise=self._asked.denoise, guidance=self._guidance)
+        )
 
     def warm_up(self) -> None:
         """Run until the ring is full and has gone through a whole period."""

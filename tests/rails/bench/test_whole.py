@@ -23,7 +23,7 @@ from harness.engine.curve import Curve
 from harness.engine.errors import InvalidInput
 from harness.engine.executors import Batch, EagerExecutor
 from harness.engine.noise import Purpose, noise
-from harness.engine.results import Stats
+from harness.engine.results import Finished, Stats
 from harness.engine.switches import PLAIN_PATH, SWITCHES
 from harness.rails.bench import ablation, bare, clocks, throughput
 from harness.rails.bench.ablation import FLOOR, Difference, Saving, Says, ablate, ablated_ticks, between
@@ -114,7 +114,8 @@ class Stream:
         self.calls.append(given)
         number = len(self.calls)
         self.last_submission = SimpleNamespace(dropped=("a", "b")[: 2 * (number % 5 == 0)])
-        return [f"latent {number}"] if number % 3 == 0 else []
+        made = Finished(f"latent {number}", torch.empty(0), number, 6, 1.0, 6)
+        return [made] if number % 3 == 0 else []
 
 
 def driven(load: Load, patch: pytest.MonkeyPatch) -> tuple[Driver, Stream, list[Any]]:
@@ -140,7 +141,7 @@ def test_a_request_has_the_next_seed_and_what_the_load_says(
     more: dict[str, Any], guidance: tuple[float, str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver, stream, asked = driven(replace(SMALL, denoise=0.5, depth=3, steps=6, **more), monkeypatch)
-    finished = [driver.tick() for _ in range(6)]
+    finished = [[each.id for each in driver.tick()] for _ in range(6)]
     assert finished == [[], [], ["latent 3"], [], [], ["latent 6"]]
     requests = [{"seed": seed, "denoise": 0.5, "guidance": guidance} for seed in (1, 2, 3)]
     assert stream.calls == [requests[0], {}, requests[1], {}, requests[2], {}]
