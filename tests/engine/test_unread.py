@@ -393,3 +393,34 @@ def test_a_wait_for_a_request_that_ends_early_is_counted_once(monkeypatch: pytes
     monkeypatch.setattr(queued.unread._fetched, "read", late)
     p.drain()
     assert p.stats().waits == 1
+
+
+def test_of_a_request_whose_tensors_were_all_found_finite_nothing_is_fetched() -> None:
+    p, made = pipeline(steps=6), request(source=fixed(5))
+    p.submit(made)
+    assert p._queue[0].unread is not None
+    p.drain()
+    p.submit(made)
+    assert p._queue[0].unread is None
+
+
+def test_of_several_bad_tensors_the_first_is_named() -> None:
+    p = pipeline(steps=6)
+    p.submit(request(id="bad", source=bad(), x0_target=X0Target(bad(value=math.inf), 0.5)))
+    (failed,) = p.drain()
+    assert isinstance(failed, Failed)
+    assert failed.detail.startswith("source: values from nan")
+
+
+def test_a_wait_is_counted_once_also_where_the_tick_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.engine import pipeline as module  # noqa: PLC0415 its name is that of the builder
+
+    p = pipeline(steps=1)
+    p.submit(request())
+    (queued,) = p._queue
+    assert queued.unread is not None
+    queued.unread._fetched.waited = True
+    slot = module.admit("id", request(), (1.0, 0.0), 0, masked=False, unread=queued.unread)
+    for _ in range(2):
+        assert p._not_finite(slot) is None
+    assert p.stats().waits == 0, "it had been waited for before"
