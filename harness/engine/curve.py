@@ -129,9 +129,7 @@ _SEEN_PER_CHANNEL: once.Remembered[Curve] = once.Remembered()
 
 
 def _of_tensor(field: str, value: Tensor, shape: tuple[int, ...], seen: once.Remembered[Curve]) -> Curve:
-    if value.device.type in once.READ_LATER:
-        return seen.of(value, lambda: _copied(field, value, shape))
-    return _copied(field, value, shape)
+    return seen.of_later(value, lambda: _copied(field, value, shape))
 
 
 def _copied(field: str, value: Tensor, shape: tuple[int, ...]) -> Curve:

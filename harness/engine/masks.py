@@ -26,9 +26,7 @@ def token_mask(field: str, value: Any, shape: tuple[int, ...]) -> Tensor:
     expected = f"a mask of 0 and 1 of shape {list(shape)}"
     if not isinstance(value, Tensor) or tuple(value.shape) != shape or value.is_complex():
         raise InvalidInput(field, checks.describe(value), expected)
-    if value.device.type in once.READ_LATER:
-        return _MASKS.of(value, lambda: _token_mask(field, value, expected))
-    return _token_mask(field, value, expected)
+    return _MASKS.of_later(value, lambda: _token_mask(field, value, expected))
 
 
 def _token_mask(field: str, value: Tensor, expected: str) -> Tensor:

@@ -50,6 +50,10 @@ class Remembered(Generic[T]):
             self._made[value] = (version, made)
         return made
 
+    def of_later(self, value: Tensor, make: Callable[[], T]) -> T:
+        """`of` for a tensor whose reading makes the host wait; any other tensor is read at every call."""
+        return self.of(value, make) if value.device.type in READ_LATER else make()
+
 
 _FINITE: Remembered[bool] = Remembered()
 """Tensors whose every element was finite."""
