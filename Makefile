@@ -11,7 +11,7 @@ STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test coverage test-tensorrt lint sabotage sabotage-shard mutants clean help
+.PHONY: run test coverage test-gpu test-gpu-complete test-tensorrt lint sabotage sabotage-shard mutants clean help
 
 run: $(STAMP)  ## check the engine against its blessed captures
 	$(BIN)/python -m harness check $(ARGS)
@@ -29,6 +29,14 @@ endif
 # Apart from `test`, as tracing makes the tests take half as long again.
 coverage: $(STAMP)  ## run the tests but those of time, and print which lines and branches they run
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered -n $(WORKERS) --dist loadfile -m 'not alone and not sabotage'
+
+# Uses the interpreter in PYTHON as it is, because a machine with a GPU has its own torch. `make test-gpu SHARD=1/4` runs
+# the first of four parts; `make test-gpu-complete` says whether all parts ran and passed.
+test-gpu:  ## run the tests that need a GPU, with $(PYTHON) and nothing installed; SHARD=1/4 runs a part
+	$(PYTHON) -m tests.gpu.shards run $(or $(SHARD),1/1) -q $(ARGS)
+
+test-gpu-complete:  ## say whether the parts of test-gpu together ran every test, and whether all passed
+	$(PYTHON) -m tests.gpu.shards check
 
 test-tensorrt: $(STAMP)  ## build and run TensorRT engines, on a machine that has the GPU; EXTRAS=test,onnx,trt for the full one
 	HARNESS_REQUIRE_TENSORRT=1 $(BIN)/python -m pytest -rfEsP -m tensorrt tests/tensorrt $(ARGS)

@@ -17,7 +17,7 @@ from harness.engine.aot.export import TOKENS, export
 from harness.engine.aot.runtime import check_dtype
 from harness.engine.decoders import AffineDecoder, Decoder
 from harness.engine.errors import InvalidInput
-from harness.engine.executors import CudaStream, EagerExecutor, Executor, StaticExecutor
+from harness.engine.executors import CudaGraphExecutor, CudaStream, EagerExecutor, Executor, StaticExecutor
 
 AFFINE = "affine"
 AFFINE_CHANNELS = 4
@@ -176,6 +176,23 @@ def _deferred(decoder: Decoder, asked: Asked) -> Executor:
     return StaticExecutor(decoder, asked.max_rows, asked.pin_rows, stream=DeferredStream())
 
 
+def _cuda_graph(decoder: Decoder, asked: Asked, *, compiled: bool = False) -> Executor:
+    powers = [1 << n for n in range(asked.max_rows.bit_length()) if 1 << n < asked.max_rows]
+    return CudaGraphExecutor(
+        decoder,
+        row_buckets=[*powers, asked.max_rows],
+        pin_rows=asked.pin_rows,
+        max_rows=asked.max_rows,
+        compiled=compiled,
+        on_demand=True,
+        device=asked.device,
+    )
+
+
+def _compiled_graph(decoder: Decoder, asked: Asked) -> Executor:
+    return _cuda_graph(decoder, asked, compiled=True)
+
+
 def _onnx(_decoder: Decoder, asked: Asked) -> Executor:
     threads = torch.get_num_threads()
     return executors.OnnxExecutor(asked.file, max_rows=asked.max_rows, pin_rows=asked.pin_rows, threads=threads)
@@ -199,6 +216,7 @@ class ExecutorRecord:
         file: description of the file that the kind runs; empty for a kind that runs the decoder itself.
         exports: the decoder is exported where no file is named.
         stand_in: the kind models a GPU's stream on a CPU, and is compared only where a stream matters.
+        measured: types of the devices on which bits and costs of the kind are measured.
     """
 
     make: Callable[[Decoder, Asked], Executor]
@@ -207,6 +225,7 @@ class ExecutorRecord:
     file: str = ""
     exports: bool = False
     stand_in: bool = False
+    measured: tuple[str, ...] = ("cpu", "cuda")
 
 
 _EAGER = ExecutorRecord(_eager)
@@ -216,15 +235,21 @@ class ExecutorKind(StrEnum):
     """Kind of executor, with its record.
 
     `eager` calls the decoder. `static` calls the decoder on static buffers, on a GPU in a stream of its own.
-    `deferred` is `static` on a CPU with a `DeferredStream`. `onnx` and `tensorrt` run a compiled decoder: an exported
-    file on the CPU, and a built plan on a GPU.
+    `deferred` is `static` on a CPU with a `DeferredStream`. `cuda_graph` replays recorded calls of the decoder, on a
+    CPU their model; `compiled_graph` compiles the decoder before. Both record a shape at its first run. `onnx` and
+    `tensorrt` run a compiled decoder: an exported file on the CPU, and a built plan on a GPU.
     """
 
     record: ExecutorRecord
 
     EAGER = "eager", _EAGER
     STATIC = "static", ExecutorRecord(_static, streams=("cuda",))
-    DEFERRED = "deferred", ExecutorRecord(_deferred, devices=("cpu",), streams=("cpu",), stand_in=True)
+    DEFERRED = "deferred", ExecutorRecord(_deferred, devices=("cpu",), streams=("cpu",), stand_in=True, measured=())
+    CUDA_GRAPH = "cuda_graph", ExecutorRecord(_cuda_graph, streams=("cuda",), measured=("cuda",))
+    COMPILED_GRAPH = (
+        "compiled_graph",
+        ExecutorRecord(_compiled_graph, devices=("cuda",), streams=("cuda",), measured=("cuda",)),
+    )
     ONNX = "onnx", ExecutorRecord(_onnx, devices=("cpu",), file="an ONNX file", exports=True)
     TENSORRT = "tensorrt", ExecutorRecord(_tensorrt, devices=("cuda",), streams=("cuda",), file="a built plan")
 
@@ -245,11 +270,22 @@ class ExecutorKind(StrEnum):
         return torch.device(device).type in self.record.streams
 
 
-LIVE = tuple(kind for kind in ExecutorKind if not kind.ahead_of_time)
-"""Kinds that run the decoder itself: the default of a comparison."""
+def live(device: torch.device | str = "cpu") -> tuple[ExecutorKind, ...]:
+    """The kinds that run the decoder itself on `device`: the default of a comparison."""
+    place = torch.device(device).type
+    return tuple(kind for kind in ExecutorKind if not kind.ahead_of_time and place in kind.record.devices)
 
-COMPARED = tuple(kind for kind in LIVE if not kind.record.stand_in)
-"""Kinds of `LIVE` that are no stand-ins: the default of measurements of bits and costs."""
+
+def compared(device: torch.device | str = "cpu") -> tuple[ExecutorKind, ...]:
+    """The kinds of `live` whose bits and costs are measured on `device`: the default of measurements."""
+    return tuple(kind for kind in live(device) if torch.device(device).type in kind.record.measured)
+
+
+LIVE = live()
+"""Kinds that run the decoder itself on a CPU."""
+
+COMPARED = compared()
+"""Kinds whose bits and costs are measured on a CPU."""
 
 
 def executor(

@@ -46,7 +46,7 @@ EXAMPLES: dict[Example, str] = {
     for page, text in PAGES.items()
     for number, code in enumerate(code for language, code in FENCE.findall(text) if language == "python")
 }
-PRINTING: list[Example] = [(README, 0), ("docs/requests.md", 0)]
+PRINTING: list[Example] = [(README, 0), ("docs/requests.md", 0), ("docs/executors.md", 0)]
 ON_A_FILE: Example = ("docs/compiled-decoders.md", 0)
 OF_THE_PLUGIN: Example = (README, 1)
 

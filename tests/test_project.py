@@ -74,6 +74,7 @@ json.dump({"before": before, "after": state(), "imported": imported}, sys.stdout
 """
 OPTIONAL = (
     "onnx", "onnxscript", "onnx_ir", "onnxruntime", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "polygraphy",
+    "triton",
 )  # fmt: skip
 
 

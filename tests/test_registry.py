@@ -23,7 +23,7 @@ def _file(tmp_path: Path) -> Path:
 
 
 def test_kinds_that_run_a_decoder_are_those_that_run_no_file() -> None:
-    assert LIVE == (ExecutorKind.EAGER, ExecutorKind.STATIC, ExecutorKind.DEFERRED)
+    assert LIVE == (ExecutorKind.EAGER, ExecutorKind.STATIC, ExecutorKind.DEFERRED, ExecutorKind.CUDA_GRAPH)
     assert [kind for kind in ExecutorKind if kind.ahead_of_time] == [ExecutorKind.ONNX, ExecutorKind.TENSORRT]
 
 
@@ -61,7 +61,7 @@ def test_an_ahead_of_time_kind_is_on_one_type_of_device(kind: str, device: str, 
 
 
 def test_only_onnx_has_a_file_where_none_is_named() -> None:
-    assert [registry.engine_for(kind, "none") for kind in ExecutorKind if kind is not ExecutorKind.ONNX] == [None] * 4
+    assert [registry.engine_for(kind, "none") for kind in ExecutorKind if kind is not ExecutorKind.ONNX] == [None] * 6
     assert registry.engine_for("onnx", "affine") == registry.onnx_file("affine")
     assert registry.engine_for("onnx", "affine", dtype="float16", tokens=64) == registry.onnx_file("affine")
     assert registry.engine_for("onnx", "affine") != registry.engine_for("onnx", "affine", tokens=200)

@@ -17,8 +17,8 @@ import torch
 from harness import registry
 from harness.engine.decoders import AceStepDecoder, AffineDecoder
 from harness.engine.errors import InvalidInput
-from harness.engine.executors import EagerExecutor, StaticExecutor
-from harness.registry import COMPARED, LIVE, DeferredStream, ExecutorKind
+from harness.engine.executors import CudaGraphExecutor, EagerExecutor, StaticExecutor
+from harness.registry import COMPARED, LIVE, DeferredStream, ExecutorKind, compared, live
 
 
 @pytest.fixture(name="fresh")
@@ -187,18 +187,29 @@ def test_the_file_of_an_onnx_executor_is_exported_with_every_option_and_only_its
 
 # Executors.
 
-LIVE_ALONE = {"file": "", "exports": False}
+LIVE_ALONE = {"file": "", "exports": False, "stand_in": False}
+BOTH = ("cpu", "cuda")
 KINDS = {
-    "eager": {"devices": ("cpu", "cuda"), "streams": (), **LIVE_ALONE, "stand_in": False},
-    "static": {"devices": ("cpu", "cuda"), "streams": ("cuda",), **LIVE_ALONE, "stand_in": False},
-    "deferred": {"devices": ("cpu",), "streams": ("cpu",), **LIVE_ALONE, "stand_in": True},
-    "onnx": {"devices": ("cpu",), "streams": (), "file": "an ONNX file", "exports": True, "stand_in": False},
+    "eager": {**LIVE_ALONE, "devices": BOTH, "streams": (), "measured": BOTH},
+    "static": {**LIVE_ALONE, "devices": BOTH, "streams": ("cuda",), "measured": BOTH},
+    "deferred": {**LIVE_ALONE, "devices": ("cpu",), "streams": ("cpu",), "stand_in": True, "measured": ()},
+    "cuda_graph": {**LIVE_ALONE, "devices": BOTH, "streams": ("cuda",), "measured": ("cuda",)},
+    "compiled_graph": {**LIVE_ALONE, "devices": ("cuda",), "streams": ("cuda",), "measured": ("cuda",)},
+    "onnx": {
+        "devices": ("cpu",),
+        "streams": (),
+        "file": "an ONNX file",
+        "exports": True,
+        "stand_in": False,
+        "measured": BOTH,
+    },
     "tensorrt": {
         "devices": ("cuda",),
         "streams": ("cuda",),
         "file": "a built plan",
         "exports": False,
         "stand_in": False,
+        "measured": BOTH,
     },
 }
 
@@ -208,8 +219,10 @@ def test_every_kind_has_this_record() -> None:
     for each in found.values():
         del each["make"]
     assert found == KINDS
-    assert [str(kind) for kind in LIVE] == ["eager", "static", "deferred"]
+    on_gpu = ["eager", "static", "cuda_graph", "compiled_graph"]
+    assert [str(kind) for kind in LIVE] == ["eager", "static", "deferred", "cuda_graph"]
     assert [str(kind) for kind in COMPARED] == ["eager", "static"]
+    assert [str(kind) for kind in live("cuda:1")] == [str(kind) for kind in compared("cuda:1")] == on_gpu
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1"])
@@ -239,6 +252,29 @@ def test_on_a_gpu_a_static_executor_has_a_stream_there(monkeypatch: pytest.Monke
     made = registry.executor("static", AffineDecoder(8), device="cuda:1")
     assert made.stream == ("stream", torch.device("cuda:1"))
     assert registry.executor("eager", AffineDecoder(8), device="cuda:1").stream is None
+
+
+@pytest.mark.parametrize(("options", "buckets", "most"), [
+    ((), (1, 2, 4, 8), 8),
+    ((1,), (1,), 1),
+    ((3,), (1, 2, 3), 3),
+    ((4,), (1, 2, 4), 4),
+    ((9,), (1, 2, 4, 8, 9), 9),
+    ((6, 4), (4,), 4),
+    ((4, 6), (6,), 4),
+])  # fmt: skip
+def test_an_executor_of_graphs_has_powers_of_two_as_buckets_and_records_on_demand(
+    options: tuple[int, ...], buckets: tuple[int, ...], most: int
+) -> None:
+    decoder = AffineDecoder(8)
+    made = registry.executor("cuda_graph", decoder, *options)
+    assert isinstance(made, CudaGraphExecutor)
+    assert (made.row_buckets, made.max_rows, made.on_demand, made.decoder) == (buckets, most, True, decoder)
+    assert made._call is decoder
+    compiled = registry.executor("compiled_graph", decoder, *options)
+    assert isinstance(compiled, CudaGraphExecutor)
+    assert (compiled.row_buckets, compiled.max_rows, compiled.on_demand) == (buckets, most, True)
+    assert compiled._call is not decoder
 
 
 def test_an_unknown_kind_is_refused() -> None:

@@ -70,7 +70,7 @@ def replace_once(path: Path, before: str, after: str) -> None:
 
 def test_a_switch_is_offered_drawn_and_compared(facts: dict[str, dict[str, Any]]) -> None:
     found = facts["switch"]
-    executors = [*map(str, COMPARED), "made_up"]
+    executors = [*map(str, COMPARED), "cuda_graph", "made_up"]
     assert (found["plain"], found["bench"]) == (False, False)
     assert found["check"] and found["rail"] and found["acted"]
     assert found["ablated"] == len(SWITCHES) + 1

@@ -20,11 +20,11 @@ from harness.commands.common import (
     write_json,
 )
 from harness.commands.exits import COULD_NOT_RUN
-from harness.engine.errors import EngineError, InvalidInput, OutsideProfile
+from harness.engine.errors import EngineError, ExecutorError, InvalidInput, OutsideProfile
 from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.switches import SWITCHES, Switches
 from harness.parity.baselines import contract, platform
-from harness.rails.bench import ablation, throughput
+from harness.rails.bench import ablation, steady, throughput
 from harness.registry import ExecutorKind
 
 
@@ -59,6 +59,7 @@ def _switched(_context: click.Context, _option: click.Parameter, assignments: Se
 )
 @click.option("--guidance-scale", default=2.5, show_default=True, help="With --cfg.")
 @click.option("--dcw/--no-dcw", default=True, show_default=True, help="Wavelet correction after every step.")
+@click.option("--fresh/--shared", default=False, help="A prompt and a context for each request, or one for all.")
 @click.option("--decoder", default="tiny", show_default=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
 @click.option(
     "--executor", type=click.Choice([*map(str, ExecutorKind)]), default="eager", show_default=True, help="Its kind."
@@ -68,13 +69,17 @@ def _switched(_context: click.Context, _option: click.Parameter, assignments: Se
 @click.option("--device", default="cpu", show_default=True, help="Where the decoder is, such as cuda.")
 @click.option("--threads", default=1, type=click.IntRange(min=1), show_default=True, help="Of torch's CPU operators.")
 @click.option("--switch", "switches", multiple=True, metavar="NAME=VALUE", callback=_switched, help="on or off.")
+@click.option("--steady", "steadied", is_flag=True, help="Also the ratio of a tick to the decoder's own replay.")
 @click.option("--ablate", "ablated", is_flag=True, help="Also measure what each switch saves.")
 @json_option("Write the figures here too.")
-def bench_command(threads: int, ablated: bool, json_path: Path | None, **load: Any) -> None:
+def bench_command(threads: int, steadied: bool, ablated: bool, json_path: Path | None, **load: Any) -> None:
     """Drive a session at a fixed depth and measure what a tick takes, and what the bare decoder takes of it.
 
     Latents alone are made. Every tick of the window counts, those in which requests enter and finish as well. With an
     onnx or tensorrt executor the engine's own runs, back to back, are one of the bare decoder's forms.
+
+    --steady needs an executor of recorded runs. Windows of ticks and windows of replays alternate, and the ratio of
+    their means has a 95 % interval; host time and launches a tick are measured apart.
     """
     load = on_engine.benched(load)
     check_writable(json_path)
@@ -82,18 +87,26 @@ def bench_command(threads: int, ablated: bool, json_path: Path | None, **load: A
     with platform.threads(threads):
         try:
             asked = throughput.Load(**load)
+            if steadied:
+                steady.check(asked)
             total = asked.warmup + asked.ticks + (ablation.ablated_ticks(asked) if ablated else 0)
             with progress(console, total) as advance:
                 measured = throughput.bench(asked, advance)
                 savings = ablation.ablate(asked, advance) if ablated else []
+                ratio = steady.measured(asked) if steadied else None
         except InvalidInput as error:
             raise click.UsageError(str(error)) from error
-        except (EngineError, OutsideProfile) as error:
+        except (EngineError, ExecutorError, OutsideProfile) as error:
             click.echo(f"cannot bench: {error}", err=True)
             sys.exit(COULD_NOT_RUN)
         where = {"name": platform.name(asked.device), "fingerprint": contract.fingerprint(asked.device)}
     if json_path is not None:
-        document = {**measured.document(), "ablation": [asdict(saving) for saving in savings], "platform": where}
+        document = {
+            **measured.document(),
+            "ablation": [asdict(saving) for saving in savings],
+            "steady": None if ratio is None else asdict(ratio),
+            "platform": where,
+        }
         write_json(json_path, document)
-    for table in tables.benched(measured, savings):
+    for table in tables.benched(measured, savings, ratio):
         console.print(table)

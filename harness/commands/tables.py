@@ -14,6 +14,7 @@ from harness.parity.baselines.captures import Report, Result, Verdict
 from harness.parity.proofs.float64 import EngineReport
 from harness.parity.proofs.switches import EVERY, SwitchResult
 from harness.rails.bench import ablation, throughput
+from harness.rails.bench.steady import Steady
 from harness.rails.compare.statistics import CONFIDENCE
 from harness.rails.costs import rails as costs
 
@@ -64,8 +65,10 @@ def _switch_table(results: Sequence[SwitchResult]) -> Table:
     return table
 
 
-def benched(measured: throughput.Measured, savings: Sequence[ablation.Saving]) -> Iterator[Table]:
-    """The figures, then what each switch saves."""
+def benched(
+    measured: throughput.Measured, savings: Sequence[ablation.Saving], steady: Steady | None = None
+) -> Iterator[Table]:
+    """The figures, then what a steady tick costs beside its decoder, then what each switch saves."""
     m, load = measured, measured.load
     guided = "" if load.cfg is None else f", {load.cfg} guidance {load.guidance_scale:g}"
     corrected = ", wavelet correction" if load.dcw else ""
@@ -90,8 +93,22 @@ def benched(measured: throughput.Measured, savings: Sequence[ablation.Saving]) -
     ):
         facts.add_row(name, words)
     yield facts
+    if steady is not None:
+        yield _steady_table(steady)
     if savings:
         yield from _saving_tables(savings)
+
+
+def _steady_table(steady: Steady) -> Table:
+    """A row for each figure of a steady ring."""
+    table = Table("steady ring", "")
+    table.add_row("tick / bare decoder", f"{steady.ratio:.4f}, 95 % interval {steady.low:.4f} to {steady.high:.4f}")
+    table.add_row("tick, bare decoder, ms", f"{steady.tick_ms:.3f}, {steady.bare_ms:.3f}")
+    admitting = f"{steady.host_admitting_ms:.2f} where a request enters or leaves"
+    table.add_row("host ms a tick", f"{steady.host_ms:.2f}, {admitting}")
+    calls = ", ".join(f"{name} {count:g}" for name, count in steady.by_call.items())
+    table.add_row("launches a tick", "none: no GPU" if steady.launches is None else f"{steady.launches:g} ({calls})")
+    return table
 
 
 def _saving_tables(savings: Sequence[ablation.Saving]) -> Iterator[Table]:

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from harness.engine import blend, guidance, solver, wavelet
+from harness.engine.curve import Curve
 from harness.engine.guidance_modes import NegativeSource
+from harness.engine.kernels import Corrected, Guided
 from harness.engine.noise import Purpose, noise
 from harness.engine.plan import DCWPlan, GuidancePlan, Path, SlotPlan
 from harness.engine.request import Condition, normal, required
 from harness.engine.slot import Slot
 from harness.engine.transfer import to_device
+from harness.engine.wavelet import DCWMode
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +58,7 @@ def blended_state(plan: SlotPlan, slot: Slot) -> Tensor:
 
 
 def combine(plan: SlotPlan, slot: Slot, positives: Sequence[Tensor], negatives: Sequence[Tensor]) -> Combined:
-    """Combine the velocities of a slot's rows into one velocity.
+    """Combine the velocities of a slot's rows into one velocity; on a GPU see `guided`.
 
     Args:
         plan: the slot's plan.
@@ -63,17 +66,42 @@ def combine(plan: SlotPlan, slot: Slot, positives: Sequence[Tensor], negatives: 
         positives: velocity of each active positive condition, float32 `[1, T, D]`.
         negatives: velocity of each negative condition that ran, float32 `[1, T, D]`.
     """
-    v_pos = _mean(plan.positives, positives)
     if plan.guidance is None:
-        return Combined(v_pos, None, None)
-    v_neg, kept = _negative_velocity(plan, plan.guidance, slot, negatives)
-    if slot.average is None:
-        raise TypeError("a guided slot has no running average")
-    average = guidance.running_average(v_pos - v_neg, slot.average, plan.guidance.momentum.values)
-    v = guidance.guide(v_pos, average, plan.guidance.scale.values, plan.guidance.norm_threshold, plan.guidance.eta)
-    if plan.guidance.rescale is not None:
-        v = guidance.rescale(v, v_pos, plan.guidance.rescale.values)
+        return Combined(_mean(plan.positives, positives), None, None)
+    g, kept = guided(plan, slot, positives, negatives)
+    average = guidance.running_average(g.v_pos - g.v_neg, g.average, g.momentum)
+    v = guidance.guide(g.v_pos, average, g.scale, g.norm_threshold, g.eta)
+    if g.rescale is not None:
+        v = guidance.rescale(v, g.v_pos, g.rescale)
     return Combined(v, average, kept)
+
+
+def guided(
+    plan: SlotPlan, slot: Slot, positives: Sequence[Tensor], negatives: Sequence[Tensor]
+) -> tuple[Guided, Tensor | None]:
+    """What the guidance of a slot reads, and the negative velocity that the slot keeps for later steps, or None.
+
+    Args:
+        plan: the plan of a guided slot.
+        slot: the slot before the tick.
+        positives: see `combine`.
+        negatives: see `combine`.
+    """
+    if plan.guidance is None or slot.average is None:
+        raise TypeError("a slot without guidance or a running average cannot be guided")
+    v_neg, kept = _negative_velocity(plan, plan.guidance, slot, negatives)
+    rescale = plan.guidance.rescale
+    read = Guided(
+        v_pos=_mean(plan.positives, positives),
+        v_neg=v_neg,
+        average=slot.average,
+        scale=plan.guidance.scale.values,
+        momentum=plan.guidance.momentum.values,
+        rescale=None if rescale is None else rescale.values,
+        norm_threshold=plan.guidance.norm_threshold,
+        eta=plan.guidance.eta,
+    )
+    return read, kept
 
 
 def scaled(plan: SlotPlan, velocity: Tensor) -> Tensor:
@@ -143,6 +171,28 @@ def corrected(plan: SlotPlan, dcw: DCWPlan | None, x: Tensor, velocity: Tensor, 
     a = None if dcw.a is None else dcw.a.values
     b = None if dcw.b is None else dcw.b.values
     return wavelet.correct(dcw.mode, stepped, clean, plan.t, a, b, dcw.wavelet)
+
+
+def in_haar_domain(plan: SlotPlan, dcw: DCWPlan, x: Tensor, velocity: Tensor, stepped: Tensor) -> Corrected:
+    """What the wavelet correction of a slot reads, for the wavelet `haar`; the arguments are those of `corrected`."""
+    frames = stepped.shape[1]
+    pix, low, high = dcw.mode is DCWMode.PIX, dcw.mode is not DCWMode.HIGH, dcw.mode is not DCWMode.LOW
+    upper = dcw.b if dcw.mode is DCWMode.DOUBLE else dcw.a
+
+    def scaler(curve: Curve | None, length: int) -> Tensor | None:
+        return None if curve is None else wavelet.resample(curve.values, length)
+
+    return Corrected(
+        stepped=stepped,
+        x=x,
+        velocity=velocity,
+        t=plan.t,
+        low=scaler(dcw.a, -(-frames // 2)) if low and not pix else None,
+        low_factor=plan.t,
+        high=scaler(upper, -(-frames // 2)) if high and not pix else None,
+        high_factor=1.0 - plan.t,
+        pix=scaler(dcw.a, frames) if pix else None,
+    )
 
 
 def _mean(conditions: Sequence[Condition], velocities: Sequence[Tensor]) -> Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import math
+import struct
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import torch
@@ -42,10 +44,25 @@ class Curve:
         return self.uniform == value
 
     def to(self, device: torch.device) -> Curve:
-        """Return the curve on `device`; the same object if the curve is on `device` already."""
+        """Return the curve on `device`; the same object if the curve is on `device` already.
+
+        Scalars of the same bits share one tensor on each device, so that a number that comes again is not copied again.
+        """
         if self.values.device == device:
             return self
+        if self.uniform is not None and self.values.numel() == 1:
+            return replace(self, values=_scalar(struct.pack("<f", self.uniform), device))
         return replace(self, values=to_device(self.values, device))
+
+
+@lru_cache(maxsize=4096)
+def _scalar(bits: bytes, device: torch.device) -> Tensor:
+    """A float32 `[1, 1, 1]` on a device, by its bits: 0 and -0 are two scalars."""
+    # Outside inference mode, because the tensor serves outside of it as well.
+    with torch.inference_mode(False):
+        return to_device(
+            torch.tensor(struct.unpack("<f", bits), dtype=torch.float32, device="cpu").view(1, 1, 1), device
+        )
 
 
 CurveLike: TypeAlias = "float | Tensor | Curve"

@@ -28,6 +28,10 @@ class NeedsMask(InvalidInput, OutsideProfile):
     """Conditions have unequal lengths or a mask, and the executor takes no mask."""
 
 
+class NotPrepared(InvalidInput, OutsideProfile):
+    """A run or a request has a shape that the executor has not prepared."""
+
+
 class RequestFailed(RuntimeError):
     """A request failed in the ring where every request must finish, as in a benchmark or a scenario.
 
@@ -47,6 +51,10 @@ class PipelineClosed(RuntimeError):
 
 class ExecutorError(RuntimeError):
     """An executor did not return one velocity per row, or its runtime refused a call."""
+
+
+class RecordingFailed(ExecutorError):
+    """A decoder could not be recorded as a CUDA graph, or a replay makes other bits than the decoder itself."""
 
 
 class EngineError(RuntimeError):

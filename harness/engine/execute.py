@@ -9,7 +9,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from harness.engine import advance
+from harness.engine import advance, kernels
 from harness.engine.conditioning import Conditioner
 from harness.engine.curve import Curve
 from harness.engine.errors import ExecutorError
@@ -43,7 +43,7 @@ class Machinery:
         executor: runs the decoder.
         conditioner: builds the conditioning of a run.
         encoder_length: number of tokens L that conditions are padded to.
-        integrator: integration of slots on the plain Euler path.
+        integrator: integration of slots on the plain Euler path; on a GPU also their guidance and correction.
         join: called between a decoder run and the first use of its output; see `executors.stream`.
         observe: called with every tensor of every stage, or None.
     """
@@ -54,6 +54,12 @@ class Machinery:
     integrator: Integrator
     join: Callable[[], None]
     observe: Observer | None = None
+
+    def groups(self, plans: list[SlotPlan]) -> list[list[SlotPlan]]:
+        """Slots that share a launch of a kernel: all, or on the plain path each alone."""
+        if self.integrator is Integrator.FOREACH:
+            return [plans] if plans else []
+        return [[p] for p in plans]
 
     def saw(self, stage: Stage, index: int, name: str, tensor: Tensor) -> None:
         """Call the observer, if there is one."""
@@ -74,15 +80,16 @@ def execute(plan: TickPlan, slots: Mapping[int, Slot], machinery: Machinery) -> 
     """
     states = {p.index: advance.blended_state(p, slots[p.index]) for p in plan.slots}
     positives, negatives = _velocities(plan, states, machinery)
-    combined = {p.index: advance.combine(p, slots[p.index], positives[p.index], negatives[p.index]) for p in plan.slots}
+    combined = _combine(plan, slots, positives, negatives, machinery)
     for index, c in combined.items():
         for name, tensor in c.tensors().items():
             machinery.saw(Stage.COMBINE, index, name, tensor)
     velocities = {index: c.velocity for index, c in combined.items()}
     stepped = _step(plan, slots, states, velocities, machinery)
+    corrected = _correct(plan, states, velocities, stepped, machinery)
     moved = {}
     for p in plan.slots:
-        x = advance.corrected(p, plan.dcw, states[p.index], velocities[p.index], stepped[p.index])
+        x = corrected[p.index]
         machinery.saw(Stage.DCW, p.index, "x", x)
         c = combined[p.index]
         moved[p.index] = replace(slots[p.index], step=p.step + 1, x=x, average=c.average, kept_negative=c.kept_negative)
@@ -138,6 +145,49 @@ def _gather(
             for name, tensor in batch.tensors().items():
                 machinery.saw(Stage.GATHER, row.index, f"{row.name}.{name}", tensor[position : position + 1])
     return batch
+
+
+def _combine(
+    plan: TickPlan,
+    slots: Mapping[int, Slot],
+    positives: Mapping[int, list[Tensor]],
+    negatives: Mapping[int, list[Tensor]],
+    machinery: Machinery,
+) -> dict[int, advance.Combined]:
+    """Combine the velocities of every slot; where the kernels run they guide, and the plain twin is a launch a slot."""
+    in_kernels = [p for p in plan.slots if p.guidance is not None and kernels.here(slots[p.index].x.device)]
+    combined: dict[int, advance.Combined] = {}
+    for group in machinery.groups(in_kernels):
+        read = [advance.guided(p, slots[p.index], positives[p.index], negatives[p.index]) for p in group]
+        made = kernels.guide([each for each, _kept in read])
+        for p, (_each, kept), (velocity, average) in zip(group, read, made, strict=True):
+            combined[p.index] = advance.Combined(velocity, average, kept)
+    for p in plan.slots:
+        if p.index not in combined:
+            combined[p.index] = advance.combine(p, slots[p.index], positives[p.index], negatives[p.index])
+    return {p.index: combined[p.index] for p in plan.slots}
+
+
+def _correct(
+    plan: TickPlan,
+    states: Mapping[int, Tensor],
+    velocities: Mapping[int, Tensor],
+    stepped: Mapping[int, Tensor],
+    machinery: Machinery,
+) -> dict[int, Tensor]:
+    """Apply the wavelet correction to every slot; where the kernels run, to all in one launch, as in `_combine`."""
+    dcw, corrected = plan.dcw, dict(stepped)
+    if dcw is None:
+        return corrected
+    acting = [p for p in plan.slots if p.t != 0.0]
+    in_kernels = [p for p in acting if dcw.wavelet == "haar" and kernels.here(stepped[p.index].device)]
+    for group in machinery.groups(in_kernels):
+        of = [(p, states[p.index], velocities[p.index], stepped[p.index]) for p in group]
+        made = kernels.correct([advance.in_haar_domain(p, dcw, *tensors) for p, *tensors in of])
+        corrected |= {p.index: x for p, x in zip(group, made, strict=True)}
+    for p in acting if not in_kernels else ():
+        corrected[p.index] = advance.corrected(p, dcw, states[p.index], velocities[p.index], stepped[p.index])
+    return corrected
 
 
 def _step(

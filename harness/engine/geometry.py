@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from harness.engine import checks
+from harness.engine import checks, kernels
 from harness.engine.config import Padding, PipelineConfig
 from harness.engine.errors import InvalidInput, NeedsMask
+from harness.engine.executors.base import Executor
+from harness.engine.executors.shapes import PreparesShapes, Shape
 from harness.engine.request import Condition, Request
 
 LENGTH_MULTIPLE = 64
@@ -56,6 +58,16 @@ class Geometry:
         for index, condition in enumerate(request.negatives):
             self._check_condition(f"guidance.negatives[{index}]", condition)
 
+    def check_prepared(self, executor: Executor, frames: int) -> None:
+        """Check that an executor that runs prepared shapes only has prepared the one of requests of `frames` frames.
+
+        Raises:
+            NotPrepared: it has not.
+        """
+        if isinstance(executor, PreparesShapes):
+            sizes = (frames, self.encoder_length, self.channels, self.encoder_dim)
+            executor.check_shape(Shape(*sizes, self.encoder_dtype, self.context_dtype))
+
     def _check_condition(self, name: str, condition: Condition) -> None:
         field, states = f"{name}.encoder_hidden_states", condition.encoder_hidden_states
         if states.dtype != self.encoder_dtype or states.shape[2] != self.encoder_dim:
@@ -77,7 +89,7 @@ class Geometry:
 
 
 def fix(request: Request, config: PipelineConfig, *, takes_mask: bool) -> Geometry:
-    """The geometry that the first request of a pipeline fixes.
+    """The geometry that the first request of a pipeline fixes. On a GPU, kernels that are not there yet are compiled.
 
     Args:
         request: the first request.
@@ -89,6 +101,7 @@ def fix(request: Request, config: PipelineConfig, *, takes_mask: bool) -> Geomet
     longest = max(c.length for c in (*request.conditions, *request.negatives))
     rounded = longest if equal_lengths else -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
     states = request.conditions[0].encoder_hidden_states
+    kernels.prepare(request.device, request.channels)
     return Geometry(
         encoder_length=rounded if config.encoder_length is None else config.encoder_length,
         encoder_dim=states.shape[2],

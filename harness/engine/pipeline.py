@@ -98,14 +98,16 @@ class StreamPipeline:
         id has had. Callers' ids need not differ from each other.
 
         Raises:
-            InvalidInput: the request does not fit the pipeline, or its id is the automatic name of a request that is
-                queued or in flight, or `request-` and more than 18 digits; the pipeline is unchanged.
+            InvalidInput: the request does not fit the pipeline, its id is the automatic name of a request that is
+                queued or in flight, or `request-` and more than 18 digits, or the executor has not prepared its shape
+                (`NotPrepared`); the pipeline is unchanged.
             PipelineClosed: after `close`.
         """
         self._check_open()
         checks.instance("request", request, Request, "a Request")
         geometry = self._geometry or fix(request, self.config, takes_mask=self.executor.takes_mask)
         geometry.check(request)
+        geometry.check_prepared(self.executor, request.frames)
         controls = placed(self._controls, geometry.device)
         check_frames(controls, request.frames)
         check_gain_channels(controls, request.channels)

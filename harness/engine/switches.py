@@ -83,7 +83,8 @@ class Switches:
     Attributes:
         fused_cfg: positive and negative rows run in one decoder run where they fit `max_rows`; off: in two passes.
         cached_conditioning: padded and stacked conditions are kept between ticks; off: rebuilt every tick.
-        integrator: `"foreach"` integrates all plain Euler slots in two launches; off, `"per_slot"`: one by one.
+        integrator: `"foreach"` integrates all plain Euler slots in two launches, and on a GPU guides all slots in one
+            launch and corrects all in one; off, `"per_slot"`: one by one.
         host_gates: a neutrality check of a curve reads a fact that was recorded when the curve was made; off: the check
             reads the tensor.
         joined_stream: the current stream waits for an executor's own stream by an event; off: the host waits. Acts only

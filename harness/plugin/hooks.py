@@ -128,11 +128,12 @@ def _refuse_unknown_executors(asked: Sequence[str]) -> None:
     Raises:
         UsageError: an unknown kind, or one that runs a compiled decoder.
     """
-    from harness.registry import LIVE  # noqa: PLC0415 - imports torch
+    from harness.registry import ExecutorKind  # noqa: PLC0415 - imports torch
 
-    unknown = [kind for kind in asked if kind not in LIVE]
+    known = [kind for kind in ExecutorKind if not kind.ahead_of_time]
+    unknown = [kind for kind in asked if kind not in known]
     if unknown:
-        raise pytest.UsageError(f"--harness-executor: got {', '.join(unknown)}, expected one of {', '.join(LIVE)}")
+        raise pytest.UsageError(f"--harness-executor: got {', '.join(unknown)}, expected one of {', '.join(known)}")
 
 
 def _summary(config: pytest.Config) -> Iterator[tuple[str, bool]]:

@@ -21,12 +21,16 @@ from harness.engine.aot.sidecar import Sidecar
 from harness.engine.errors import EngineError, InvalidInput, OutsideProfile
 from harness.engine.switches import PLAIN_PATH, SWITCHES
 from harness.parity.baselines import contract, platform
-from harness.rails.bench import ablation, throughput
+from harness.rails.bench import ablation, steady, throughput
 from harness.rails.bench.ablation import Saving, Says, ablated_ticks
 from harness.rails.bench.bare import Bare
+from harness.rails.bench.steady import Steady
 from harness.rails.bench.throughput import Latency, Load, Measured
 
 SAVED = Saving("fused_cfg", 8, 3.0, 2.0, 1.0, 0.5, (0.75, 1.25), (0.25, 0.625), Says.BEYOND, Says.WITHIN)
+RATIO = Steady(
+    2.5, 2.0, (1.25, 1.5), 1.375, 1.0, 1.75, 0.5, 0.75, 7.5, {"cudaGraphLaunch": 1.0, "cudaMemcpyAsync": 6.5}
+)
 
 
 def measured(load: Load) -> Measured:
@@ -42,6 +46,7 @@ class Asked:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.loads: list[Load] = []
         self.ablated: list[Load] = []
+        self.steadied: list[Load] = []
         self.totals: list[int] = []
         self.steps: list[str] = []
         self.fails: Exception | None = None
@@ -58,6 +63,10 @@ class Asked:
             advance("ablate")
             return [SAVED]
 
+        def steadied(load: Load) -> Steady:
+            self.steadied.append(load)
+            return RATIO
+
         @contextmanager
         def progress(_console: Any, total: int) -> Iterator[Callable[[str], None]]:
             self.totals.append(total)
@@ -65,6 +74,7 @@ class Asked:
 
         patch.setattr(throughput, "bench", bench)
         patch.setattr(ablation, "ablate", ablate)
+        patch.setattr(steady, "measured", steadied)
         patch.setattr(command, "progress", progress)
 
 
@@ -89,8 +99,13 @@ def bench(*words: str) -> Result:
     ("--cfg", {"cfg": "full"}),
     ("--no-dcw", {"dcw": False}),
     ("--dcw", {}),
+    ("--fresh", {"fresh": True}),
+    ("--shared", {}),
+    ("--fresh --shared", {}),
     ("--decoder mid", {"decoder": "mid"}),
     ("--executor static", {"executor": "static"}),
+    ("--executor cuda_graph", {"executor": "cuda_graph"}),
+    ("--executor compiled_graph --device cuda", {"executor": "compiled_graph", "device": "cuda"}),
     ("--dtype bfloat16", {"dtype": "bfloat16"}),
     ("--device cuda:1", {"device": "cuda:1"}),
     ("--threads 2", {}),
@@ -109,7 +124,7 @@ def test_each_option_reaches_its_field_of_the_load_and_no_other(
     result = bench(*words.split())
     assert result.exit_code == 0, result.output
     assert asked.loads == [Load(**fields)]
-    assert asked.ablated == []
+    assert asked.ablated == asked.steadied == []
 
 
 @pytest.mark.parametrize("word", ["fused_cfg", "fused_cfg=", "=on", "none=on", "fused=on", ""])
@@ -141,9 +156,33 @@ def test_as_many_steps_are_announced_as_ticks_are_made_and_the_report_holds_what
     with platform.one_thread():
         where = {"name": platform.name(), "fingerprint": contract.fingerprint("cpu")}
     savings = [asdict(SAVED)] if ablated else []
-    wanted = {**measured(load).document(), "ablation": savings, "platform": where}
+    wanted = {**measured(load).document(), "ablation": savings, "steady": None, "platform": where}
     assert json.loads((tmp_path / "r.json").read_text()) == json.loads(json.dumps(wanted))
     assert ("switched off" in result.stdout) is ablated
+    assert "steady ring" not in result.stdout
+
+
+@pytest.mark.parametrize("kind", ["cuda_graph", "compiled_graph"])
+def test_the_ratio_of_a_steady_ring_is_measured_where_it_is_asked_for_and_stands_in_the_report(
+    kind: str, asked: Asked, tmp_path: Path
+) -> None:
+    result = bench("--steady", "--executor", kind, "--fresh", "--json", str(tmp_path / "r.json"))
+    assert result.exit_code == 0, result.output
+    assert asked.loads == asked.steadied == [Load(executor=kind, fresh=True)]
+    assert asked.totals == [Load().warmup + Load().ticks]
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["steady"] == json.loads(json.dumps(asdict(RATIO)))
+    assert found["load"] == json.loads(json.dumps(asdict(Load(executor=kind, fresh=True))))
+    assert "steady ring" in result.stdout
+
+
+@pytest.mark.parametrize("kind", ["eager", "static", "deferred"])
+def test_no_ratio_is_measured_on_an_executor_without_recorded_runs(kind: str, asked: Asked, tmp_path: Path) -> None:
+    result = bench("--steady", "--executor", kind, "--json", str(tmp_path / "r.json"))
+    assert (result.exit_code, asked.loads, asked.steadied) == (2, [], []), "before anything is measured"
+    words = " ".join(result.stderr.split())
+    assert f"executor: got {kind}, expected cuda_graph or compiled_graph, whose runs can be replayed" in words
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("error", "code", "said"), [

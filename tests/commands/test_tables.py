@@ -17,6 +17,7 @@ from harness.parity.baselines.captures import Report, Result, Verdict
 from harness.parity.proofs.switches import EVERY, SwitchResult
 from harness.rails.bench.ablation import Saving, Says
 from harness.rails.bench.bare import Bare
+from harness.rails.bench.steady import Steady
 from harness.rails.bench.throughput import Latency, Load, Measured
 from harness.rails.costs.rails import CostReport, Row
 from harness.registry import ExecutorKind
@@ -118,6 +119,40 @@ def test_every_fact_of_a_bench_stands_under_its_name() -> None:
         ["dropped requests", "6"],
         ["control to a latent it touched", "1.0 ticks, 2.0 ms"],
         ["control to one wholly under it", "3.0 ticks, 4.0 ms"],
+    ]
+
+
+STEADY = Steady(
+    2.5, 2.0, (1.25, 1.5), 1.375, 1.0, 1.75, 0.5, 0.75, 7.5, {"cudaGraphLaunch": 1.0, "cudaMemcpyAsync": 6.5}
+)
+
+
+@pytest.mark.parametrize(("steady", "launched"), [
+    (STEADY, "7.5 (cudaGraphLaunch 1, cudaMemcpyAsync 6.5)"),
+    (replace(STEADY, launches=None, by_call={}), "none: no GPU"),
+])  # fmt: skip
+def test_the_figures_of_a_steady_ring_stand_between_the_facts_and_the_savings(steady: Steady, launched: str) -> None:
+    measured = Measured(
+        Load(),
+        {"tick_ms": [1.0], "host_ms": [0.5]},
+        1,
+        1.0,
+        "",
+        0,
+        1.0,
+        1.0,
+        Latency(1, 1, 1, 1),
+        Bare(1, {"eager": 1}),
+    )
+    saving = Saving("one", 8, 3.0, 2.0, 1.0, 0.5, (0.75, 1.25), (0.25, 0.625), Says.BEYOND, Says.WITHIN)
+    tables = list(benched(measured, [saving], steady))
+    assert len(tables) == len(list(benched(measured, [saving]))) + 1
+    assert cells(tables[2]) == [
+        ["steady ring", ""],
+        ["tick / bare decoder", "1.3750, 95 % interval 1.0000 to 1.7500"],
+        ["tick, bare decoder, ms", "2.500, 2.000"],
+        ["host ms a tick", "0.50, 0.75 where a request enters or leaves"],
+        ["launches a tick", launched],
     ]
 
 

@@ -304,3 +304,17 @@ def test_the_first_thing_that_is_wrong_with_a_curve_is_told() -> None:
         "f: got a value of -9.0, expected values >= -1.0",
         "f: got a tensor on cpu:1, expected a tensor on meta, like the others",
     ]
+
+
+def test_numbers_of_the_same_bits_share_a_tensor_on_a_device_that_is_not_the_host() -> None:
+    """On the meta device, which takes the place of a GPU here."""
+    meta = torch.device("meta")
+    one, again, other, minus = (curve("x", value, device=meta) for value in (2.5, torch.tensor(2.5), 2.0, -0.0))
+    assert one.values is again.values
+    assert other.values is not one.values
+    assert curve("x", 0.0, device=meta).values is not minus.values, "the bits of 0 and -0 differ"
+    assert (one.uniform, one.values.shape, one.values.dtype) == (2.5, (1, 1, 1), torch.float32)
+    frames = [curve("x", torch.full((3,), 2.5), device=meta) for _ in range(2)]
+    assert frames[0].values is not frames[1].values
+    with torch.inference_mode():
+        assert not curve("x", 0.123, device=meta).values.is_inference()

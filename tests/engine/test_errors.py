@@ -11,9 +11,11 @@ BASES: dict[str, tuple[type[Exception], ...]] = {
     "BatchTooLarge": (ValueError,),
     "OutsideProfile": (ValueError,),
     "NeedsMask": (errors.InvalidInput, errors.OutsideProfile),
+    "NotPrepared": (errors.InvalidInput, errors.OutsideProfile),
     "PipelineClosed": (RuntimeError,),
     "RequestFailed": (RuntimeError,),
     "ExecutorError": (RuntimeError,),
+    "RecordingFailed": (errors.ExecutorError,),
     "EngineError": (RuntimeError,),
     **dict.fromkeys(["PackageMissing", "ExportRefused", "BuildFailed"], (errors.EngineError,)),
     **dict.fromkeys(["SidecarMissing", "PlanCorrupt", "PlanMismatch"], (errors.EngineError,)),
@@ -26,7 +28,7 @@ def test_every_exception_has_its_bases() -> None:
     assert {name: kind.__bases__ for name, kind in found.items()} == BASES
 
 
-@pytest.mark.parametrize("kind", [errors.InvalidInput, errors.NeedsMask])
+@pytest.mark.parametrize("kind", [errors.InvalidInput, errors.NeedsMask, errors.NotPrepared])
 def test_an_invalid_input_says_its_field_what_it_got_and_what_was_expected(kind: type[errors.InvalidInput]) -> None:
     made = kind("guidance.scale", 5, "another")
     assert (str(made), made.field) == ("guidance.scale: got 5, expected another", "guidance.scale")

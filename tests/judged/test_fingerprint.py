@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.parity.baselines import contract, platform
+from harness.parity.baselines import contract, kernels_digest, platform
 
 CPU_VARIABLES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 GPU_VARIABLES = (
@@ -23,6 +23,7 @@ def _gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, str]]:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Board")
     monkeypatch.setattr(platform, "driver", lambda: "1")
+    monkeypatch.setattr(kernels_digest, "digest", lambda _device: "feed")
     return lambda: platform.gpu_fingerprint("cuda")
 
 

@@ -285,7 +285,7 @@ def test_any_option_of_the_plugin_is_said_to_do_nothing_where_no_test_uses_it(
 
 
 @pytest.mark.parametrize(("asked", "unknown"), [
-    (["eager", "static", "deferred"], None),
+    (["eager", "static", "deferred", "cuda_graph", "compiled_graph"], None),
     (["eager", "onnx"], "onnx"),
     (["turbo", "eager", "tensorrt"], "turbo, tensorrt"),
     (["Eager"], "Eager"),
@@ -299,8 +299,8 @@ def test_every_kind_that_is_asked_for_must_run_the_decoder_itself(
         return
     with pytest.raises(pytest.UsageError) as refused:
         hooks.pytest_configure(config)
-    words = f"--harness-executor: got {unknown}, expected one of eager, static, deferred"
-    assert str(refused.value) == words
+    known = "eager, static, deferred, cuda_graph, compiled_graph"
+    assert str(refused.value) == f"--harness-executor: got {unknown}, expected one of {known}"
 
 
 def test_a_run_starts_with_an_empty_ledger(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from harness.engine.switches import SWITCHES
 from harness.parity.baselines.platform import ROOT
 from tests.sabotage.defects import DEFECTS, NOTORIOUS
+from tests.sabotage.gpu_defects import ON_GPU
 from tests.sabotage.runner import Defect, DefectVerdict, changed, revision, sabotage, shard
 
 PARTS = 16
@@ -18,13 +19,14 @@ PARTS = 16
 
 def test_there_are_thirty_and_three_for_each_switch_and_every_notorious_one() -> None:
     assert len(DEFECTS) >= 30
-    assert len({defect.name for defect in DEFECTS}) == len(DEFECTS)
+    assert len({defect.name for defect in (*DEFECTS, *ON_GPU)}) == len(DEFECTS) + len(ON_GPU)
+    assert len(ON_GPU) >= 8
     counts = Counter(defect.switch for defect in DEFECTS)
     assert min(counts[switch] for switch in SWITCHES) >= 3
     assert set(NOTORIOUS) <= {defect.name for defect in DEFECTS}
 
 
-@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
+@pytest.mark.parametrize("defect", [*DEFECTS, *ON_GPU], ids=lambda defect: defect.name)
 def test_a_defect_can_be_planted_and_its_test_is_there(defect: Defect) -> None:
     changed((ROOT / defect.file).read_text(), defect)
     file, name = defect.node.split("[")[0].split("::")

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import AceStepTransformer1DModel
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+from diffusers.models.transformers import ace_step_transformer
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from harness.engine import checks
 from harness.engine.errors import InvalidInput
+
+M = TypeVar("M", bound=nn.Module)
+
+_TRACING = threading.RLock()
 
 # Differences from the defaults of diffusers, which are the published 2B model: 24 layers of 2048, E = 2048, D = 64.
 PRESETS: dict[str, dict[str, int]] = {
@@ -144,6 +152,36 @@ class AceStepDecoder(nn.Module):
             self._cross_mask.mask = outer
         return velocity
 
+    def with_layers(self, change: Callable[[nn.Module], object]) -> AceStepDecoder:
+        """A decoder that shares every weight with this one, and whose layers are copies that `change` was called with.
+
+        The copies share all that is in the layers. What `change` sets on a copy, such as a compiled call, does not act
+        on this decoder.
+        """
+        twin, transformer = _shallow(self), _shallow(self.transformer)
+        layers = [_shallow(layer) for layer in self.transformer.layers]
+        for layer in layers:
+            change(layer)
+        transformer.layers = nn.ModuleList(layers)
+        twin.transformer = transformer
+        return twin
+
+    @staticmethod
+    @contextmanager
+    def traceable() -> Iterator[None]:
+        """Let torch's compiler trace every decoder of this class, inside the block.
+
+        diffusers makes a member of an enum at each attention, which not every version of the compiler can trace. The
+        member that is made is the one that is there already. One thread at a time is in such a block.
+        """
+        with _TRACING:
+            before = ace_step_transformer._get_current_attention_backend  # noqa: SLF001 it has no public name
+            ace_step_transformer._get_current_attention_backend = _attention_backend  # noqa: SLF001 as above
+            try:
+                yield
+            finally:
+                ace_step_transformer._get_current_attention_backend = before  # noqa: SLF001 as above
+
     @property
     def channels(self) -> int:
         """Latent channels `D`."""
@@ -245,6 +283,19 @@ class AceStepDecoder(nn.Module):
     ) -> AceStepDecoder:
         decoder = cls(transformer, null_embedding=null_embedding)
         return decoder.to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+
+def _attention_backend(processor: object = None) -> AttentionBackendName:
+    named: AttentionBackendName | None = getattr(processor, "_attention_backend", None)
+    active: AttentionBackendName = _AttentionBackendRegistry.get_active_backend()[0]
+    return active if named is None else named
+
+
+def _shallow(module: M) -> M:
+    """A copy that shares every parameter and child, and has a table of children of its own."""
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)  # noqa: SLF001 torch has no public name for it
+    return twin
 
 
 @contextmanager

@@ -6,7 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from harness.engine.executors.base import Batch, Executor, ExecutorStream
+from harness.engine.executors.cuda_graph import CudaGraphExecutor, GraphStats
 from harness.engine.executors.eager import EagerExecutor
+from harness.engine.executors.shapes import PreparesShapes, Shape
 from harness.engine.executors.static import StaticExecutor
 from harness.engine.executors.stream import CudaStream
 
@@ -16,11 +18,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch",
+    "CudaGraphExecutor",
     "CudaStream",
     "EagerExecutor",
     "Executor",
     "ExecutorStream",
+    "GraphStats",
     "OnnxExecutor",
+    "PreparesShapes",
+    "Shape",
     "StaticExecutor",
     "TensorRTExecutor",
 ]

@@ -18,7 +18,7 @@ from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import BlessRefused, refuse_unless_explicit
 from harness.parity.baselines.captures import CAPTURES
 from harness.parity.proofs.invariance import Held, Property, Subject, measure
-from harness.registry import AFFINE, COMPARED
+from harness.registry import AFFINE, compared
 
 CONTRACT = "contract.json"
 
@@ -133,7 +133,7 @@ class Findings:
 
 def declared(
     decoders: Sequence[str] = (AFFINE, "tiny"),
-    executors: Sequence[str] = COMPARED,
+    executors: Sequence[str] = (),
     dtypes: Sequence[str] = ("float32",),
     frames: Sequence[int] = (16, 75),
     *,
@@ -141,11 +141,14 @@ def declared(
     device: str = "cpu",
     engine: Path | None = None,
 ) -> list[Subject]:
-    """Every combination, each with free and with pinned rows; by default what a CPU's contract covers."""
+    """Every combination, each with free and with pinned rows; by default what a CPU's contract covers.
+
+    Without executors it is every kind whose bits are measured on the device.
+    """
     return [
         Subject(decoder, executor, dtype, length, pin_rows, max_rows, device, engine)
         for decoder in decoders
-        for executor in executors
+        for executor in executors or compared(device)
         for dtype in dtypes
         for length in frames
         for pin_rows in (None, max_rows)

@@ -15,6 +15,7 @@ import torch
 
 from harness import checkout
 from harness.engine.aot.here import driver
+from harness.parity.baselines import kernels_digest
 
 ROOT = checkout.root()
 """The checkout: the folder that holds `pyproject.toml` and `captures/`."""
@@ -84,6 +85,7 @@ def gpu_fingerprint(device: torch.device | str) -> dict[str, str]:
         "cuda": str(torch.version.cuda),
         "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
         "triton": _version("triton"),
+        "kernels": kernels_digest.digest(torch.device(device)),
         "matmul_precision": torch.get_float32_matmul_precision(),
         "tf32": str(torch.backends.cudnn.allow_tf32).lower(),
         "reduced_precision": str(torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction).lower(),

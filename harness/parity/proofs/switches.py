@@ -89,9 +89,9 @@ def executors_of(switch: str, device: str = "cpu", asked: Sequence[str] = ()) ->
     Args:
         switch: name of the switch.
         device: device of the decoder.
-        asked: the kinds to choose from; empty: every kind that runs the decoder itself.
+        asked: the kinds to choose from; empty: every kind that runs the decoder itself there.
     """
-    kinds = [kind for kind in ExecutorKind if kind in asked] or list(registry.LIVE)
+    kinds = [kind for kind in ExecutorKind if kind in asked] or list(registry.live(device))
     if SWITCHES[switch].needs_own_stream:
         return tuple(kind for kind in kinds if kind.has_own_stream(device))
     return tuple(kind for kind in kinds if not kind.record.stand_in)

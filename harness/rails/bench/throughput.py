@@ -19,6 +19,7 @@ from torch import Tensor
 from harness import registry
 from harness.engine.config import DCW, PipelineConfig
 from harness.engine.errors import InvalidInput
+from harness.engine.executors import PreparesShapes, Shape
 from harness.engine.noise import Purpose, noise
 from harness.engine.request import Condition, Guidance
 from harness.engine.results import Finished, all_finished
@@ -27,6 +28,7 @@ from harness.engine.switches import Switches
 from harness.parity.compare import digest_tree
 from harness.rails.bench.bare import Bare, Tap, bare, merged, runs
 from harness.rails.bench.clocks import EventClock, HostClock
+from harness.rails.bench.stock import Stock
 from harness.rails.costs.workload import is_due
 
 FRAMES_PER_SECOND = 25
@@ -59,6 +61,7 @@ class Load:
         cfg: guidance mode, or None for no guidance.
         guidance_scale: with `cfg`.
         dcw: whether the wavelet correction is on.
+        fresh: whether every request has a prompt and a context of its own; else all share one.
         switches: of the pipeline.
 
     Raises:
@@ -79,6 +82,7 @@ class Load:
     cfg: str | None = None
     guidance_scale: float = 2.5
     dcw: bool = True
+    fresh: bool = False
     switches: Switches = field(default_factory=Switches)
 
     def __post_init__(self) -> None:
@@ -240,7 +244,10 @@ class Driver:
         null = None if getattr(self.decoder, "null_embedding", None) is not None else drawn(4, 1, encoder_dim)
         engine = load.engine or registry.engine_for(load.executor, load.decoder, dtype=load.dtype, tokens=TOKENS)
         file = None if engine is None else Path(engine)
-        self.tap = Tap(registry.executor(load.executor, self.decoder, load.max_rows, None, load.device, file))
+        executor = registry.executor(load.executor, self.decoder, load.max_rows, None, load.device, file)
+        if isinstance(executor, PreparesShapes):
+            executor.prepare([Shape(load.frames, TOKENS, channels, encoder_dim)])
+        self.tap = Tap(executor)
         self.session = Session(self.decoder, self.tap, null_embedding=null)
         config = PipelineConfig(
             depth=load.depth,
@@ -252,11 +259,17 @@ class Driver:
         context = torch.cat(
             [drawn(2, load.frames, channels), torch.ones(1, load.frames, channels, device=device)], dim=2
         )
-        source = drawn(3, load.frames, channels) if load.denoise < 1.0 else None
+        self._source = drawn(3, load.frames, channels) if load.denoise < 1.0 else None
         prompt = Condition(drawn(1, TOKENS, encoder_dim))
-        self.stream: Stream = self.session.stream([prompt], context, config=config, source=source)
+        self.stream: Stream = self.session.stream([prompt], context, config=config, source=self._source)
         self.submitted = 0
         self.dropped = 0
+        self._stock = Stock(TOKENS, encoder_dim, load.frames, channels, load.device)
+
+    def stock(self, ticks: int) -> None:
+        """Make the prompts and contexts of so many ticks ahead, where every request has its own."""
+        if self.load.fresh:
+            self._stock.fill(ticks * self.load.depth // self.load.steps + self.load.depth)
 
     def tick(self) -> list[Finished]:
         """One tick, with a request where one is due."""
@@ -266,6 +279,10 @@ class Driver:
             return all_finished(self.stream.tick())
         self.submitted += 1
         guidance = None if load.cfg is None else Guidance(load.guidance_scale, mode=load.cfg)
+        if load.fresh:
+            request = self._stock.request(self.session, self.submitted, load.denoise, self._source, guidance)
+            self.dropped += len(self.stream.pipeline.submit(request).dropped)
+            return all_finished(self.stream.pipeline.tick())
         finished = all_finished(self.stream.tick(seed=self.submitted, denoise=load.denoise, guidance=guidance))
         submission = self.stream.last_submission
         self.dropped += 0 if submission is None else len(submission.dropped)
@@ -273,6 +290,7 @@ class Driver:
 
     def warm_up(self, advance: Advance = silent) -> None:
         """Run the ticks before the window."""
+        self.stock(self.load.warmup)
         for _ in range(self.load.warmup):
             self.tick()
             advance("warm-up")
@@ -280,6 +298,7 @@ class Driver:
 
     def window(self, ticks: int, advance: Advance = silent) -> Window:
         """Run and time so many ticks."""
+        self.stock(ticks)
         clock = EventClock() if self.on_gpu else HostClock()
         host: list[float] = []
         finished: list[Finished] = []

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from harness.parity.baselines import contract, platform
+from harness.parity.baselines import contract, kernels_digest, platform
 
 GPU_FACTS = {
     "gpu", "capability", "driver", "torch", "cuda", "cudnn", "triton", "matmul_precision", "tf32", "reduced_precision",
-    "attention", "deterministic", "autocast", "environment",
+    "attention", "deterministic", "autocast", "environment", "kernels",
 }  # fmt: skip
 
 
@@ -22,6 +22,7 @@ def test_every_fact_of_a_gpu_is_in_its_fingerprint(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "Board")
     monkeypatch.setattr(platform, "driver", lambda: "1")
     monkeypatch.setattr(platform, "_version", lambda package: f"{package} 2")
+    monkeypatch.setattr(kernels_digest, "digest", lambda device: "feed")
     found = platform.gpu_fingerprint("cuda")
     assert found.keys() == GPU_FACTS
     facts = [found[name] for name in ("gpu", "capability", "driver", "torch", "triton")]
@@ -151,6 +152,7 @@ def test_a_gpu_s_fingerprint_says_every_fact_under_its_own_name(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: (asked.append(device), "NVIDIA B300")[1])
     monkeypatch.setattr(platform, "driver", lambda: driver)
     monkeypatch.setattr(platform, "_version", lambda package: f"{package} 2")
+    monkeypatch.setattr(kernels_digest, "digest", lambda device: f"digest of {device}")
     monkeypatch.setattr(torch, "__version__", "2.11.0+cu130")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
@@ -176,6 +178,7 @@ def test_a_gpu_s_fingerprint_says_every_fact_under_its_own_name(
         "deterministic": "false",
         "autocast": "false",
         "environment": "CUBLAS_WORKSPACE_CONFIG=:4096:8",
+        "kernels": "digest of cuda:1",
     }
     assert asked == ["cuda:1", "cuda:1"]
 

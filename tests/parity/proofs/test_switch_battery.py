@@ -19,7 +19,7 @@ from harness.parity.baselines.bless import BATTERY
 from harness.parity.baselines.captures import Verdict
 from harness.parity.battery.scenarios import SCENARIOS, decoder
 from harness.parity.proofs.switches import EVERY, Pair, SwitchResult, check_switches, idle, pairs
-from harness.registry import COMPARED, ExecutorKind
+from harness.registry import COMPARED, ExecutorKind, compared
 from tests.parity.strategies import ALWAYS
 
 FEW = {name: SCENARIOS[name] for name in ("ace_tiny_plain", "ace_tiny_cfg", "mixed_ring")}
@@ -44,8 +44,8 @@ def test_the_real_architecture_is_the_same_with_a_switch_on_and_off() -> None:
 
 def test_every_switch_is_compared_where_it_can_act() -> None:
     found = {(pair.switch, pair.executor) for pair in pairs()}
-    static = {(switch, kind) for switch in ALWAYS for kind in COMPARED}
-    assert found == {*static, *((switch, ExecutorKind.DEFERRED) for switch in SWITCHES if switch not in ALWAYS)}
+    always = {(switch, kind) for switch in ALWAYS for kind in (*COMPARED, ExecutorKind.CUDA_GRAPH)}
+    assert found == {*always, *((switch, ExecutorKind.DEFERRED) for switch in SWITCHES if switch not in ALWAYS)}
     assert len(pairs()) == len(found) * 2 * len(SCENARIOS)
 
 
@@ -88,11 +88,11 @@ def test_a_broken_switch_exits_with_1_and_the_json_says_where(tmp_path: Path) ->
     assert report["switches"][0].keys() >= {"switch", "scenario", "executor", "decoder", "verdict"}
 
 
-def test_on_a_gpu_the_static_executor_has_the_stream_to_join() -> None:
+def test_on_a_gpu_every_executor_but_the_eager_one_has_a_stream_to_join() -> None:
     found = {(pair.switch, pair.executor) for pair in pairs(device="cuda")}
     assert found == {
-        *((s, k) for s in ALWAYS for k in COMPARED),
-        ("joined_stream", "static"),
+        *((s, k) for s in ALWAYS for k in compared("cuda")),
+        *(("joined_stream", k) for k in ("static", "cuda_graph", "compiled_graph")),
     }
 
 
@@ -141,15 +141,15 @@ def test_switches_that_agree_exit_with_0_and_compare_no_captures(tmp_path: Path)
     result = check("--only", "cfg_full", "--json", str(tmp_path / "r.json"))
     assert result.exit_code == 0
     report = json.loads((tmp_path / "r.json").read_text())
-    assert (report["scenarios"], len(report["switches"])) == ([], 18)
-    assert "18 comparisons of a switch on and off: 18 exact" in result.stdout
+    assert (report["scenarios"], len(report["switches"])) == ([], 26)
+    assert "26 comparisons of a switch on and off: 26 exact" in result.stdout
 
 
 def test_all_checks_captures_and_switches(tmp_path: Path) -> None:
     arguments = ["check", "--all", "--only", "cfg_full", "--json", str(tmp_path / "r.json")]
     result = CliRunner().invoke(main, arguments, obj=BATTERY)
     report = json.loads((tmp_path / "r.json").read_text())
-    assert ([r["name"] for r in report["scenarios"]], len(report["switches"])) == (["cfg_full"], 18)
+    assert ([r["name"] for r in report["scenarios"]], len(report["switches"])) == (["cfg_full"], 26)
     assert result.exit_code == 0
 
 

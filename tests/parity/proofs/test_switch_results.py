@@ -30,15 +30,15 @@ from harness.parity.proofs.switches import (
 from harness.registry import ExecutorKind
 from tests.parity.strategies import ALWAYS
 
-EAGER, STATIC, DEFERRED, ONNX, TENSORRT = ExecutorKind
+EAGER, STATIC, DEFERRED, GRAPH, COMPILED, ONNX, TENSORRT = ExecutorKind
 TWO: Any = {"one": SimpleNamespace(name="one"), "two": SimpleNamespace(name="two")}
 
 
 # Which comparisons there are.
 
 KINDS: list[tuple[str, list[str], tuple[ExecutorKind, ...], tuple[ExecutorKind, ...]]] = [
-    ("cpu", [], (EAGER, STATIC), (DEFERRED,)),
-    ("cuda", [], (EAGER, STATIC), (STATIC,)),
+    ("cpu", [], (EAGER, STATIC, GRAPH), (DEFERRED,)),
+    ("cuda", [], (EAGER, STATIC, GRAPH, COMPILED), (STATIC, GRAPH, COMPILED)),
     ("cuda:1", ["static", "eager"], (EAGER, STATIC), (STATIC,)),
     ("cpu", ["deferred", "static"], (STATIC,), (DEFERRED,)),
     ("cpu", ["deferred"], (), (DEFERRED,)),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.rails.bench import clocks, throughput
+from harness.rails.bench import clocks, steady, throughput
 from tests.fakes import StillClock
 
 
@@ -10,6 +10,6 @@ from tests.fakes import StillClock
 def still_clock(monkeypatch: pytest.MonkeyPatch) -> StillClock:
     """The clock of a bench: nothing takes time but what sleeps by it."""
     clock = StillClock()
-    for module in (clocks, throughput):
+    for module in (clocks, steady, throughput):
         monkeypatch.setattr(module, "time", clock)
     return clock

@@ -1,0 +1,153 @@
+"""The kernels. Every product and sum rounds by itself: they are compiled without fused multiply-adds.
+
+A launch gets a table, int64 `[slots, FIELDS]` on the device, with the addresses of each slot's tensors, the strides of
+its curves (0 for a scalar, 1 for a curve) and its numbers, as the bits of a float32 or a float64.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+GUIDE_FIELDS = tl.constexpr(12)
+CORRECT_FIELDS = tl.constexpr(14)
+
+
+@triton.jit
+def _at(address):  # type: ignore[no-untyped-def]
+    return address.to(tl.pointer_type(tl.float32))
+
+
+@triton.jit
+def _float32(bits):  # type: ignore[no-untyped-def]
+    return bits.to(tl.int32).to(tl.float32, bitcast=True)
+
+
+@triton.jit(do_not_specialize=["frames"])
+def guide(  # type: ignore[no-untyped-def]  # noqa: PLR0915 - one kernel: Triton inlines whatever is called
+    table, velocities, averages, frames, channels: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """Guide one slot's block of channels; the formulas are those of `harness.engine.guidance`.
+
+    Sums over frames are float64. Frame `t` is added to partial sum `t % BLOCK_T`, in ascending order of `t`; then the
+    partial sums are added as a tree.
+    """
+    slot = tl.program_id(0).to(tl.int64)
+    row = table + slot * GUIDE_FIELDS
+    v_pos, v_neg, old = _at(tl.load(row)), _at(tl.load(row + 1)), _at(tl.load(row + 2))
+    scale, scale_stride = _at(tl.load(row + 3)), tl.load(row + 4)
+    momentum, momentum_stride = _at(tl.load(row + 5)), tl.load(row + 6)
+    rescale_address, rescale_stride = tl.load(row + 7), tl.load(row + 8)
+    rescale = _at(rescale_address)
+    limited, threshold = tl.load(row + 9) != 0, _float32(tl.load(row + 10))
+    eta = tl.load(row + 11).to(tl.float64, bitcast=True)
+
+    channel = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)[None, :]
+    block = tl.arange(0, BLOCK_T)[:, None]
+    own = slot * frames * channels
+
+    norms = tl.zeros((BLOCK_T, BLOCK_D), tl.float64)
+    wanted = tl.zeros((BLOCK_T, BLOCK_D), tl.float64)
+    for start in range(0, frames, BLOCK_T):
+        frame = start + block
+        inside = (frame < frames) & (channel < channels)
+        place = frame * channels + channel
+        vp = tl.load(v_pos + place, inside, 0.0)
+        m = tl.load(momentum + frame * momentum_stride, frame < frames, 0.0)
+        average = (vp - tl.load(v_neg + place, inside, 0.0)) + m * tl.load(old + place, inside, 0.0)
+        tl.store(averages + own + place, average, inside)
+        average = tl.where(inside, average, 0.0).to(tl.float64)
+        norms += average * average
+        wanted += vp.to(tl.float64) * vp.to(tl.float64)
+    norm = tl.sqrt(tl.sum(norms, 0, keep_dims=True)).to(tl.float32)
+    v_norm = tl.sqrt(tl.sum(wanted, 0, keep_dims=True))
+    share = tl.div_rn(tl.full((1, BLOCK_D), 1.0, tl.float32) * threshold, norm)
+    # Not a minimum: a NaN stays one.
+    share = tl.where((share > 1.0) | (limited == 0), 1.0, share)
+    floor = tl.where(v_norm < 1e-12, 1e-12, v_norm)
+
+    tl.debug_barrier()
+    dots = tl.zeros((BLOCK_T, BLOCK_D), tl.float64)
+    for start in range(0, frames, BLOCK_T):
+        frame = start + block
+        inside = (frame < frames) & (channel < channels)
+        place = frame * channels + channel
+        unit = tl.load(v_pos + place, inside, 0.0).to(tl.float64) / floor
+        direction = tl.load(averages + own + place, inside, 0.0) * share
+        dots += tl.where(inside, direction.to(tl.float64) * unit, 0.0)
+    dot = tl.sum(dots, 0, keep_dims=True)
+
+    squares = tl.zeros((BLOCK_T, BLOCK_D), tl.float64)
+    for start in range(0, frames, BLOCK_T):
+        frame = start + block
+        inside = (frame < frames) & (channel < channels)
+        place = frame * channels + channel
+        vp = tl.load(v_pos + place, inside, 0.0)
+        direction = (tl.load(averages + own + place, inside, 0.0) * share).to(tl.float64)
+        parallel = dot * (vp.to(tl.float64) / floor)
+        update = (direction - parallel).to(tl.float32)
+        if eta != 0.0:
+            update = update + (eta * parallel).to(tl.float32)
+        g = tl.load(scale + frame * scale_stride, frame < frames, 0.0)
+        v = vp + (g - 1.0) * update
+        tl.store(velocities + own + place, v, inside)
+        v = tl.where(inside, v, 0.0).to(tl.float64)
+        squares += v * v
+
+    if rescale_address != 0:
+        tl.debug_barrier()
+        norm = tl.sqrt(tl.sum(squares, 0, keep_dims=True)).to(tl.float32)
+        norm = tl.where(norm < 1e-12, 1e-12, norm)
+        ratio = tl.div_rn(v_norm.to(tl.float32), norm)
+        for start in range(0, frames, BLOCK_T):
+            frame = start + block
+            inside = (frame < frames) & (channel < channels)
+            place = own + frame * channels + channel
+            v = tl.load(velocities + place, inside, 0.0)
+            k = tl.load(rescale + frame * rescale_stride, frame < frames, 0.0)
+            tl.store(velocities + place, k * (v * ratio) + (1.0 - k) * v, inside)
+
+
+@triton.jit(do_not_specialize=["frames"])
+def correct(  # type: ignore[no-untyped-def]
+    table, states, frames, channels: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """Correct one slot's block of pairs of frames; the formulas are those of `harness.engine.wavelet`.
+
+    A pair `(p, q)` has the bands `c*p + c*q` and `c*p - c*q`, with `c` the float32 nearest to `sqrt(1/2)`, and comes
+    back as `c*low + c*high` and `c*low - c*high`. Behind an odd number of frames there is one of zeros.
+    """
+    slot = tl.program_id(0).to(tl.int64)
+    row = table + slot * CORRECT_FIELDS
+    stepped, before, velocity = _at(tl.load(row)), _at(tl.load(row + 1)), _at(tl.load(row + 2))
+    low_address, low_stride, low_factor = tl.load(row + 3), tl.load(row + 4), _float32(tl.load(row + 5))
+    high_address, high_stride, high_factor = tl.load(row + 6), tl.load(row + 7), _float32(tl.load(row + 8))
+    pix_address, pix_stride = tl.load(row + 9), tl.load(row + 10)
+    t = _float32(tl.load(row + 11))
+
+    channel = tl.arange(0, BLOCK_D)[None, :]
+    pair = tl.program_id(1) * BLOCK_T + tl.arange(0, BLOCK_T)[:, None]
+    first, second = 2 * pair, 2 * pair + 1
+    has_first, has_second = (first < frames) & (channel < channels), (second < frames) & (channel < channels)
+    at_first, at_second = first * channels + channel, second * channels + channel
+    x0, x1 = tl.load(stepped + at_first, has_first, 0.0), tl.load(stepped + at_second, has_second, 0.0)
+    y0 = tl.load(before + at_first, has_first, 0.0) - t * tl.load(velocity + at_first, has_first, 0.0)
+    y1 = tl.load(before + at_second, has_second, 0.0) - t * tl.load(velocity + at_second, has_second, 0.0)
+
+    if pix_address != 0:
+        a0 = tl.load(_at(pix_address) + first * pix_stride, first < frames, 0.0)
+        a1 = tl.load(_at(pix_address) + second * pix_stride, second < frames, 0.0)
+        r0, r1 = x0 + a0 * (x0 - y0), x1 + a1 * (x1 - y1)
+    else:
+        c = 0.7071067690849304
+        low, high = c * x0 + c * x1, c * x0 - c * x1
+        if low_address != 0:
+            gain = low_factor * tl.load(_at(low_address) + pair * low_stride, first < frames, 0.0)
+            low = low + gain * (low - (c * y0 + c * y1))
+        if high_address != 0:
+            gain = high_factor * tl.load(_at(high_address) + pair * high_stride, first < frames, 0.0)
+            high = high + gain * (high - (c * y0 - c * y1))
+        r0, r1 = c * low + c * high, c * low - c * high
+    own = slot * frames * channels
+    tl.store(states + own + at_first, r0, has_first)
+    tl.store(states + own + at_second, r1, has_second)
