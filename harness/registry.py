@@ -308,8 +308,8 @@ def executor(
             many threads as torch is set to at the call.
 
     Raises:
-        InvalidInput: a kind that runs a compiled decoder without a file, another kind with a file, or a device on which
-            the kind does not run.
+        InvalidInput: a kind that runs a compiled decoder without a file or on a device on which it does not run, or
+            another kind with a file.
         EngineError: the file cannot be used, or the package that runs the file is not installed.
     """
     kind, place = ExecutorKind(kind), torch.device(device)

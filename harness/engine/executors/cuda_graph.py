@@ -214,8 +214,8 @@ class CudaGraphExecutor:
 
         Raises:
             PipelineClosed: the executor is closed.
-            Exception: whatever `change` raises, and the errors of `prepare`; a shape that cannot be recorded anew is
-                not prepared any more.
+            Exception: whatever `change` raises, and the errors of `prepare`. Where a prepared shape cannot be recorded
+                anew, none is prepared any more.
         """
         self._check_usable()
         self._drain()

@@ -134,7 +134,7 @@ class Prepared:
         """Free every run, and record every one again.
 
         Raises:
-            Exception: any exception of `make`; a shape that could not be recorded is not prepared any more.
+            Exception: any exception of `make`. Of a shape that may not be evicted, it leaves no shape at all.
         """
         known = [(shape, tuple(graphs.by_rows), graphs.evictable) for shape, graphs in self._shapes.items()]
         self.drop(self.shapes)

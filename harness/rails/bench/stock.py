@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from harness.engine.session import Session
 
 
 class Stock:
-    """Random prompts and contexts on a device, each used once.
+    """Random prompts and contexts on a device, each used once; the same ones in every stock of the same sizes.
 
     Args:
         tokens: tokens L of a prompt.
@@ -25,6 +27,7 @@ class Stock:
         self._prompt = (1, tokens, encoder_dim)
         self._context = (1, frames, 2 * channels)
         self._device = device
+        self._generator = torch.Generator(device="cpu").manual_seed(0)
         self._made: list[tuple[Tensor, Tensor]] = []
 
     def fill(self, requests: int) -> None:
@@ -40,9 +43,8 @@ class Stock:
         states, context = self._made.pop()
         prompt = Condition(states)
         if guidance is not None and GuidanceMode(guidance.mode).needs_negatives:
-            null = (session.null_condition(prompt),)
-            guidance = Guidance(guidance.scale, null, mode=guidance.mode)
+            guidance = replace(guidance, negatives=(session.null_condition(prompt),))
         return Request([prompt], context, seed, denoise=denoise, source=source, guidance=guidance)
 
     def _drawn(self, size: tuple[int, int, int]) -> Tensor:
-        return torch.randn(size, device=self._device)
+        return torch.randn(size, generator=self._generator, dtype=torch.float32, device="cpu").to(self._device)

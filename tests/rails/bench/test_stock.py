@@ -221,3 +221,24 @@ def test_a_bench_of_fresh_requests_makes_as_many_latents_as_one_of_shared_ones()
     assert (shared.latents, shared.dropped, shared.runs, shared.rows) == (8, 0, 1.0, 4.0)
     assert fresh.outputs != shared.outputs
     assert fresh.document()["load"]["fresh"] is True
+
+
+def test_two_stocks_of_the_same_sizes_hold_the_same_and_torch_s_generator_stays() -> None:
+    state, default = torch.random.get_rng_state(), torch.get_default_dtype()
+    one, two = (Stock(2, 3, 4, 5, "cpu") for _ in range(2))
+    one.fill(3)
+    try:
+        torch.set_default_dtype(torch.float64)
+        two.fill(3)
+    finally:
+        torch.set_default_dtype(default)
+    assert_identical([list(pair) for pair in one._made], [list(pair) for pair in two._made], "stock")
+    assert len({float(states.sum()) for states, _context in one._made}) == 3
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_guidance_keeps_all_its_fields_beside_the_null_condition(session: Session) -> None:
+    asked = Guidance(2.0, mode="initialize", rescale=0.5, eta=0.25, norm_threshold=None)
+    made = Stock(2, 6, 4, 5, "cpu").request(session, 1, 1.0, None, asked).guidance
+    assert made is not None and len(made.negatives) == 1
+    assert (made.mode, required(made.rescale).uniform, made.eta, made.norm_threshold) == ("initialize", 0.5, 0.25, None)
