@@ -14,7 +14,7 @@ from harness.engine.decoders.base import Decoder
 from harness.engine.errors import ExecutorError, InvalidInput, NotPrepared, PipelineClosed, RecordingFailed
 from harness.engine.executors.base import Batch, ExecutorStream, check_rows
 from harness.engine.executors.compiled import compiled as compile_decoder
-from harness.engine.executors.prepared import Prepared, Progress
+from harness.engine.executors.prepared import Prepared, Progress, silent
 from harness.engine.executors.recorded import CudaRecorder, HostRecorder, Pool, Recorded, Recorder
 from harness.engine.executors.shapes import Shape
 from harness.engine.executors.stream import CudaStream
@@ -25,10 +25,6 @@ BUCKETS = (1, 2, 4, 8)
 
 WARM_UPS = 2
 """Calls of the decoder before one that is compared: code is compiled, libraries are loaded, kernels are chosen."""
-
-
-def _silent(_what: str) -> None:
-    """Show no progress."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +126,7 @@ class CudaGraphExecutor:
         self._lost: str | None = None
         self._closed = False
 
-    def prepare(self, shapes: Iterable[Shape], progress: Progress = _silent) -> None:
+    def prepare(self, shapes: Iterable[Shape], progress: Progress = silent) -> None:
         """Record runs of every shape, for every bucket; the host waits for the GPU. Prepared shapes are never evicted.
 
         Either every shape is prepared afterwards, or none of those that were not prepared before. The graphs of one
@@ -271,7 +267,7 @@ class CudaGraphExecutor:
         known = self._prepared.use(shape, rows)
         if known is None and self.on_demand:
             self._drain()
-            self._prepared.record([(shape, [rows])], _silent, evictable=True)
+            self._prepared.record([(shape, [rows])], silent, evictable=True)
             self._weights.hold()
             known = self._prepared.use(shape, rows)
         if known is None:

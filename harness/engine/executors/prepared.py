@@ -14,6 +14,10 @@ Progress = Callable[[str], object]
 """Function that is called with a few words before each recording."""
 
 
+def silent(_what: str) -> None:
+    """Show no progress."""
+
+
 @dataclass(eq=False)
 class Graphs:
     """The recorded runs of a shape.
@@ -138,10 +142,10 @@ class Prepared:
         """
         known = [(shape, tuple(graphs.by_rows), graphs.evictable) for shape, graphs in self._shapes.items()]
         self.drop(self.shapes)
-        self.record([(shape, rows) for shape, rows, evictable in known if not evictable], _silent, evictable=False)
+        self.record([(shape, rows) for shape, rows, evictable in known if not evictable], silent, evictable=False)
         for shape, rows, evictable in known:
             if evictable:
-                self.record([(shape, rows)], _silent, evictable=True)
+                self.record([(shape, rows)], silent, evictable=True)
 
     def drop(self, shapes: Sequence[Shape]) -> None:
         """Free every run of some shapes, and give their memory back."""
@@ -168,7 +172,3 @@ class Prepared:
                 raise InvalidInput("shapes", f"{needed} bytes for {held}", f"at most max_bytes = {self._max_bytes}")
             self.evicted += len(self._shapes[victim].by_rows)
             self.drop([victim])
-
-
-def _silent(_what: str) -> None:
-    """Show no progress."""
