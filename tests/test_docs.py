@@ -19,6 +19,7 @@ from harness.cli import main
 from harness.engine import DCW, Condition, Finished, Guidance, LatentMask, PipelineConfig, Request, Switches, X0Target
 from harness.engine.controls import SharedControl
 from harness.parity.baselines.captures import Verdict
+from tests.gpu.report import parser as report_parser
 from tests.sabotage import mutants
 
 ROOT = Path(__file__).parent.parent
@@ -175,7 +176,8 @@ def test_every_option_that_is_named_is_one_of_a_command() -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", TEXT))
     of_pytest = {option for option in named if option.startswith(("--harness-", "--benchmark-"))}
     of_others = {"--help", "--strict"}  # of every command, and of mypy
-    assert named - of_pytest - of_others - there == set()
+    of_reports = set(report_parser().format_help().split())
+    assert named - of_pytest - of_others - of_reports - there == set()
 
 
 def test_the_page_of_the_plugin_explains_the_options_that_the_readme_names() -> None:

@@ -1,8 +1,9 @@
-"""The table of `docs/gpu.md` is the kept report's."""
+"""The tables of `docs/gpu.md` are those of the kept reports."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from statistics import fmean
 from typing import Any
 
@@ -10,24 +11,82 @@ import pytest
 
 from harness.parity.baselines.platform import ROOT
 
-KEPT: dict[str, Any] = json.loads((ROOT / "captures/cuda-nvidia-h100-80gb-hbm3/bench/steady.json").read_text())
-ROWS = [line for line in (ROOT / "docs/gpu.md").read_text().splitlines() if line[:3] in ("| 7", "| 1")]
+REPORTS = ROOT / "captures/cuda-nvidia-h100-80gb-hbm3/bench"
+PAGE = (ROOT / "docs/gpu.md").read_text().splitlines()
 
 
-def row(load: dict[str, Any]) -> str:
-    name = load["load"].replace("both", "cfg and dcw") + (", fresh" if load["fresh"] else "")
-    figures = f"{load['tick_ms']:.2f} | {load['bare_ms']:.2f} | {load['ratio']:.3f}"
-    return f"| {load['frames']} | {name} | {figures} | {load['low']:.3f} to {load['high']:.3f} | {load['launches']:g} |"
+def kept(section: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((REPORTS / f"{section}.json").read_text())["found"]
+    return found
 
 
-def test_the_page_has_every_kept_load_and_no_other_figure() -> None:
-    assert [row(load) for load in KEPT["loads"]] == ROWS
-    assert len(ROWS) == 9
+def ratios(found: dict[str, Any]) -> str:
+    figures = f"{found['tick_ms']:.2f} | {found['bare_ms']:.2f} | {found['ratio']:.3f}"
+    interval = f"{found['low']:.3f} to {found['high']:.3f}"
+    return f"{figures} | {interval} | {round(found['launches'], 1):g} | {found['host_ms']:.1f}"
 
 
-@pytest.mark.parametrize("load", KEPT["loads"], ids=row)
-def test_a_kept_ratio_is_the_mean_of_its_pairs_and_every_run_was_replayed(load: dict[str, Any]) -> None:
-    assert load["ratio"] == pytest.approx(fmean(load["pairs"]), abs=1e-4)
-    assert load["low"] < load["ratio"] < load["high"] and len(load["pairs"]) >= 8
-    assert load["runs"] == load["replays"]
-    assert load["launches"] == pytest.approx(sum(load["by_call"].values()))
+def load(found: dict[str, Any]) -> str:
+    return found["load"].replace("both", "cfg and dcw") + (", fresh" if found.get("fresh") else "")  # type: ignore[no-any-return]
+
+
+def cells(section: str) -> Iterator[str]:
+    """The rows of a section's table."""
+    for each in kept(section):
+        if section == "steady":
+            yield f"{each['frames']} | {load(each)} | {ratios(each)}"
+        elif section == "depth":
+            yield f"{each['depth']} | {load(each)} | {ratios(each)}"
+        elif section == "start":
+            seconds = " | ".join(
+                f"{each[name]:.1f}" for name in ("import_s", "weights_s", "prepare_s", "without_weights_s")
+            )
+            yield f"{each['cache']} | {seconds}"
+        elif section == "latency":
+            times = f"{each['touched_ticks']:g} | {each['touched_ms']:.0f} | {each['whole_ticks']:g}"
+            yield f"{each['max_ticks_ahead']} | {load(each)} | {times} | {each['whole_ms']:.0f}"
+        elif section == "ablate":
+            saved = [(each[f"saved_{what}_ms"], *each[f"{what}_interval"]) for what in ("tick", "host")]
+            yield f"{each['switch']} | " + " | ".join(f"{s:.2f} ({low:.2f} to {high:.2f})" for s, low, high in saved)
+        elif section == "lockstep":
+            yield f"{each['decoder']} | {each['compared'].replace('_', ' ')} | {each['verdict']}"
+        elif section == "two":
+            assert set(each["equal"].values()) == {True}
+            yield f"{each['decoder']} | {each['frames']} | {', '.join(each['equal'])}"
+        else:
+            yield f"{'buckets' if each['pin_rows'] is None else 'pinned to 8'} | {each['rows']} | {each['ms']:.2f}"
+
+
+SECTIONS = ("steady", "depth", "pinned", "start", "latency", "ablate", "lockstep", "two")
+
+
+def lines(section: str) -> list[str]:
+    return [f"| {each} |" for each in cells(section)]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_table_has_every_figure_of_its_report_and_no_other(section: str) -> None:
+    expected = lines(section)
+    first = PAGE.index(expected[0])
+    last = next(n for n in range(first, len(PAGE) + 1) if n == len(PAGE) or not PAGE[n].startswith("|"))
+    assert PAGE[first:last] == expected
+    assert PAGE[first - 1].replace(" ", "").replace("-", "") == "|" * (expected[0].count("|"))
+
+
+def test_every_report_that_is_kept_has_a_table() -> None:
+    assert {path.stem for path in REPORTS.glob("*.json")} == set(SECTIONS)
+
+
+@pytest.mark.parametrize("found", [*kept("steady"), *kept("depth")], ids=ratios)
+def test_a_kept_ratio_is_the_mean_of_its_pairs_and_every_run_was_replayed(found: dict[str, Any]) -> None:
+    assert found["ratio"] == pytest.approx(fmean(found["pairs"]), abs=1e-4)
+    assert found["low"] < found["ratio"] < found["high"] and len(found["pairs"]) >= 8
+    assert found["runs"] == found["replays"]
+    assert found["launches"] == pytest.approx(sum(found["by_call"].values()), abs=1e-3)
+
+
+def test_every_verdict_is_exact_and_every_switch_acted() -> None:
+    assert {each["verdict"] for each in kept("lockstep")} == {"exact"}
+    assert [each for each in kept("lockstep") if not each.get("acted", True)] == []
+    for decoder in ("compiled", "eager"):
+        assert len({each["digest"] for each in kept("lockstep") if each["decoder"] == decoder}) == 1

@@ -24,7 +24,7 @@ TOP_LEVEL = {
     "harness", "captures", "tests", "conftest.py", "pyproject.toml", "README.md", "LICENSE", "Makefile",
     "constraints.txt", "CHANGELOG.md", "docs", ".ci", ".github", ".gitignore", ".gitattributes",
 }  # fmt: skip
-NUMERICS = ("schedule", "noise", "guidance", "blend", "solver", "wavelet")
+NUMERICS = ("schedule", "noise", "guidance", "blend", "solver", "wavelet", "serially")
 RING = ("pipeline", "plan", "slot", "advance", "execute", "conditioning", "session", "StreamPipeline")
 # Each room and those that it may import, besides itself. The plugin imports the others inside functions alone.
 ROOMS = {
@@ -167,7 +167,8 @@ def test_a_short_name_is_the_module_itself(short: str, module: str) -> None:
 
 @pytest.mark.parametrize("module", NUMERICS)
 def test_a_numerics_module_imports_nothing_of_the_engine(module: str) -> None:
-    assert among(imports(ROOT / f"harness/engine/{module}.py"), ("harness",)) == []
+    found = among(imports(ROOT / f"harness/engine/{module}.py"), ("harness",))
+    assert [name for name in found if not name.startswith("harness.engine.serially")] == []
 
 
 def test_the_oracle_shares_no_code_with_the_ring() -> None:

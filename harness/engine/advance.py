@@ -230,4 +230,4 @@ def _step_noise(plan: SlotPlan, slot: Slot) -> Tensor | None:
 def _own_noise(plan: SlotPlan) -> Tensor:
     request = plan.request
     drawn = noise(request.seed, Purpose.STEP, plan.step, (1, request.frames, request.channels))
-    return to_device(drawn, request.device)
+    return to_device(drawn, request.device, read_here=True)

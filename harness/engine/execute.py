@@ -135,7 +135,7 @@ def _gather(
     timestep = torch.tensor([row.t for row in rows], dtype=torch.float32, device="cpu")
     batch = Batch(
         hidden_states=hidden_states,
-        timestep=to_device(timestep, hidden_states.device),
+        timestep=to_device(timestep, hidden_states.device, read_here=True),
         encoder_hidden_states=made.encoder_hidden_states,
         encoder_mask=made.encoder_mask,
         context_latents=made.context_latents,
@@ -154,12 +154,13 @@ def _combine(
     negatives: Mapping[int, list[Tensor]],
     machinery: Machinery,
 ) -> dict[int, advance.Combined]:
-    """Combine the velocities of every slot; where the kernels run they guide, and the plain twin is a launch a slot."""
+    """Combine the velocities of every slot. On a GPU one launch guides all of them, or the plain twin each of them."""
     in_kernels = [p for p in plan.slots if p.guidance is not None and kernels.here(slots[p.index].x.device)]
+    guide = kernels.guide if machinery.integrator is Integrator.FOREACH else kernels.plain.guide
     combined: dict[int, advance.Combined] = {}
     for group in machinery.groups(in_kernels):
         read = [advance.guided(p, slots[p.index], positives[p.index], negatives[p.index]) for p in group]
-        made = kernels.guide([each for each, _kept in read])
+        made = guide([each for each, _kept in read])
         for p, (_each, kept), (velocity, average) in zip(group, read, made, strict=True):
             combined[p.index] = advance.Combined(velocity, average, kept)
     for p in plan.slots:
@@ -175,15 +176,16 @@ def _correct(
     stepped: Mapping[int, Tensor],
     machinery: Machinery,
 ) -> dict[int, Tensor]:
-    """Apply the wavelet correction to every slot; where the kernels run, to all in one launch, as in `_combine`."""
+    """Apply the wavelet correction to every slot; on a GPU to all in one launch, or by the plain twin."""
     dcw, corrected = plan.dcw, dict(stepped)
     if dcw is None:
         return corrected
     acting = [p for p in plan.slots if p.t != 0.0]
     in_kernels = [p for p in acting if dcw.wavelet == "haar" and kernels.here(stepped[p.index].device)]
+    correct = kernels.correct if machinery.integrator is Integrator.FOREACH else kernels.plain.correct
     for group in machinery.groups(in_kernels):
         of = [(p, states[p.index], velocities[p.index], stepped[p.index]) for p in group]
-        made = kernels.correct([advance.in_haar_domain(p, dcw, *tensors) for p, *tensors in of])
+        made = correct([advance.in_haar_domain(p, dcw, *tensors) for p, *tensors in of])
         corrected |= {p.index: x for p, x in zip(group, made, strict=True)}
     for p in acting if not in_kernels else ():
         corrected[p.index] = advance.corrected(p, dcw, states[p.index], velocities[p.index], stepped[p.index])

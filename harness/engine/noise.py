@@ -8,6 +8,8 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+from harness.engine.serially import dense
+
 MAX_SEED = 2**64 - 1
 """The largest seed of a torch generator; the smallest is 0."""
 
@@ -51,5 +53,5 @@ def noise(
     _, frames, channels = shape
     generator = torch.Generator(device="cpu").manual_seed(generator_seed(seed, purpose, step))
     drawn = torch.randn(1, channels, frames, generator=generator, dtype=torch.float32, device="cpu")
-    made = drawn.transpose(1, 2).contiguous()
+    made = dense(drawn.transpose(1, 2))
     return made if made.device == torch.device(device) else made.to(device)

@@ -109,7 +109,7 @@ class CudaPace:
         self._marks.clear()
 
     def _current(self) -> torch.cuda.Stream:
-        return torch.cuda.current_stream(self._device)
+        return transfer.current_stream(self._device)
 
 
 def pace(device: torch.device, ahead: int) -> Pace:

@@ -82,7 +82,11 @@ def admit(
         unread: tensors of the request that nobody has read yet, or None.
     """
     shape = (1, request.frames, request.channels)
-    drawn = to_device(noise(request.seed, Purpose.INITIAL, 0, shape), request.device)
+
+    def drawn_for(purpose: Purpose) -> Tensor:
+        return to_device(noise(request.seed, purpose, 0, shape), request.device, read_here=True)
+
+    drawn = drawn_for(Purpose.INITIAL)
     guidance = request.guidance
     return Slot(
         id=id,
@@ -92,7 +96,7 @@ def admit(
         step=0,
         x=initial_state(request, drawn, times[0]),
         initial_noise=drawn if guidance is not None and GuidanceMode(guidance.mode).keeps_initial_noise else None,
-        mask_noise=to_device(noise(request.seed, Purpose.MASK, 0, shape), request.device) if masked else None,
+        mask_noise=drawn_for(Purpose.MASK) if masked else None,
         average=None if guidance is None else torch.zeros_like(drawn),
         kept_negative=None,
         unread=unread,

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.engine import serially
+
 SMALLEST = 512
 """Bytes of the smallest block; the others are twice as large each."""
 
@@ -38,7 +40,7 @@ class Block:
 
     def mark(self) -> None:
         """Record the event on the current stream of the block's GPU."""
-        self.event.record(torch.cuda.current_stream(self.device))
+        self.event.record(current_stream(self.device))
 
 
 class Blocks:
@@ -90,10 +92,31 @@ BLOCKS = Blocks(_pinned)
 """The blocks of this process."""
 
 
-def to_device(host: Tensor, device: torch.device) -> Tensor:
+_RAW: Callable[[int], int] | None = getattr(torch._C, "_cuda_getCurrentRawStream", None)  # noqa: SLF001 Triton's own way
+_STREAMS: dict[tuple[int, int], torch.cuda.Stream] = {}
+
+
+def current_stream(device: torch.device) -> torch.cuda.Stream:
+    """The current stream of a GPU. Its object is made once: torch makes one at each call, which takes longer."""
+    if _RAW is None:
+        return torch.cuda.current_stream(device)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    key = (index, _RAW(index))
+    if key not in _STREAMS:
+        _STREAMS[key] = torch.cuda.current_stream(device)
+    return _STREAMS[key]
+
+
+def to_device(host: Tensor, device: torch.device, *, read_here: bool = False) -> Tensor:
     """Move a CPU tensor to `device`; the host does not wait for the work that is queued on the device.
 
     On the CPU the tensor itself is returned.
+
+    Args:
+        host: the tensor.
+        device: where to.
+        read_here: the work that reads the tensor is launched on the current stream, or is ordered behind it, so that
+            `catch_up` need not wait for this copy.
     """
     if device == host.device:
         return host
@@ -101,11 +124,12 @@ def to_device(host: Tensor, device: torch.device) -> Tensor:
         return host.to(device)
     block = BLOCKS.take(host.nbytes, _indexed(device))
     staged = block.holding(host)
-    staged.copy_(host.detach())
+    serially.copy(staged, host.detach())
     moved = staged.to(device, non_blocking=True)
     block.mark()
     BLOCKS.give(block)
-    note(device)
+    if not read_here:
+        note(device)
     return moved
 
 
@@ -117,7 +141,7 @@ def note(device: torch.device) -> None:
     """Note that work on the current stream makes a tensor that a ring on any stream may read."""
     if device.type != "cuda":
         return
-    stream = torch.cuda.current_stream(device)
+    stream = current_stream(device)
     key = (_indexed(device), stream)
     with _ORDERING:
         if key not in _LAUNCHED:
@@ -129,7 +153,7 @@ def catch_up(device: torch.device) -> None:
     """Let the current stream wait for whatever `to_device` and `note` launched on the device's other streams."""
     if device.type != "cuda":
         return
-    current, indexed = torch.cuda.current_stream(device), _indexed(device)
+    current, indexed = current_stream(device), _indexed(device)
     with _ORDERING:
         for (where, stream), event in _LAUNCHED.items():
             if where == indexed and stream != current:

@@ -61,8 +61,8 @@ class Gpu:
 @pytest.fixture(name="gpu")
 def _gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
     gpu = Gpu()
-    cuda = SimpleNamespace(Event=Event, current_stream=lambda device: gpu.current)
-    monkeypatch.setattr(module, "torch", SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(module, "torch", SimpleNamespace(cuda=SimpleNamespace(Event=Event)))
+    monkeypatch.setattr(module.transfer, "current_stream", lambda device: gpu.current)
     monkeypatch.setattr(module.transfer, "catch_up", lambda device: CAUGHT_UP.append(device))
     CAUGHT_UP.clear()
     Event.recorded = Event.done = 0

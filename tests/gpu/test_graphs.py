@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,14 +13,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor.utils import fresh_cache
+from torch.profiler import ProfilerActivity, profile
 
 from harness import registry
 from harness.engine import Finished, InvalidInput, PipelineConfig, StreamPipeline, Switches
 from harness.engine.decoders import AceStepDecoder, AffineDecoder
 from harness.engine.errors import NotPrepared, RecordingFailed
 from harness.engine.executors import CudaGraphExecutor, EagerExecutor, Executor, Shape
+from harness.engine.executors.compiled import compiled as compile_decoder
 from harness.engine.executors.recorded import CudaRecorder
 from harness.engine.switches import SWITCHES
+from harness.parity.baselines import platform
 from harness.parity.battery import scenarios
 from harness.parity.battery.scenarios import SCENARIOS
 from harness.parity.battery.scripts import Script
@@ -95,6 +100,31 @@ def test_compiled_code_is_near_the_decoder_and_rounds_as_it_does() -> None:
     exact = velocity(EagerExecutor(tiny(torch.bfloat16)), shape, 4).float()
     found = velocity(executor, shape, 4)
     assert 0 < float((found - exact).norm() / exact.norm()) < 0.02
+
+
+@pytest.mark.filterwarnings("ignore")  # as above
+def test_compiled_layers_multiply_contiguous_rows() -> None:
+    """Batched products would read rows that are not aligned, by kernels that take twice as long."""
+    run = compile_decoder(tiny(torch.bfloat16))
+    inputs = replace(SHAPE, frames=750).example(4, CUDA).tensors()
+    with torch.no_grad():
+        run(**inputs)
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as profiled:
+            run(**inputs)
+            torch.cuda.synchronize()
+    events: Any = profiled.events()
+    names = Counter(str(event.name) for event in events)
+    assert names["aten::mm"] >= 20 and names["aten::bmm"] == 0, names
+
+
+@pytest.mark.filterwarnings("ignore")  # as above
+def test_compiled_code_makes_the_same_bits_when_it_is_compiled_again_under_other_conditions() -> None:
+    inputs, found = replace(SHAPE, frames=750).example(4, CUDA).tensors(), []
+    for threads in (1, 2):
+        torch._dynamo.reset()
+        with fresh_cache(), platform.threads(threads), torch.no_grad():
+            found.append(compile_decoder(tiny(torch.bfloat16))(**inputs).clone())
+    assert_identical(found[0], found[1], "compiled twice")
 
 
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if SCENARIOS[name].decoder == "affine"])

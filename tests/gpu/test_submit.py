@@ -330,3 +330,14 @@ def test_after_a_warm_up_nothing_pinned_is_allocated_and_nothing_synchronizes() 
     assert names["cudaLaunchKernel"] > 0
     assert torch.cuda.host_memory_stats()["num_host_alloc"] == allocated
     assert transfer.BLOCKS.made == blocks
+
+
+def test_the_current_stream_is_the_one_that_torch_names() -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    streams = [torch.cuda.current_stream(device), torch.cuda.Stream(device), torch.cuda.Stream(device, priority=-1)]
+    for _ in range(2):
+        for stream in streams:
+            with torch.cuda.stream(stream):
+                assert transfer.current_stream(device) == stream == torch.cuda.current_stream()
+                assert transfer.current_stream(torch.device("cuda")) is transfer.current_stream(device)
+    assert transfer.current_stream(device) == streams[0]

@@ -12,8 +12,9 @@ from torch._dynamo import config as dynamo
 
 from harness.engine.decoders.base import Decoder
 
-OPTIONS: dict[str, Any] = {"emulate_precision_casts": True}
-"""Options of torch's compiler: every cast to a lower precision rounds where the decoder itself rounds."""
+OPTIONS: dict[str, Any] = {"emulate_precision_casts": True, "deterministic": True}
+"""Options of torch's compiler: every cast to a lower precision rounds where the decoder itself rounds, and no kernel is
+chosen by a race of timings, so that the same code is made, with the same bits, in every process."""
 
 LIMITS: dict[str, Any] = {"recompile_limit": 1024, "accumulated_recompile_limit": 8192}
 """How often torch may compile a function, and all together; its own limits are 8 and 256, after which it refuses."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.executors.base import Batch, Executor
+from harness.engine.transfer import current_stream
 
 
 class CudaStream:
@@ -57,7 +58,7 @@ class CudaStream:
         self._readers.append(self._current())
 
     def _current(self) -> torch.cuda.Stream:
-        return torch.cuda.current_stream(self._own.device)
+        return current_stream(self._own.device)
 
 
 def joiner(executor: Executor, *, joined: bool) -> Callable[[], None]:

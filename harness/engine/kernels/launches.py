@@ -12,11 +12,11 @@ import triton
 from torch import Tensor
 
 from harness.engine.kernels import triton_kernels
-from harness.engine.kernels.slots import Corrected, Guided
+from harness.engine.kernels.slots import BLOCK_FRAMES, Corrected, Guided
 from harness.engine.transfer import to_device
 
-GUIDE_BLOCKS = {"BLOCK_T": 128, "BLOCK_D": 8}
-"""Frames and channels of a program of `guide`. The order of its sums depends on the first."""
+GUIDE_BLOCKS = {"BLOCK_T": BLOCK_FRAMES, "BLOCK_D": 8, "LEVELS": BLOCK_FRAMES.bit_length() - 1}
+"""Frames and channels of a program of `guide`, and the number of times that its partial sums are halved."""
 
 PAIRS = 16
 """Pairs of frames of a program of `correct`."""
@@ -105,13 +105,11 @@ def _correct_row(slot: Corrected, tensors: Sequence[Tensor | None]) -> list[int]
         _bits32(slot.high_factor),
         *_curve(pix),
         _bits32(slot.t),
-        0,
-        0,
     ]
 
 
 def _table(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    return to_device(torch.tensor(rows, dtype=torch.int64, device="cpu"), device)
+    return to_device(torch.tensor(rows, dtype=torch.int64, device="cpu"), device, read_here=True)
 
 
 def _dense(tensor: Tensor | None) -> Tensor | None:

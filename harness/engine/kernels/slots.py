@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+BLOCK_FRAMES = 128
+"""Number of partial sums of a sum over frames: the order of the sum depends on it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Guided:

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 GUIDE_FIELDS = tl.constexpr(12)
-CORRECT_FIELDS = tl.constexpr(14)
+CORRECT_FIELDS = tl.constexpr(12)
 
 
 @triton.jit
@@ -23,14 +23,28 @@ def _float32(bits):  # type: ignore[no-untyped-def]
     return bits.to(tl.int32).to(tl.float32, bitcast=True)
 
 
+@triton.jit
+def _total(sums, ROWS: tl.constexpr, COLUMNS: tl.constexpr, LEVELS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Add the upper half of the rows to the lower half, until one is left: sums of two, which have one order."""
+    for level in tl.static_range(LEVELS):
+        sums = tl.sum(tl.reshape(sums, (2, ROWS >> (level + 1), COLUMNS)), 0)
+    return sums
+
+
 @triton.jit(do_not_specialize=["frames"])
 def guide(  # type: ignore[no-untyped-def]  # noqa: PLR0915 - one kernel: Triton inlines whatever is called
-    table, velocities, averages, frames, channels: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr
+    table,
+    velocities,
+    averages,
+    frames,
+    channels: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    LEVELS: tl.constexpr,
 ):
     """Guide one slot's block of channels; the formulas are those of `harness.engine.guidance`.
 
-    Sums over frames are float64. Frame `t` is added to partial sum `t % BLOCK_T`, in ascending order of `t`; then the
-    partial sums are added as a tree.
+    Sums over frames are float64, in the order of `plain.total`. `LEVELS` is the logarithm of `BLOCK_T` to base 2.
     """
     slot = tl.program_id(0).to(tl.int64)
     row = table + slot * GUIDE_FIELDS
@@ -59,8 +73,8 @@ def guide(  # type: ignore[no-untyped-def]  # noqa: PLR0915 - one kernel: Triton
         average = tl.where(inside, average, 0.0).to(tl.float64)
         norms += average * average
         wanted += vp.to(tl.float64) * vp.to(tl.float64)
-    norm = tl.sqrt(tl.sum(norms, 0, keep_dims=True)).to(tl.float32)
-    v_norm = tl.sqrt(tl.sum(wanted, 0, keep_dims=True))
+    norm = tl.sqrt(_total(norms, BLOCK_T, BLOCK_D, LEVELS)).to(tl.float32)
+    v_norm = tl.sqrt(_total(wanted, BLOCK_T, BLOCK_D, LEVELS))
     share = tl.div_rn(tl.full((1, BLOCK_D), 1.0, tl.float32) * threshold, norm)
     # Not a minimum: a NaN stays one.
     share = tl.where((share > 1.0) | (limited == 0), 1.0, share)
@@ -75,7 +89,7 @@ def guide(  # type: ignore[no-untyped-def]  # noqa: PLR0915 - one kernel: Triton
         unit = tl.load(v_pos + place, inside, 0.0).to(tl.float64) / floor
         direction = tl.load(averages + own + place, inside, 0.0) * share
         dots += tl.where(inside, direction.to(tl.float64) * unit, 0.0)
-    dot = tl.sum(dots, 0, keep_dims=True)
+    dot = _total(dots, BLOCK_T, BLOCK_D, LEVELS)
 
     squares = tl.zeros((BLOCK_T, BLOCK_D), tl.float64)
     for start in range(0, frames, BLOCK_T):
@@ -96,7 +110,7 @@ def guide(  # type: ignore[no-untyped-def]  # noqa: PLR0915 - one kernel: Triton
 
     if rescale_address != 0:
         tl.debug_barrier()
-        norm = tl.sqrt(tl.sum(squares, 0, keep_dims=True)).to(tl.float32)
+        norm = tl.sqrt(_total(squares, BLOCK_T, BLOCK_D, LEVELS)).to(tl.float32)
         norm = tl.where(norm < 1e-12, 1e-12, norm)
         ratio = tl.div_rn(v_norm.to(tl.float32), norm)
         for start in range(0, frames, BLOCK_T):
@@ -114,8 +128,10 @@ def correct(  # type: ignore[no-untyped-def]
 ):
     """Correct one slot's block of pairs of frames; the formulas are those of `harness.engine.wavelet`.
 
-    A pair `(p, q)` has the bands `c*p + c*q` and `c*p - c*q`, with `c` the float32 nearest to `sqrt(1/2)`, and comes
-    back as `c*low + c*high` and `c*low - c*high`. Behind an odd number of frames there is one of zeros.
+    With the sum `l = g*((x0 + x1) - (y0 + y1))` and the difference `h = k*((x0 - x1) - (y0 - y1))` of a pair of frames,
+    `g` and `k` the gains of the bands, the pair becomes `x0 + (l + h)/2` and `x1 + (l - h)/2`: the transform and its
+    inverse without their roots of two. It is computed in float64 and rounded once. Behind an odd number of frames there
+    is one of zeros.
     """
     slot = tl.program_id(0).to(tl.int64)
     row = table + slot * CORRECT_FIELDS
@@ -139,15 +155,16 @@ def correct(  # type: ignore[no-untyped-def]
         a1 = tl.load(_at(pix_address) + second * pix_stride, second < frames, 0.0)
         r0, r1 = x0 + a0 * (x0 - y0), x1 + a1 * (x1 - y1)
     else:
-        c = 0.7071067690849304
-        low, high = c * x0 + c * x1, c * x0 - c * x1
+        wide0, wide1 = x0.to(tl.float64), x1.to(tl.float64)
+        clean0, clean1 = y0.to(tl.float64), y1.to(tl.float64)
+        low, high = tl.zeros_like(wide0), tl.zeros_like(wide0)
         if low_address != 0:
             gain = low_factor * tl.load(_at(low_address) + pair * low_stride, first < frames, 0.0)
-            low = low + gain * (low - (c * y0 + c * y1))
+            low = gain.to(tl.float64) * ((wide0 + wide1) - (clean0 + clean1))
         if high_address != 0:
             gain = high_factor * tl.load(_at(high_address) + pair * high_stride, first < frames, 0.0)
-            high = high + gain * (high - (c * y0 - c * y1))
-        r0, r1 = c * low + c * high, c * low - c * high
+            high = gain.to(tl.float64) * ((wide0 - wide1) - (clean0 - clean1))
+        r0, r1 = (wide0 + 0.5 * (low + high)).to(tl.float32), (wide1 + 0.5 * (low - high)).to(tl.float32)
     own = slot * frames * channels
     tl.store(states + own + at_first, r0, has_first)
     tl.store(states + own + at_second, r1, has_second)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.engine import blend, guidance, solver, wavelet
+from harness.engine import blend, guidance, kernels, solver, wavelet
 from harness.engine.config import DCW, PipelineConfig
 from harness.engine.curve import Curve, CurveLike, curve
 from harness.engine.errors import InvalidInput
@@ -139,7 +139,7 @@ class _Loop:
         vs = v if scale is None or scale.uniform == 1.0 else v * scale.values
         stepped = self.stepped(x, vs, step, mask, shared)
         if controls.dcw is not None and t > 0.0:
-            stepped = self.corrected(controls.dcw, stepped, solver.denoised(x, v, t), t)
+            stepped = self.corrected(controls.dcw, stepped, x, v, t)
         return State(step + 1, stepped, average, kept)
 
     # The velocity.
@@ -168,9 +168,15 @@ class _Loop:
         m = shared.get("momentum", required(own.momentum))
         k = shared.get("rescale", normal(own.rescale))
         start = torch.zeros_like(v_pos) if before is None else before
+        if k is not None and k.uniform == 0.0:
+            k = None
+        if kernels.here(v_pos.device):
+            rescale = None if k is None else k.values
+            slot = kernels.Guided(v_pos, v_neg, start, g.values, m.values, rescale, own.norm_threshold, own.eta)
+            return kernels.plain.guide([slot])[0]
         average = guidance.running_average(v_pos - v_neg, start, m.values)
         v = guidance.guide(v_pos, average, g.values, own.norm_threshold, own.eta)
-        if k is not None and k.uniform != 0.0:
+        if k is not None:
             v = guidance.rescale(v, v_pos, k.values)
         return v, average
 
@@ -255,6 +261,18 @@ class _Loop:
             return x
         return solver.inject(x, self.draw(Purpose.STEP, step), amount.values, s)
 
-    def corrected(self, dcw: DCW, stepped: Tensor, clean: Tensor, t: float) -> Tensor:
-        a, b = (None if scaler.uniform == 0.0 else scaler.values.to(clean.device) for scaler in dcw.scalers)
-        return wavelet.correct(wavelet.DCWMode(dcw.mode), stepped, clean, t, a, b, dcw.wavelet)
+    def corrected(self, dcw: DCW, stepped: Tensor, x: Tensor, v: Tensor, t: float) -> Tensor:
+        a, b = (None if scaler.uniform == 0.0 else scaler.values.to(x.device) for scaler in dcw.scalers)
+        mode = wavelet.DCWMode(dcw.mode)
+        if not (kernels.here(x.device) and dcw.wavelet == "haar"):
+            return wavelet.correct(mode, stepped, solver.denoised(x, v, t), t, a, b, dcw.wavelet)
+        frames, pairs = stepped.shape[1], (stepped.shape[1] + 1) // 2
+        pix, low, high = {"pix": (a, None, None), "low": (None, a, None), "high": (None, None, a)}.get(
+            mode.value, (None, a, b)
+        )
+        if pix is None and low is None and high is None:
+            return stepped
+        pix = None if pix is None else wavelet.resample(pix, frames)
+        low, high = (None if each is None else wavelet.resample(each, pairs) for each in (low, high))
+        slot = kernels.Corrected(stepped, x, v, t, low, t, high, 1.0 - t, pix)
+        return kernels.plain.correct([slot])[0]

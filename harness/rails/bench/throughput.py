@@ -62,6 +62,7 @@ class Load:
         guidance_scale: with `cfg`.
         dcw: whether the wavelet correction is on.
         fresh: whether every request has a prompt and a context of its own; else all share one.
+        max_ticks_ahead: of the pipeline.
         switches: of the pipeline.
 
     Raises:
@@ -83,6 +84,7 @@ class Load:
     guidance_scale: float = 2.5
     dcw: bool = True
     fresh: bool = False
+    max_ticks_ahead: int = 2
     switches: Switches = field(default_factory=Switches)
 
     def __post_init__(self) -> None:
@@ -255,6 +257,7 @@ class Driver:
             dcw=DCW() if load.dcw else None,
             switches=load.switches,
             encoder_length=TOKENS,
+            max_ticks_ahead=load.max_ticks_ahead,
         )
         context = torch.cat(
             [drawn(2, load.frames, channels), torch.ones(1, load.frames, channels, device=device)], dim=2
@@ -365,9 +368,7 @@ def bench(load: Load, advance: Advance = silent) -> Measured:
     with driver.session:
         driver.warm_up(advance)
         pipeline, dropped = driver.stream.pipeline, driver.dropped
-        before = pipeline.stats()
-        window = driver.window(load.ticks, advance)
-        after = pipeline.stats()
+        before, window, after = pipeline.stats(), driver.window(load.ticks, advance), pipeline.stats()
         batches = tuple(driver.tap.batches)
         engine = runs(driver.tap.inner, batches) if registry.ExecutorKind(load.executor).ahead_of_time else None
         return Measured(

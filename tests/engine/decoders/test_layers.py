@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -61,6 +62,31 @@ def test_the_copies_make_the_bits_of_the_decoder_with_every_mask(tiny: AceStepDe
         other = given | {"encoder_mask": given["encoder_mask"].roll(1, 1)}
         assert_identical(twin(**other), tiny(**other))
         assert rows == 1 or not torch.equal(twin(**other), twin(**given)), "the mask acts"
+
+
+def test_on_a_gpu_the_hidden_states_of_every_layer_are_contiguous(
+    tiny: AceStepDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def watch(layer: nn.Module) -> None:
+        layer._forward_pre_hooks = OrderedDict(layer._forward_pre_hooks)
+        layer.register_forward_pre_hook(
+            lambda _layer, _args, kwargs: seen.append(kwargs["hidden_states"].is_contiguous()), with_kwargs=True
+        )
+
+    convolution = tiny.transformer.proj_in_conv
+    tiny.with_layers(watch)(**inputs())
+    assert seen == [False, False], "as diffusers leaves them"
+    seen.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(AceStepDecoder, "device", property(lambda _self: torch.device("cuda")))
+        twin = tiny.with_layers(watch)
+    assert torch.allclose(twin(**inputs()), tiny(**inputs()), atol=1e-5)
+    assert seen == [True, True]
+    assert tiny.transformer.proj_in_conv is convolution and not convolution._forward_hooks
+    assert list(twin.state_dict()) == list(tiny.state_dict())
+    assert all(a is b for a, b in zip(twin.parameters(), tiny.parameters(), strict=True))
 
 
 def test_every_weight_and_buffer_is_the_same_tensor_and_has_the_same_name(tiny: AceStepDecoder) -> None:

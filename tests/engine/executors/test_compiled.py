@@ -91,8 +91,8 @@ def test_a_decoder_with_layers_is_compiled_layer_by_layer_and_another_one_as_a_w
     assert traced.graphs == [], "nothing is compiled before the first call"
 
 
-def test_every_cast_rounds_as_the_decoder_rounds() -> None:
-    assert OPTIONS == {"emulate_precision_casts": True}
+def test_every_cast_rounds_as_the_decoder_rounds_and_no_kernel_is_chosen_by_its_time() -> None:
+    assert OPTIONS == {"emulate_precision_casts": True, "deterministic": True}
     assert set(OPTIONS) <= set(torch._inductor.list_options())
 
 

@@ -63,6 +63,8 @@ def _stand(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
     monkeypatch.setattr(kernels, "here", lambda device: True)
     for name in ("guide", "correct", "prepare"):
         monkeypatch.setattr(kernels, name, getattr(stand, name))
+    for name in ("guide", "correct"):
+        monkeypatch.setattr(kernels.plain, name, getattr(stand, name))
     yield stand
 
 
@@ -109,7 +111,7 @@ def sizes(stand: Stand, switches: Switches, dcw: DCW | None = None) -> tuple[lis
     return stand.guided, stand.corrected
 
 
-def test_all_slots_share_a_launch_and_on_the_plain_path_each_has_its_own(stand: Stand) -> None:
+def test_all_slots_share_a_launch_and_on_the_plain_path_each_is_computed_alone(stand: Stand) -> None:
     guided, corrected = sizes(stand, Switches(), DCW())
     assert guided == [1, 2, 2, 2, 1]
     assert corrected == [1, 3, 3, 3, 2]

@@ -25,10 +25,16 @@ pytestmark = pytest.mark.no_cover
 PAIRS = [(switch, str(kind)) for switch in SWITCHES for kind in executors_of(switch)]
 
 
+def examples(executor: str) -> int:
+    """How many: all of them where nothing else runs the switch, and fewer where the executor alone is another one."""
+    return 100 if executor in ("eager", "deferred") else 40
+
+
 @pytest.mark.parametrize(("switch", "executor"), PAIRS)
 def test_off_equals_on_whatever_happens(switch: str, executor: str) -> None:
     counted: Counter[str] = Counter()
 
+    @settings(max_examples=examples(executor))
     @given(case=CASES)
     def off_equals_on(case: Case) -> None:
         rows = {"max_rows": case.max_rows, "pin_rows": case.pin_rows}
@@ -37,7 +43,8 @@ def test_off_equals_on_whatever_happens(switch: str, executor: str) -> None:
         counted["overlapped"] += done.overlapping > 0
 
     off_equals_on()
-    assert min(counted["acted"], counted["overlapped"]) >= 20, f"of 100 examples {dict(counted)}: that says little"
+    least, drawn = min(counted["acted"], counted["overlapped"]), examples(executor)
+    assert least >= drawn // 5, f"of {drawn} examples {dict(counted)}: that says little"
 
 
 @pytest.mark.parametrize("switch", SWITCHES)

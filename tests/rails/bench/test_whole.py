@@ -38,7 +38,17 @@ SMALL = Load(decoder="affine", duration=0.64, ticks=16, warmup=8)
 
 # The report.
 
-LOAD = Load(decoder="mid", duration=12.5, depth=3, steps=5, cfg="self", dcw=False, fresh=True, switches=PLAIN_PATH)
+LOAD = Load(
+    decoder="mid",
+    duration=12.5,
+    depth=3,
+    steps=5,
+    cfg="self",
+    dcw=False,
+    fresh=True,
+    max_ticks_ahead=1,
+    switches=PLAIN_PATH,
+)
 SAMPLES = {"tick_ms": [float(ms) for ms in range(200, -1, -1)], "host_ms": [3.0, 1.0, 2.0, 8.0]}
 BARE = Bare(7, {"eager": 80.0, "graph": 40.0, "engine": 64.0})
 MEASURED = Measured(LOAD, SAMPLES, 10, 4.0, "digest", 6, 1.25, 8.5, Latency(1.0, 2.0, 3.0, 4.0), BARE)
@@ -62,6 +72,7 @@ def test_the_report_holds_every_measurement_and_what_follows_from_it() -> None:
             "guidance_scale": 2.5,
             "dcw": False,
             "fresh": True,
+            "max_ticks_ahead": 1,
             "switches": {name: getattr(PLAIN_PATH, name) for name in SWITCHES},
         },
         "samples": SAMPLES,
