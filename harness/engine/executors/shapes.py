@@ -73,6 +73,9 @@ class Shape:
         Raises:
             InvalidInput: the tensors of the batch do not fit each other.
         """
+        for name in ("hidden_states", "encoder_hidden_states"):
+            if getattr(batch, name).dim() != 3:  # noqa: PLR2004 rows, length, width
+                raise InvalidInput(f"batch.{name}", checks.describe(getattr(batch, name)), "three dimensions")
         rows, frames, channels = batch.hidden_states.shape
         tokens, encoder_dim = batch.encoder_hidden_states.shape[1:]
         shape = cls(

@@ -19,6 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from harness.engine.errors import ExecutorError, InvalidInput
 from harness.engine.executors import CudaGraphExecutor, GraphStats
+from harness.engine.guidance_modes import GuidanceMode
 from harness.rails.bench.clocks import EventClock, HostClock
 from harness.rails.bench.throughput import Advance, Driver, Load, silent
 from harness.registry import ExecutorKind
@@ -118,8 +119,10 @@ def check(load: Load) -> None:
     """Check that a load can be measured here.
 
     Raises:
-        InvalidInput: an executor without recorded runs.
+        InvalidInput: an executor without recorded runs, or guidance whose ticks have different numbers of rows.
     """
+    if load.cfg == GuidanceMode.INITIALIZE:
+        raise InvalidInput("cfg", load.cfg, "a mode with the same rows at every tick: the bare decoder is that of one")
     if load.executor not in (ExecutorKind.CUDA_GRAPH, ExecutorKind.COMPILED_GRAPH):
         raise InvalidInput("executor", load.executor, RECORDED)
 

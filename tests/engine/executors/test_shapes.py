@@ -37,6 +37,15 @@ def test_a_batch_whose_tensors_do_not_fit_each_other_is_refused(name: str) -> No
             Shape.of(replace(given, **{name: wrong}))
 
 
+@pytest.mark.parametrize("name", ["hidden_states", "encoder_hidden_states"])
+def test_a_tensor_without_its_three_dimensions_is_named(name: str) -> None:
+    given = batch(2)
+    tensor = getattr(given, name)
+    for wrong in (tensor[0], tensor[0, 0], tensor[None]):
+        with pytest.raises(InvalidInput, match=rf"batch.{name}: got torch.* expected three dimensions"):
+            Shape.of(replace(given, **{name: wrong}))
+
+
 def test_a_batch_with_another_number_of_conditions_is_refused() -> None:
     given = batch(2)
     with pytest.raises(InvalidInput, match="batch.encoder_hidden_states"):

@@ -303,6 +303,14 @@ def test_a_load_can_be_measured_where_its_executor_has_recorded_runs(kind: Execu
             check(replace(SMALL, executor=name))
 
 
+@pytest.mark.parametrize("cfg", [None, "full", "self"])
+def test_guidance_whose_ticks_have_other_rows_than_each_other_cannot_be_measured(cfg: str | None) -> None:
+    load = replace(SMALL, executor="cuda_graph")
+    check(replace(load, cfg=cfg))
+    with pytest.raises(InvalidInput, match="cfg: got initialize, expected a mode with the same rows at every tick"):
+        check(replace(load, cfg="initialize"))
+
+
 @pytest.mark.parametrize("groups", [0, 1, 3, 5, 24])
 def test_another_number_of_groups_is_refused(still_clock: StillClock, groups: int) -> None:
     driver = Fake(still_clock, [])
