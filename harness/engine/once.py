@@ -144,7 +144,7 @@ def unread(tensors: Mapping[str, Tensor]) -> Unread | None:
 
 
 def _ends(value: Tensor) -> Tensor:
-    stream = torch.cuda.current_stream(value.device).cuda_stream if value.is_cuda else 0
+    stream = transfer.current_stream(value.device).cuda_stream if value.is_cuda else 0
     known = _ENDS.of(value, lambda: _ends_of(value, stream))
     return known.values if known.stream == stream else _ends_of(value, stream).values
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import EagerExecutor
 from harness.engine.wavelet import DCWMode
 from harness.parity.compare import assert_identical
+from harness.rails.bench.steady import launched
 from tests.engine.builders import E, T
 from tests.engine.kernels.slots import (
     FORMS,
@@ -136,10 +136,7 @@ def test_nothing_is_compiled_after_prepare(drawn: Drawn) -> None:
     assert variants() == before
 
 
-LAUNCHING = ("LaunchKernel", "LaunchKernelEx", "MemcpyAsync", "MemsetAsync", "GraphLaunch")
-
-
-def launched(depth: int, switches: Switches, guidance: Guidance | None, dcw: DCW | None) -> float:
+def in_a_tick(depth: int, switches: Switches, guidance: Guidance | None, dcw: DCW | None) -> float:
     """Launches of a tick that neither admits nor finishes a request."""
     config = PipelineConfig(depth=depth, steps=12, dcw=dcw, switches=switches)
     with StreamPipeline(EagerExecutor(AffineDecoder(E), max_rows=16), config) as pipeline:
@@ -152,15 +149,13 @@ def launched(depth: int, switches: Switches, guidance: Guidance | None, dcw: DCW
             for _ in range(4):
                 pipeline.tick()
             torch.cuda.synchronize()
-    events: Any = profiled.events()
-    names = [str(event.name).split("_v")[0].removesuffix("C") for event in events]
-    return sum(name.startswith("cu") and name.endswith(LAUNCHING) for name in names) / 4
+    return launched(profiled).total() / 4
 
 
 def launches(depth: int, switches: Switches) -> float:
     """What guidance and correction add to a tick."""
-    both = launched(depth, switches, Guidance(3.0, [prompt(50, 3)]), DCW())
-    return both - launched(depth, switches, None, None)
+    both = in_a_tick(depth, switches, Guidance(3.0, [prompt(50, 3)]), DCW())
+    return both - in_a_tick(depth, switches, None, None)
 
 
 def test_guidance_and_correction_are_two_launches_and_two_tables_at_any_depth_and_many_in_the_plain_twin() -> None:

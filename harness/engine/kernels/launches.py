@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -68,8 +69,7 @@ def prepare(device: torch.device, channels: int) -> None:
 
 
 def _launch(kernel: Any, grid: tuple[int, int], table: Tensor, *arguments: Any, **constants: int) -> None:
-    device = torch.cuda.device(table.device) if table.is_cuda else torch.no_grad()
-    with device:
+    with torch.cuda.device(table.device) if table.is_cuda else nullcontext():
         kernel[grid](table, *arguments, **constants, **OPTIONS)
 
 

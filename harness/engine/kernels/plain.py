@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from harness.engine import guidance, solver
 from harness.engine.kernels.slots import BLOCK_FRAMES, Corrected, Guided
-
-SMALLEST_NORM = 1e-12
-"""Lower bound of norms in denominators."""
 
 
 def guide(slots: Sequence[Guided]) -> list[tuple[Tensor, Tensor]]:
@@ -46,7 +44,8 @@ def total(values: Tensor) -> Tensor:
 
 
 def _guide(slot: Guided) -> tuple[Tensor, Tensor]:
-    v_pos, average = slot.v_pos, (slot.v_pos - slot.v_neg) + slot.momentum * slot.average
+    v_pos = slot.v_pos
+    average = guidance.running_average(v_pos - slot.v_neg, slot.average, slot.momentum)
     wide = v_pos.double()
     v_norm = total(wide * wide).sqrt()
     unit = wide / _bounded(v_norm)
@@ -68,11 +67,11 @@ def _guide(slot: Guided) -> tuple[Tensor, Tensor]:
 
 
 def _bounded(norm: Tensor) -> Tensor:
-    return torch.where(norm < SMALLEST_NORM, SMALLEST_NORM, norm)
+    return torch.where(norm < guidance.SMALLEST_NORM, guidance.SMALLEST_NORM, norm)
 
 
 def _clean(slot: Corrected) -> Tensor:
-    return slot.x - slot.t * slot.velocity
+    return solver.denoised(slot.x, slot.velocity, slot.t)
 
 
 def _pix(slot: Corrected, scaler: Tensor) -> Tensor:

@@ -195,13 +195,13 @@ def _launches(driver: Driver, ticks: int) -> dict[str, float]:
         for _ in range(ticks):
             driver.tick()
         driver.synchronize()
-    counted: Counter[str] = Counter()
-    events: Any = profiled.events()
-    for event in events:
-        name = str(event.name)
-        if name.startswith("cu") and _stem(name).endswith(LAUNCHES):
-            counted[name] += 1
-    return {name: count / ticks for name, count in sorted(counted.items())}
+    return {name: count / ticks for name, count in sorted(launched(profiled).items())}
+
+
+def launched(profiled: Any) -> Counter[str]:
+    """How often each call was made that launches something on the GPU, by its name, in a profile of torch."""
+    names = [str(event.name) for event in profiled.events()]
+    return Counter(name for name in names if name.startswith("cu") and _stem(name).endswith(LAUNCHES))
 
 
 def _stem(name: str) -> str:
