@@ -9,7 +9,9 @@ import click
 
 from harness.commands.common import (
     CAPTURES_OPTION,
+    DEVICE_OPTION,
     ONLY_OPTION,
+    check_device,
     check_writable,
     chosen,
     could_not_run,
@@ -25,28 +27,40 @@ from harness.rails.costs import rails as costs
 @click.command("bless", short_help="Make the present results this platform's captures.")
 @click.option("--reason", default="", help="Reason of the change, kept with the captures or costs.")
 @click.option("--costs", "with_costs", is_flag=True, help="Bless the costs of steady rings, instead of the captures.")
+@DEVICE_OPTION
 @json_option("Write the changes to this file too.")
 @CAPTURES_OPTION
 @ONLY_OPTION
 @click.pass_obj
 def bless_command(
-    battery: Battery, reason: str, with_costs: bool, json_path: Path | None, captures: Path, only: tuple[str, ...]
+    battery: Battery,
+    reason: str,
+    with_costs: bool,
+    device: str,
+    json_path: Path | None,
+    captures: Path,
+    only: tuple[str, ...],
 ) -> None:
     """Make the engine's present results this platform's captures, and print the changes.
+
+    With --device cuda, the captures are those of the GPU. They are compared on GPUs with the same fingerprint only.
 
     The command refuses with exit code 2 under CI, without a reason, with captures that are not committed or that git
     ignores, and if three replays of a scenario do not give the same bits. The exit code is 125 if the engine fails.
     """
     if with_costs and only:
         raise click.UsageError("--costs blesses every rail: --only goes with captures")
+    if with_costs and device != "cpu":
+        raise click.UsageError("--costs are counted on the CPU: --device goes with captures")
     check_writable(json_path)
     names = chosen(battery, only)
+    check_device("bless", device)
     with could_not_run("bless"):
         try:
             if with_costs:
                 _bless_costs(reason, captures, json_path)
                 return
-            blessed = bless(reason, battery, captures, names)
+            blessed = bless(reason, battery.on(device), captures, names)
         except (BlessRefused, ReplayFailed, store.CapturesError) as error:
             click.echo(f"refused: {error}", err=True)
             sys.exit(USAGE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,8 +14,10 @@ from harness.commands import on_engine, tables
 from harness.commands.check_report import CheckReport
 from harness.commands.common import (
     CAPTURES_OPTION,
+    DEVICE_OPTION,
     DTYPES,
     ONLY_OPTION,
+    check_device,
     check_writable,
     choice,
     chosen,
@@ -51,7 +52,7 @@ from harness.registry import ExecutorKind
     "--decoder", multiple=True, help="Decoder of --switches or of --executor alone, instead of affine and tiny."
 )
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Dtype of the decoder.")
-@click.option("--device", default="cpu", show_default=True, help="Device of the decoder, such as cuda.")
+@DEVICE_OPTION
 @json_option("Write the report to this file too.")
 @CAPTURES_OPTION
 @ONLY_OPTION
@@ -59,6 +60,9 @@ from harness.registry import ExecutorKind
 @click.pass_obj
 def check_command(battery: Battery, /, **options: Any) -> None:
     """Play the battery, or the scenarios NAMES, and compare the results with the captures.
+
+    With --device cuda, the captures are those of the GPU. They are compared only if the fingerprint of this GPU is the
+    one they were blessed with, because another GPU makes other bits.
 
     With --switches, every scenario is played on two pipelines, one with a switch on and one with the switch off. The
     two pipelines are compared after every tick: for every switch, on static and on eager executors, with the affine
@@ -70,32 +74,36 @@ def check_command(battery: Battery, /, **options: Any) -> None:
     from a replay in float64 as the eager executor's. Scenarios outside the compiled decoder's profile are not compared.
 
     The exit code is 0 if every verdict is exact or tolerance, 1 on any other verdict, 2 on a wrong command line, and
-    125 if nothing could be compared: no captures for this platform, no costs for this version of torch, or a compiled
-    decoder that fails before the comparison. `git bisect run` understands the exit codes.
+    125 if nothing could be compared: no captures for this platform, captures of another GPU, no such device, no costs
+    for this version of torch, or a compiled decoder that fails before the comparison. `git bisect run` understands the
+    exit codes.
     """
     names = chosen(battery, options["only"] + options["names"])
     with_switches = options["switches"] or options["everything"]
     with_costs = options["costs"] or options["everything"]
     alone = not with_switches and not with_costs
     engine = on_engine.engine_to_check(options, alone=alone)
-    elsewhere = options["dtype"] != "float32" or options["device"] != "cpu"
-    asked = options["switch"] or options["executor"] or options["decoder"] or elsewhere
+    asked = options["switch"] or options["executor"] or options["decoder"] or options["dtype"] != "float32"
     if not with_switches and engine is None and asked:
         raise click.UsageError(
-            "--switch, --executor, --decoder, --dtype and --device go with --switches or --all, "
+            "--switch, --executor, --decoder and --dtype go with --switches or --all, "
             "and all but --switch with --executor onnx or tensorrt alone"
         )
+    if not (with_switches or alone or options["device"] == "cpu"):
+        raise click.UsageError("--costs are counted on the CPU: --device goes with captures, --switches or --all")
     check_writable(options["json_path"])
+    if engine is None:
+        check_device("check", options["device"])
     compared = _pairs(battery, names, options) if with_switches else []
     scenarios = len(select(battery.scenarios, names)) if options["everything"] or alone else 0
     console = Console()
     total = scenarios + len(compared) + len(costs.rails()) * with_costs
     known = store.CapturesError, platform.NoReferencePlatform, EngineError
     with could_not_run("check", *known), progress(console, total) as advance:
-        captures = _played(battery, engine, options["captures"], names, advance) if scenarios else None
+        captures = _played(battery, engine, options, names, advance) if scenarios else None
         switches = check_switches(compared, battery.scenarios, advance, whole=not names)
         counted = costs.check(options["captures"], advance) if with_costs else None
-        checked = CheckReport(captures, tuple(switches), counted)
+        checked = CheckReport(captures, tuple(switches), counted, options["device"])
         document = checked.document()
     write_json(options["json_path"], document)
     for table in tables.check_tables(checked):
@@ -106,12 +114,17 @@ def check_command(battery: Battery, /, **options: Any) -> None:
 
 
 def _played(
-    battery: Battery, engine: Engine | None, captures: Path, only: Sequence[str], advance: Callable[[str], None]
+    battery: Battery,
+    engine: Engine | None,
+    options: Mapping[str, Any],
+    only: Sequence[str],
+    advance: Callable[[str], None],
 ) -> Report | EngineReport:
     """Play the battery and compare it with its captures, or play it on a compiled decoder."""
     if engine is not None:
-        return check_engine(engine, battery.scenarios, captures, only, advance)
-    return check(battery.scenarios, battery.play, captures, only, advance)
+        return check_engine(engine, battery.scenarios, options["captures"], only, advance)
+    there = battery.on(options["device"])
+    return check(there.scenarios, there.play, options["captures"], only, advance, there.device)
 
 
 def _pairs(battery: Battery, chosen: Sequence[str], options: Mapping[str, Any]) -> list[Pair]:

@@ -22,11 +22,13 @@ class CheckReport:
         captures: report of the battery against its captures, or on a compiled decoder; None if not asked for.
         switches: results of the switches in lockstep; empty if not asked for.
         costs: report of the cost rails; None if not asked for.
+        device: device of the captures and the switches.
     """
 
     captures: Report | EngineReport | None
     switches: tuple[SwitchResult, ...] = ()
     costs: CostReport | None = None
+    device: str = "cpu"
 
     @property
     def compared(self) -> bool:
@@ -61,7 +63,10 @@ class CheckReport:
         """Return the report as plain JSON values."""
         found = {"scenarios": []} if self.captures is None else self.captures.document()
         with platform.one_thread():  # as everything that was compared
-            where = found.get("platform", {"name": platform.name(), "fingerprint": platform.fingerprint()})
+            where = found.get("platform") or {
+                "name": platform.name(self.device),
+                "fingerprint": platform.of_captures(self.device),
+            }
         verdicts = Counter(str(result.verdict) for result in self.switches)
         verdicts += Counter(() if self.captures is None else [str(r.verdict) for r in self.captures.results])
         summary = {"passes": self.passes, "verdicts": dict(verdicts), "text": "; ".join(self.summary())}

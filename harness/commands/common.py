@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from harness import registry
 from harness.commands.exits import COULD_NOT_RUN, DIFFERS
 from harness.engine import atomic
 from harness.engine.errors import EngineError, ExportRefused, InvalidInput
@@ -26,6 +28,19 @@ CAPTURES_OPTION = click.option(
 DTYPES = ("float32", "bfloat16", "float16")
 ONLY_OPTION = click.option(
     "--only", multiple=True, metavar="NAME", help="Only this scenario; may be given several times."
+)
+
+
+def _parsed(_context: click.Context, _option: click.Parameter, named: str) -> str:
+    try:
+        torch.device(named)
+    except RuntimeError as error:
+        raise click.BadParameter(f"device: got {named!r}, expected a device of torch") from error
+    return named
+
+
+DEVICE_OPTION = click.option(
+    "--device", default="cpu", show_default=True, callback=_parsed, help="Device of the decoder, such as cuda."
 )
 
 
@@ -56,6 +71,17 @@ def check_writable(*paths: Path | None) -> None:
         if path is not None:
             with _writing(path):
                 atomic.check_writable(path)
+
+
+def check_device(what: str, named: str) -> None:
+    """Exit with 125 before the command's work if the machine does not have a device.
+
+    Args:
+        what: the verb of the message, such as `check` in `cannot check: ...`.
+        named: the device's name, which torch knows.
+    """
+    with could_not_run(what, InvalidInput):
+        registry.check_here(named)
 
 
 @contextmanager

@@ -21,13 +21,14 @@ def costs_command() -> None:
 
 
 @click.command("_digests", hidden=True)
+@click.option("--device", default="cpu")
 @click.argument("names", nargs=-1)
 @click.pass_obj
-def digests_command(battery: Battery, names: tuple[str, ...]) -> None:
-    """Play the scenarios NAMES and print the digests of the results as JSON."""
+def digests_command(battery: Battery, device: str, names: tuple[str, ...]) -> None:
+    """Play the scenarios NAMES on a device and print the digests of the results as JSON."""
     found = {}
     with platform.one_thread():
-        for name, scenario in select(battery.scenarios, names).items():
+        for name, scenario in select(battery.on(device).scenarios, names).items():
             each = digests(battery.play(scenario))
             found[name] = {"content": each.content, "ticks": each.ticks}
     click.echo(json.dumps(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from harness import registry
 from harness.cli import main
 from harness.commands import bless as command
 from harness.parity.baselines.bless import BATTERY, Battery, Blessed, BlessRefused, ReplayFailed
 from harness.parity.baselines.captures import CAPTURES
 from harness.parity.baselines.changes import Change
 from harness.parity.baselines.store import CapturesError
+from harness.parity.battery.scenarios import SCENARIOS
 from harness.rails.costs import rails as costs
 from harness.rails.costs.rails import CostReport, Row
 
@@ -85,6 +88,28 @@ def test_every_option_reaches_the_costs_and_no_scenario_can_be_chosen_with_them(
     result = bless("--costs", "--only", "beta", "--reason", "why")
     assert result.exit_code == 2 and "--costs blesses every rail: --only goes with captures" in result.stderr
     assert (asked.captures, len(asked.costs)) == ([], 2)
+
+
+def test_captures_are_blessed_on_the_device_that_was_named_and_costs_on_the_cpu(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here: list[str] = []
+    monkeypatch.setattr(registry, "check_here", here.append)
+    words = ["--reason", "why", "--device", "cuda:1"]
+    on_gpu = replace(battery(), scenarios={"beta": SCENARIOS["ode_plain"]})
+    assert CliRunner().invoke(main, ["bless", *words], obj=on_gpu).exit_code == 0
+    ((_, found, *_),) = asked.captures
+    assert (found.device, found.scenarios["beta"].device, found.play) == ("cuda:1", "cuda:1", BATTERY.play)
+    assert (found.fresh.func, found.fresh.keywords, here) == (BATTERY.fresh, {"device": "cuda:1"}, ["cuda:1"])
+    result = bless("--costs", *words)
+    assert result.exit_code == 2 and "--costs are counted on the CPU: --device goes with captures" in result.stderr
+    assert asked.costs == []
+
+
+def test_a_device_that_the_machine_does_not_have_is_one_line_and_nothing_is_blessed(asked: Asked) -> None:
+    result = bless("--reason", "why", "--device", "cuda:99")
+    assert (result.exit_code, asked.captures) == (125, [])
+    assert result.stderr.startswith("cannot bless: device: got 'cuda:99', expected an available device")
 
 
 def test_an_unknown_scenario_is_a_usage_error_and_nothing_is_blessed(asked: Asked) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from harness import registry
 from harness.cli import main
 from harness.commands import check as command
 from harness.commands.check_report import CheckReport, summary_of
@@ -22,6 +23,7 @@ from harness.parity.baselines.bless import BATTERY, Battery
 from harness.parity.baselines.captures import CAPTURES, Report, Verdict
 from harness.parity.baselines.platform import NoReferencePlatform
 from harness.parity.baselines.store import CaptureMissing, ManifestAltered
+from harness.parity.battery.scenarios import SCENARIOS
 from harness.parity.proofs.float64 import EngineReport, OnEngine
 from harness.parity.proofs.switches import SwitchResult
 from harness.rails.costs import rails as costs
@@ -74,6 +76,7 @@ class Parts:
         patch.setattr(command, "check_switches", check_switches)
         patch.setattr(command, "progress", progress)
         patch.setattr(costs, "check", check_costs)
+        patch.setattr(registry, "check_here", lambda _device: None)
         patch.setattr(costs, "rails", lambda: dict.fromkeys(("one", "two")))
 
     def _advance(self, _name: str) -> None:
@@ -100,7 +103,7 @@ def test_each_part_is_handed_battery_folder_names_and_progress(
     (first, played), (second, switched), (third, counted) = parts.handed
     captures_at, scenarios = Path(folder) if folder else CAPTURES, parts.battery.scenarios
     assert (first, second, third) == ("captures", "switches", "costs")
-    assert played == (scenarios, parts.battery.play, captures_at, names, parts._advance)
+    assert played == (scenarios, parts.battery.play, captures_at, names, parts._advance, "cpu")
     assert switched[1:] == (scenarios, parts._advance, not names)
     assert {pair.scenario for pair in switched[0]} == set(names or scenarios)
     assert counted == (captures_at, parts._advance)
@@ -147,7 +150,7 @@ def test_a_crash_has_its_traceback_and_is_no_difference(error: Exception, parts:
 
 
 UNREAD = (
-    "--switch, --executor, --decoder, --dtype and --device go with --switches or --all, "
+    "--switch, --executor, --decoder and --dtype go with --switches or --all, "
     "and all but --switch with --executor onnx or tensorrt alone"
 )
 
@@ -155,7 +158,8 @@ UNREAD = (
 @pytest.mark.parametrize(("words", "said"), [
     (["--switch", "fused_cfg"], UNREAD),
     (["--costs", "--executor", "onnx"], UNREAD),
-    (["--costs", "--device", "cuda"], UNREAD),
+    (["--costs", "--device", "cuda"], "--costs are counted on the CPU: --device goes with captures"),
+    (["--device", "nonsense"], "device: got 'nonsense', expected a device of torch"),
     (["nine"], "only: got nine, expected some of alpha, beta"),
     (["--only", "nine", "alpha", "ten"], "only: got nine, ten, expected some of alpha, beta"),
     (["--switches", "--decoder", "tiny", "--decoder", "nowhere"], "decoder: got 'nowhere'"),
@@ -169,6 +173,38 @@ def test_a_wrong_command_line_is_answered_in_words(words: list[str], said: str, 
     assert (result.exit_code, parts.handed) == (2, [])
     shown = " ".join(result.stderr.replace("│", " ").split())
     assert said in shown
+
+
+@pytest.mark.parametrize("words", [[], ["--all"], ["--switches"]])
+def test_a_device_that_the_machine_does_not_have_is_one_line_and_nothing_is_compared(
+    words: list[str], parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(device: str) -> None:
+        raise InvalidInput("device", device, "an available device")
+
+    monkeypatch.setattr(registry, "check_here", gone)
+    result = parts.check(*words, "--device", "cuda:1")
+    assert (result.exit_code, parts.handed) == (125, [])
+    assert result.stderr == "cannot check: device: got cuda:1, expected an available device\n"
+
+
+def test_the_captures_of_a_device_are_asked_for_with_scenarios_on_it(parts: Parts) -> None:
+    parts.battery = replace(parts.battery, scenarios={name: SCENARIOS["ode_plain"] for name in ("alpha", "beta")})
+    assert parts.check("--device", "cuda", "beta").exit_code == 0
+    (scenarios, play, _, names, _, device) = dict(parts.handed)["captures"]
+    assert {name: scenario.device for name, scenario in scenarios.items()} == {"alpha": "cuda", "beta": "cuda"}
+    assert (play, names, device) == (parts.battery.play, ("beta",), "cuda")
+
+
+def test_captures_of_another_gpu_are_no_verdict_and_the_other_parts_decide(parts: Parts) -> None:
+    skipped = captures.Result("beta", Verdict.NOT_GATED)
+    parts.played = Report((skipped,), "gpu", {}, {}, ("kernels",))
+    assert parts.check().exit_code == 125
+    assert parts.check("--all").exit_code == 0
+    parts.switched = [replace(SWITCHED, verdict=Verdict.MOVED)]
+    result = parts.check("--all")
+    assert result.exit_code == 1
+    assert "1 not_gated (gpu, not compared: differs in kernels from where they were blessed)" in result.stdout
 
 
 @pytest.mark.parametrize(("switched", "rows_of_it", "code"), [

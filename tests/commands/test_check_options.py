@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from harness import registry
 from harness.cli import main
 from harness.commands import check as command
 from harness.commands.check_report import CheckReport
@@ -61,6 +62,7 @@ class Asked:
         patch.setattr(command, "check_switches", check_switches)
         patch.setattr(command, "progress", progress)
         patch.setattr(costs, "check", lambda *_: counted)
+        patch.setattr(registry, "check_here", lambda _device: None)
         patch.setattr(costs, "rails", lambda: dict.fromkeys(("one", "two", "three")))
 
 
@@ -131,8 +133,8 @@ def test_every_option_of_the_switches_reaches_each_of_their_comparisons(dtype: s
 
 
 @pytest.mark.parametrize("words", [
-    ("--dtype", "float16"), ("--device", "cuda"), ("--decoder", "tiny"), ("--executor", "eager"),
-    ("--switch", "fused_cfg"),
+    ("--dtype", "float16"), ("--decoder", "tiny"), ("--executor", "eager"), ("--switch", "fused_cfg"),
+    ("--costs", "--device", "cuda"),
 ])  # fmt: skip
 @pytest.mark.parametrize("part", [(), ("--costs",)])
 def test_an_option_that_the_asked_parts_would_not_read_is_a_usage_error(

@@ -87,7 +87,8 @@ def test_the_document_has_every_part_as_it_is() -> None:
     assert document == {
         "scenarios": [{"name": "s", "verdict": "tolerance", "max_abs": None, "bound": None, "detail": "",
                        "compared_with": None}],
-        "platform": {"name": "here", "compared_with": {"here": []}, "blessed_here": True, "fingerprint": {}},
+        "platform": {"name": "here", "compared_with": {"here": []}, "blessed_here": True, "elsewhere": [],
+                     "fingerprint": {}},
         "switches": [{**of_switch, "verdict": "moved", "acted": True},
                      {**of_switch, "verdict": "exact", "acted": False}],
         "costs": [{"rail": "plain/1", "name": "ticks", "blessed": 8, "now": 9, "verdict": "moved"}],

@@ -13,13 +13,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from harness import registry
 from harness.checkout import PACKAGE
 from harness.engine import atomic
 from harness.parity.baselines import platform, store
@@ -72,13 +74,13 @@ class Blessed:
         return "; ".join(map(str, self.changes)) + others
 
 
-def fresh_digests(names: Sequence[str]) -> dict[str, Digests]:
-    """Digests of the named scenarios, replayed in a new interpreter.
+def fresh_digests(names: Sequence[str], device: str = "cpu") -> dict[str, Digests]:
+    """Digests of the named scenarios, replayed on a device in a new interpreter.
 
     Raises:
         ReplayFailed: it failed.
     """
-    found = json.loads(_harness(["_digests", *names], {}))
+    found = json.loads(_harness(["_digests", "--device", device, *names], {}))
     return {name: Digests(each["content"], tuple(each["ticks"])) for name, each in found.items()}
 
 
@@ -95,12 +97,33 @@ def plain_tensors(names: Sequence[str]) -> dict[str, dict[str, Tensor]]:
 
 @dataclass(frozen=True)
 class Battery:
-    """The scenarios and the ways to replay them, together so that tests can bring small ones."""
+    """The scenarios and the ways to replay them, together so that tests can bring small ones.
+
+    Attributes:
+        scenarios: the scenarios by name, each with the device that it is played on.
+        play: plays one in this process.
+        fresh: plays the named ones in a new process, on `device`; `on` gives it a device by this name.
+        plain: plays the named ones on the CPU with its plain kernels.
+        device: the device of all scenarios: the CPU or a CUDA device.
+    """
 
     scenarios: Mapping[str, Scenario]
     play: Play
-    fresh: Callable[[Sequence[str]], Mapping[str, Digests]]
+    fresh: Callable[..., Mapping[str, Digests]]
     plain: Callable[[Sequence[str]], Mapping[str, Mapping[str, Tensor]]]
+    device: str = "cpu"
+
+    def on(self, device: str) -> Battery:
+        """The same battery on another device."""
+        if device == self.device:
+            return self
+        moved = {name: replace(scenario, device=device) for name, scenario in self.scenarios.items()}
+        return replace(self, scenarios=moved, fresh=partial(self.fresh, device=device), device=device)
+
+    @property
+    def on_cpu(self) -> bool:
+        """True where the scenarios are played on the CPU."""
+        return torch.device(self.device).type == "cpu"
 
 
 BATTERY = Battery(SCENARIOS, play, fresh_digests, plain_tensors)
@@ -120,9 +143,11 @@ def bless(
 ) -> Blessed:
     """Make the engine's present results this platform's captures.
 
+    On a GPU every tolerance is 0: captures of another GPU are never compared, so no bound is measured.
+
     Args:
         reason: why they may change; kept with each capture that is written.
-        battery: what is replayed, and how.
+        battery: what is replayed, how, and on which device.
         captures: the folder that holds one folder a platform, in a git checkout.
         only: names to bless; empty blesses all, and removes captures of scenarios that are no more.
         engine: the package whose sources' digest is kept.
@@ -132,13 +157,14 @@ def bless(
             captures that git does not see, where a scenario does not reproduce, or where `only` would mix captures of
             two machines or forget the others.
         ReplayFailed: a fresh process failed.
-        InvalidInput: `only` names no scenario of the battery.
+        InvalidInput: `only` names no scenario of the battery, or the battery's device is not there.
     """
     refuse_unless_explicit(reason, captures)
     chosen = select(battery.scenarios, only)
-    folder = captures / platform.name() / "scenarios"
+    registry.check_here(battery.device)
+    folder = captures / platform.name(battery.device) / "scenarios"
     with platform.one_thread():
-        here = platform.fingerprint()
+        here = platform.of_captures(battery.device)
         known = _known(folder)
         old = None if isinstance(known, store.CapturesError) else known
         same_machine = old is not None and not platform.differing(here, old.fingerprint)
@@ -153,8 +179,7 @@ def bless(
     measured = [name for name, change in drifted.items() if change] if same_machine else list(chosen)
     if not measured and not gone:
         return Blessed(folder, (), len(chosen))
-    plain = battery.plain(measured) if measured else {}
-    ks = {name: bound_factor(name, played[name].finished, plain[name]) for name in measured}
+    ks = _bound_factors(battery, {name: played[name] for name in measured})
     digest = store.engine_digest(engine)
     written = _write(folder, here, digest, entries, {name: played[name] for name in ks}, ks, gone, reason)
     changes = [change for name in chosen if (change := with_k(name, drifted[name], entries, ks))]
@@ -221,6 +246,14 @@ def bound_factor(name: str, blessed: Mapping[str, Tensor], plain: Mapping[str, T
             f"{name}: plain kernels move a tensor whose rms is 0 or not finite, no bound relative to it exists"
         )
     return MARGIN * max(ratios)
+
+
+def _bound_factors(battery: Battery, played: Mapping[str, Played]) -> dict[str, float]:
+    """k of every scenario in `played`; 0 on a GPU."""
+    if not battery.on_cpu:
+        return dict.fromkeys(played, 0.0)
+    plain = battery.plain(list(played)) if played else {}
+    return {name: bound_factor(name, each.finished, plain[name]) for name, each in played.items()}
 
 
 def _compare_fresh(battery: Battery, played: Mapping[str, Played]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness import registry
 from harness.engine.errors import InvalidInput
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.sources import Source, source_of, sources, used
@@ -82,17 +83,20 @@ class Report:
         compared_with: each platform whose captures were compared, and the fields of the fingerprint in which this
             machine differs from the one that blessed them; none on that very machine.
         fingerprint: this platform's.
+        elsewhere: the fields in which this GPU differs from the one that blessed its captures. Then nothing is
+            compared: another GPU makes other bits, and no bound is known that they are within.
     """
 
     results: tuple[Result, ...]
     platform: str
     compared_with: Mapping[str, tuple[str, ...]]
     fingerprint: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: tuple[str, ...] = ()
 
     @property
     def compared(self) -> bool:
-        """True: a scenario that could not be compared has a verdict that says so, and fails."""
-        return True
+        """False on a GPU with captures of another one; a single capture that is missing or damaged is a verdict."""
+        return not self.elsewhere
 
     @property
     def passes(self) -> bool:
@@ -117,11 +121,14 @@ class Report:
                 "name": self.platform,
                 "compared_with": {name: list(differs) for name, differs in self.compared_with.items()},
                 "blessed_here": self.blessed_here,
+                "elsewhere": list(self.elsewhere),
                 "fingerprint": dict(self.fingerprint),
             },
         }
 
     def _where(self) -> str:
+        if self.elsewhere:
+            return f"{self.platform}, not compared: differs in {', '.join(self.elsewhere)} from where they were blessed"
         if not self.compared_with:
             return f"{self.platform}, nothing was compared"
         if len(self.compared_with) > 1:
@@ -147,8 +154,12 @@ def check(
     captures: Path = CAPTURES,
     only: Sequence[str] = (),
     advance: Callable[[str], None] = lambda _name: None,
+    device: str = "cpu",
 ) -> Report:
     """Replay the battery with one thread and compare it with its captures.
+
+    On a GPU the captures are compared where this very GPU blessed them, or one with the same fingerprint: byte for
+    byte. Under another fingerprint nothing is played, and every scenario is `not_gated`.
 
     Args:
         scenarios: the battery, by name.
@@ -156,16 +167,22 @@ def check(
         captures: the folder that holds one folder a platform.
         only: names to check, and nothing else; empty checks everything, stray files too.
         advance: called with the name of each scenario before it is played.
+        device: the device that `play` plays the scenarios on, the CPU or a CUDA device.
 
     Raises:
         NoCaptures: neither this platform nor the reference platform has captures.
         NoReferencePlatform: this platform has no captures, and no reference platform is named.
-        InvalidInput: `only` names no scenario of the battery, or the battery is empty.
+        InvalidInput: `only` names no scenario of the battery, the battery is empty, or there is no such device here.
     """
     chosen = select(scenarios, only)
+    registry.check_here(device)
     with platform.one_thread():
-        here = platform.fingerprint()
-        known = sources(captures, here)
+        here = platform.of_captures(device)
+        known = sources(captures, here, device)
+        elsewhere = known[0].differs if torch.device(device).type != "cpu" else ()
+        if elsewhere:
+            skipped = tuple(Result(name, Verdict.NOT_GATED) for name in chosen)
+            return Report(skipped, platform.name(device), {}, here, elsewhere)
         results = []
         for name, scenario in chosen.items():
             advance(name)
@@ -174,7 +191,7 @@ def check(
     if not only:
         results += [stray for source in used(list(chosen), known) for stray in _strays(source, scenarios)]
     compared_with = {source.platform: source.differs for source in known if source.platform in compared}
-    return Report(tuple(results), platform.name(), compared_with, here)
+    return Report(tuple(results), platform.name(device), compared_with, here)
 
 
 def counted(verdicts: Sequence[Verdict]) -> str:

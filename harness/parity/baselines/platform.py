@@ -15,6 +15,7 @@ import torch
 
 from harness import checkout
 from harness.engine.aot.here import driver
+from harness.engine.errors import InvalidInput
 from harness.parity.baselines import kernels_digest
 
 ROOT = checkout.root()
@@ -94,6 +95,23 @@ def gpu_fingerprint(device: torch.device | str) -> dict[str, str]:
         "autocast": str(torch.is_autocast_enabled("cuda")).lower(),
         "environment": " ".join(_chosen(GPU_ENVIRONMENT)),
     }
+
+
+def of_captures(device: torch.device | str = "cpu") -> dict[str, str]:
+    """The fingerprint of captures: of a float32 run with the eager executor on a device, the CPU or a CUDA device.
+
+    A GPU's fingerprint says nothing of the CPU, which draws noise and weights: the digest of its kernels is of numbers
+    that were drawn in the same way.
+
+    Raises:
+        InvalidInput: a device of another type.
+    """
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return fingerprint()
+    if kind != "cuda":
+        raise InvalidInput("device", f"'{device}'", "the CPU or a CUDA device")
+    return {**gpu_fingerprint(device), "executor": "eager", "dtype": "float32"}
 
 
 def differing(here: Mapping[str, str], there: Mapping[str, str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from harness.parity.baselines import platform, store
@@ -59,12 +60,15 @@ class Source:
         return self.entries[name], store.read_capture(self.folder, self.entries[name])
 
 
-def sources(captures: Path, here: Mapping[str, str]) -> tuple[Source, ...]:
+def sources(captures: Path, here: Mapping[str, str], device: str = "cpu") -> tuple[Source, ...]:
     """This platform's folder where it has captures, then the reference platform's where that is another one.
+
+    A GPU has no reference platform: no bound was measured that the captures of another one are within.
 
     Args:
         captures: the folder that holds one folder a platform.
-        here: this machine's fingerprint.
+        here: this machine's fingerprint of captures on `device`.
+        device: the device whose captures are asked for, the CPU or a CUDA device.
 
     Raises:
         NoCaptures: there is neither.
@@ -72,7 +76,11 @@ def sources(captures: Path, here: Mapping[str, str]) -> tuple[Source, ...]:
     """
     if not captures.is_dir():
         raise store.NoCaptures(f"{captures}: no such folder of captures")
-    own = captures / platform.name() / "scenarios"
+    own = captures / platform.name(device) / "scenarios"
+    if torch.device(device).type != "cpu":
+        if not _filled(own):
+            raise store.NoCaptures(f"{own}: no captures")
+        return (_source(own, here),)
     try:
         reference = captures / platform.reference_platform() / "scenarios"
     except platform.NoReferencePlatform:

@@ -37,7 +37,7 @@ class Played:
     """Results of a scenario.
 
     Attributes:
-        finished: finished latents, float32 `[1, T, D]`, by request id.
+        finished: finished latents on the CPU, float32 `[1, T, D]`, by request id.
         ticks: one digest for each tick, over every slot's state and the latents that the tick finished.
     """
 

@@ -93,7 +93,7 @@ def play(scenario: Scenario, *, switches: Switches | None = None, on: Executor |
     with StreamPipeline(on or executor(scenario), config) as pipeline:
         player = Player(pipeline, scenario.sizes)
         scenario.script(player)
-        return Played(player.finished, tuple(player.ticks))
+        return Played({id: latent.cpu() for id, latent in player.finished.items()}, tuple(player.ticks))
 
 
 # Scripts of the scenarios.

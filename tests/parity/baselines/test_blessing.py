@@ -369,15 +369,17 @@ def _interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_fresh_process_runs_this_package_and_is_asked_for_every_name(
-    interpreter: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+def test_a_fresh_process_runs_this_package_and_is_asked_for_every_name_on_the_device(
+    device: str, interpreter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = '{"a": {"content": "c", "ticks": ["x", "y"]}, "b": {"content": "d", "ticks": []}}'
     (interpreter / "said").write_text(said)
     monkeypatch.chdir(interpreter)
-    assert fresh_digests(["b", "a"]) == {"a": module.Digests("c", ("x", "y")), "b": module.Digests("d", ())}
+    asked = [["b", "a"]] if device == "cpu" else [["b", "a"], device]
+    assert fresh_digests(*asked) == {"a": module.Digests("c", ("x", "y")), "b": module.Digests("d", ())}
     ran = (interpreter / "ran").read_text().splitlines()
-    assert ran == [str(PACKAGE.parent), "-m", "harness", "_digests", "b", "a"]
+    assert ran == [str(PACKAGE.parent), "-m", "harness", "_digests", "--device", device, "b", "a"]
 
 
 def test_plain_tensors_are_read_from_the_file_of_each_name_in_a_folder_that_is_gone_after(

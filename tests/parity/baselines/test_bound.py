@@ -299,6 +299,7 @@ def test_a_report_says_with_what_it_was_compared_and_how(
         "name": "here",
         "compared_with": {name: list(differs) for name, differs in compared_with.items()},
         "blessed_here": blessed_here,
+        "elsewhere": [],
         "fingerprint": {"cpu": "x", "mkl": "y"},
     }
     assert document["scenarios"][1] == {"name": "b", "verdict": "tolerance", "max_abs": None, "bound": None,
