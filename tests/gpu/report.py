@@ -32,6 +32,7 @@ from harness.parity.battery.scripts import Drain, Guided, Script, Submit, Text, 
 from harness.parity.compare import digest_tree
 from harness.parity.proofs import lockstep
 from harness.rails.bench.ablation import ablate
+from harness.rails.bench.bare import bare
 from harness.rails.bench.clocks import EventClock
 from harness.rails.bench.steady import check_replays, steady
 from harness.rails.bench.throughput import Driver, Load
@@ -137,6 +138,23 @@ def section_pinned(say: Said) -> Iterator[dict[str, Any]]:
             say(f"{'buckets' if pin_rows is None else 'pinned'} {rows} rows: {ms / 24:.3f} ms")
             yield {"pin_rows": pin_rows, "rows": rows, "ms": _short(ms / 24)}
         executor.close()
+
+
+def section_bare(say: Said) -> Iterator[dict[str, Any]]:
+    """The recorded decoder that `steady` compares with, beside every other form of it: compiled as a whole, eager."""
+    decoder = registry.decoder("2b", dtype=torch.bfloat16, device="cuda")
+    shape = Shape(750, 200, 64, 2048)
+    for rows in (4, 8):
+        executor = CudaGraphExecutor(decoder, row_buckets=(rows,), compiled=True, device="cuda")
+        executor.prepare([shape])
+        batch = shape.example(rows, torch.device("cuda"))
+        launch = executor.bare([batch])
+        forms = {
+            name: _short(ms) for name, ms in bare(decoder, batch, on_gpu=True, engine=partial(launch, 1)).forms.items()
+        }
+        executor.close()
+        say(f"{rows} rows: {forms}")
+        yield {"rows": rows, "ms": forms}
 
 
 def section_ablate(say: Said) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ PIPELINE, TRANSFER = "harness/engine/pipeline.py", "harness/engine/transfer.py"
 PACE, SESSION = "harness/engine/pace.py", "harness/engine/session.py"
 SUBMIT, KEPT = "tests/gpu/test_submit.py", "tests/gpu/test_kept.py"
 
-ON_GPU = [
+ON_STREAMS = [
     Defect(
         "a tick does not wait for what another stream submitted",
         PIPELINE,
@@ -112,3 +112,148 @@ ON_GPU = [
     ),
 ]
 """Waits, order and memory of streams."""
+
+RECORDED, GRAPH_EXECUTOR = "harness/engine/executors/recorded.py", "harness/engine/executors/cuda_graph.py"
+PREPARED, WEIGHTS = "harness/engine/executors/prepared.py", "harness/engine/executors/weights.py"
+STREAM, COMPILED = "harness/engine/executors/stream.py", "harness/engine/executors/compiled.py"
+DECODER, TRITON = "harness/engine/decoders/ace_step.py", "harness/engine/kernels/triton_kernels.py"
+LAUNCHES = "harness/engine/kernels/launches.py"
+STREAMS, GRAPHS = "tests/gpu/test_streams.py", "tests/gpu/test_graphs.py"
+MEMORY, KERNELS = "tests/gpu/test_graph_memory.py", "tests/gpu/test_kernels.py"
+SLOW = f"{GRAPHS}::test_a_slow_replay_is_never_read_too_early_nor_fed_too_late"
+GUIDED = f"{KERNELS}::test_guidance_has_the_bits_of_its_plain_twin"
+
+ON_GRAPHS = [
+    Defect(
+        "a replay starts before its inputs are made",
+        STREAM,
+        "        for stream in (self._current(), *self._readers):\n",
+        "        for stream in self._readers:\n",
+        SLOW,
+    ),
+    Defect(
+        "a velocity is overwritten while another stream reads it",
+        STREAM,
+        "        for stream in (self._current(), *self._readers):\n",
+        "        for stream in (self._current(),):\n",
+        f"{STREAMS}::test_two_pipelines_on_two_streams_share_an_executor",
+    ),
+    Defect(
+        "a velocity is read before its replay has ended",
+        STREAM,
+        "        self._current().wait_event(self._done)\n",
+        "",
+        SLOW,
+    ),
+    Defect(
+        "a replay is skipped where no condition changed",
+        RECORDED,
+        "        self.replay()\n\n    def refill",
+        "        if set(changed) & set(STEADY):\n            self.replay()\n\n    def refill",
+        f"{GRAPHS}::test_a_steady_ring_records_nothing_waits_for_nothing_and_replays_every_run",
+    ),
+    Defect(
+        "a bucket's padding row is read",
+        GRAPH_EXECUTOR,
+        "        return recorded.output[: batch.rows]\n",
+        "        return recorded.output[-batch.rows :]\n",
+        f"{GRAPHS}::test_a_replay_has_the_bits_of_the_unrecorded_decoder_with_the_bucket_s_rows",
+    ),
+    Defect(
+        "a condition of another ring is taken for unchanged",
+        RECORDED,
+        "held[0] is source and",
+        "held[0].shape == source.shape and",
+        f"{GRAPHS}::test_two_rings_that_take_turns_on_one_executor_each_keep_their_conditions",
+    ),
+    Defect(
+        "a graph is replayed after its memory was given back",
+        PREPARED,
+        "            self.drop([victim])\n",
+        "            for recorded in self._shapes[victim].by_rows.values():\n"
+        "                self._free(recorded)\n"
+        "            self._shapes[victim].evictable = False\n"
+        "            return\n",
+        f"{MEMORY}::test_shapes_that_come_back_after_an_eviction_make_their_bits_again",
+    ),
+    Defect(
+        "weights that were replaced are freed while graphs read them",
+        WEIGHTS,
+        "                self.held.append(each.detach())\n",
+        "                pass\n",
+        f"{MEMORY}::test_weights_that_move_without_an_update_stay_in_memory_while_graphs_read_them",
+    ),
+    Defect(
+        "a batch is freed while its run reads it",
+        GRAPH_EXECUTOR,
+        "        self._running = batch\n",
+        "",
+        f"{MEMORY}::test_a_batch_is_kept_until_its_run_has_read_it",
+    ),
+    Defect(
+        "a recording forbids other threads the GPU",
+        RECORDED,
+        'capture_error_mode="thread_local"',
+        'capture_error_mode="global"',
+        f"{MEMORY}::test_another_thread_may_use_the_gpu_while_a_graph_is_recorded",
+    ),
+    Defect(
+        "a graph is freed in the middle of a recording",
+        RECORDED,
+        "    gc.disable()\n",
+        "",
+        f"{GRAPHS}::test_graphs_that_are_garbage_are_not_freed_in_the_middle_of_a_recording",
+    ),
+    Defect(
+        "a recording that failed goes on taking memory",
+        RECORDED,
+        "                    self._end(pool)\n",
+        "                    pass\n",
+        f"{GRAPHS}::test_a_recording_that_fails_is_named_and_leaves_the_gpu_as_it_was",
+    ),
+    Defect(
+        "kernels are compiled in the first tick that needs them",
+        GRAPH_EXECUTOR,
+        "            kernels.prepare(self._device, shape.channels)\n",
+        "            pass\n",
+        f"{MEMORY}::test_no_tick_compiles_a_kernel",
+    ),
+    Defect(
+        "the compiler chooses kernels by a race of timings",
+        COMPILED,
+        '"deterministic": True',
+        '"deterministic": False',
+        f"{GRAPHS}::test_compiled_code_makes_the_same_bits_when_it_is_compiled_again_under_other_conditions",
+    ),
+    Defect(
+        "compiled layers keep the frames innermost",
+        DECODER,
+        '        if self.device.type == "cuda":\n            transformer.proj_in_conv',
+        "        if False:\n            transformer.proj_in_conv",
+        f"{GRAPHS}::test_compiled_layers_multiply_contiguous_rows",
+    ),
+    Defect(
+        "a kernel fuses a product and a sum",
+        LAUNCHES,
+        '"enable_fp_fusion": False',
+        '"enable_fp_fusion": True',
+        GUIDED,
+    ),
+    Defect(
+        "a kernel divides without rounding right",
+        TRITON,
+        "        ratio = tl.div_rn(v_norm.to(tl.float32), norm)\n",
+        "        ratio = v_norm.to(tl.float32) / norm\n",
+        GUIDED,
+    ),
+    Defect(
+        "a kernel adds in another order",
+        TRITON,
+        "        sums = tl.sum(tl.reshape(sums, (2, ROWS >> (level + 1), COLUMNS)), 0)\n",
+        "        sums = tl.sum(tl.reshape(sums, (ROWS >> (level + 1), 2, COLUMNS)), 1)\n",
+        GUIDED,
+    ),
+]
+"""Recorded runs, compiled code and kernels."""
+
+ON_GPU = [*ON_STREAMS, *ON_GRAPHS]
