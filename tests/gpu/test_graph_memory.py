@@ -93,14 +93,12 @@ def test_another_thread_may_use_the_gpu_while_a_graph_is_recorded() -> None:
     ended, rounds, raised = threading.Event(), [], []
 
     def busy() -> None:
-        stream = torch.cuda.Stream()
         try:
-            with torch.cuda.stream(stream):
+            with torch.cuda.stream(torch.cuda.Stream()):
                 while not ended.is_set():
-                    # Memory that is new each time, a copy to the host and a wait: none may be in a recording.
-                    x = torch.ones(1 << (18 + len(rounds) % 4), device=CUDA)
-                    rounds.append(float(x.sum().item()))
-                    stream.synchronize()
+                    # Memory that CUDA itself must give. It must not wait: `prepare` refuses waits in every thread.
+                    torch.cuda.empty_cache()
+                    rounds.append(torch.ones(1 << (22 + len(rounds) % 4), device=CUDA).sum())
         except RuntimeError as error:
             raised.append(error)
 
