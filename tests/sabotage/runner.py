@@ -127,7 +127,7 @@ def sabotage(
         ready: SimpleQueue[Path] = SimpleQueue()
         for copy in copies:
             ready.put(copy)
-        baseline = _baseline(copies[0], sorted({defect.node for defect in defects}))
+        baseline = _shared_baseline(copies, sorted({defect.node for defect in defects}))
 
         def work(defect: Defect) -> Result:
             copy = ready.get()
@@ -207,7 +207,8 @@ def run_pytest(copy: Path, nodes: Sequence[str]) -> Ran:
     """Run tests by id in a fresh process in `copy`."""
     with tempfile.TemporaryDirectory(prefix="sabotage-report-") as folder:
         report = Path(folder) / "report.json"
-        environment = {**os.environ, **CI_LIKE, REPORT: str(report), "PYTHONPATH": str(copy)}
+        paths = [str(copy), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, **CI_LIKE, REPORT: str(report), "PYTHONPATH": os.pathsep.join(paths)}
         options = [
             "-q",
             "-p",
@@ -250,6 +251,17 @@ def copied(root: Path, count: int) -> Iterator[list[Path]]:
                     (copy / name).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy(root / name, copy / name)
         yield copies
+
+
+def _shared_baseline(copies: Sequence[Path], nodes: Sequence[str]) -> Ran:
+    """Every named test without any defect, each in one of the copies."""
+    shares = [(copy, nodes[number :: len(copies)]) for number, copy in enumerate(copies[: len(nodes)])]
+    with ThreadPoolExecutor(len(shares) or 1) as pool:
+        parts = list(pool.map(lambda share: _baseline(*share), shares))
+    if not parts:
+        return Ran(0)
+    outcomes = {test: outcome for part in parts for test, outcome in part.outcomes.items()}
+    return replace(max(parts, key=lambda part: part.code), outcomes=outcomes)
 
 
 def _baseline(copy: Path, nodes: Sequence[str]) -> Ran:
