@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from harness.engine import DCW, Guidance, PipelineConfig, StreamPipeline
 from harness.engine.decoders import AffineDecoder
-from harness.engine.executors import CudaGraphExecutor, EagerExecutor, Shape
+from harness.engine.executors import CudaGraphExecutor, CudaStream, EagerExecutor, Executor, Shape, StaticExecutor
 from harness.parity.compare import assert_identical
 from tests.engine.builders import E
 from tests.gpu.test_graphs import CUDA, SHAPE, made, tiny, velocity
@@ -63,6 +64,75 @@ def test_a_batch_is_kept_until_its_run_has_read_it() -> None:
     executor.stream.join()
     assert_identical(found.clone(), wanted, "velocity")
     assert kept
+    executor.close()
+
+
+KINDS: dict[str, Callable[[], Executor]] = {
+    "recorded": lambda: made(AffineDecoder(32), SHAPE, row_buckets=(2,)),
+    "static": lambda: StaticExecutor(AffineDecoder(32), stream=CudaStream(CUDA)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_starts_when_the_current_stream_has_made_its_inputs(kind: str) -> None:
+    """Also where this stream never read one of its velocities."""
+    wanted, executor = velocity(EagerExecutor(AffineDecoder(32)), SHAPE, 2), KINDS[kind]()
+    given, batch = SHAPE.example(2, CUDA), replaced(SHAPE)
+    velocity(executor, SHAPE, 2)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        torch.cuda._sleep(SLEEP)
+        for name, each in batch.tensors().items():
+            each.copy_(given.tensors()[name])
+        found = velocity(executor, SHAPE, 2, batch)
+    torch.cuda.synchronize()
+    assert_identical(found, wanted, "velocity")
+    executor.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_starts_when_every_stream_has_read_the_velocity_before(kind: str) -> None:
+    wanted, executor = velocity(EagerExecutor(AffineDecoder(32)), SHAPE, 2), KINDS[kind]()
+    given, other, streams = SHAPE.example(2, CUDA), replaced(SHAPE), [torch.cuda.Stream() for _ in range(2)]
+    velocity(executor, SHAPE, 2)
+    torch.cuda.synchronize()
+    assert executor.stream is not None
+    with torch.cuda.stream(streams[0]):
+        found = executor.run(given)
+        executor.stream.join()
+        torch.cuda._sleep(SLEEP)
+        kept = found.clone()
+    with torch.cuda.stream(streams[1]):
+        executor.run(other)
+        executor.stream.join()
+    torch.cuda.synchronize()
+    assert_identical(kept, wanted, "velocity")
+    executor.close()
+
+
+def test_a_graph_that_becomes_garbage_in_a_recording_is_not_freed_in_it() -> None:
+    wanted = velocity(EagerExecutor(tiny(), pin_rows=2), SHAPE, 2)
+    old = [made(tiny(), SHAPE, row_buckets=(1, 2)) for _ in range(3)]
+    decoder = tiny()
+
+    def dropping(**inputs: Tensor) -> Tensor:
+        first = decoder(**inputs)
+        if torch.cuda.is_current_stream_capturing() and old:
+            cycle: list[object] = [old.pop()]
+            cycle.append(cycle)
+            del cycle
+            for _ in range(50):  # objects, after which Python would collect
+                [].append([[]])
+        return first + decoder(**inputs) * 0
+
+    thresholds = gc.get_threshold()
+    try:
+        gc.set_threshold(1, 1, 1)
+        executor = made(dropping, SHAPE, row_buckets=(2,))
+    finally:
+        gc.set_threshold(*thresholds)
+    assert len(old) == 2
+    assert_identical(velocity(executor, SHAPE, 2), wanted, "velocity")
     executor.close()
 
 
