@@ -50,6 +50,9 @@ def cells(section: str) -> Iterator[str]:
             yield f"{each['switch']} | " + " | ".join(f"{s:.2f} ({low:.2f} to {high:.2f})" for s, low, high in saved)
         elif section == "lockstep":
             yield f"{each['decoder']} | {each['compared'].replace('_', ' ')} | {each['verdict']}"
+        elif section == "bare":
+            forms = ("engine", "compiled graph", "graph", "eager")
+            yield f"{each['rows']} | " + " | ".join(f"{each['ms'][form]:.2f}" for form in forms)
         elif section == "two":
             assert set(each["equal"].values()) == {True}
             yield f"{each['decoder']} | {each['frames']} | {', '.join(each['equal'])}"
@@ -57,7 +60,7 @@ def cells(section: str) -> Iterator[str]:
             yield f"{'buckets' if each['pin_rows'] is None else 'pinned to 8'} | {each['rows']} | {each['ms']:.2f}"
 
 
-SECTIONS = ("steady", "depth", "pinned", "start", "latency", "ablate", "lockstep", "two")
+SECTIONS = ("steady", "depth", "bare", "pinned", "start", "latency", "ablate", "lockstep", "two")
 
 
 def lines(section: str) -> list[str]:
@@ -83,6 +86,11 @@ def test_a_kept_ratio_is_the_mean_of_its_pairs_and_every_run_was_replayed(found:
     assert found["low"] < found["ratio"] < found["high"] and len(found["pairs"]) >= 8
     assert found["runs"] == found["replays"]
     assert found["launches"] == pytest.approx(sum(found["by_call"].values()), abs=1e-3)
+
+
+def test_the_recorded_decoder_that_ticks_are_compared_with_is_the_fastest_form_or_within_two_percent_of_it() -> None:
+    for each in kept("bare"):
+        assert each["ms"]["engine"] <= 1.02 * min(each["ms"].values())
 
 
 def test_every_verdict_is_exact_and_every_switch_acted() -> None:

@@ -110,7 +110,8 @@ def test_a_run_starts_when_every_stream_has_read_the_velocity_before(kind: str) 
     executor.close()
 
 
-def test_a_graph_that_becomes_garbage_in_a_recording_is_not_freed_in_it() -> None:
+def test_a_graph_that_becomes_garbage_in_a_recording_does_no_harm() -> None:
+    """With torch 2.11 this holds without the executor's guard too; CUDA says that such a recording may be lost."""
     wanted = velocity(EagerExecutor(tiny(), pin_rows=2), SHAPE, 2)
     old = [made(tiny(), SHAPE, row_buckets=(1, 2)) for _ in range(3)]
     decoder = tiny()

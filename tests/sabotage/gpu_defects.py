@@ -198,13 +198,6 @@ ON_GRAPHS = [
         f"{MEMORY}::test_another_thread_may_use_the_gpu_while_a_graph_is_recorded",
     ),
     Defect(
-        "a graph is freed in the middle of a recording",
-        RECORDED,
-        "    gc.disable()\n",
-        "",
-        f"{MEMORY}::test_a_graph_that_becomes_garbage_in_a_recording_is_not_freed_in_it",
-    ),
-    Defect(
         "kernels are compiled in the first tick that needs them",
         GRAPH_EXECUTOR,
         "            kernels.prepare(self._device, shape.channels)\n",
