@@ -7,7 +7,7 @@ curve's tensor, as the plain path of the fact that the curve recorded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from harness.engine import blend
@@ -16,9 +16,10 @@ from harness.engine.controls import Controls, Gate, SharedControl
 from harness.engine.curve import Curve, ask_host, ask_tensor
 from harness.engine.guidance_modes import GuidanceMode, NegativeSource
 from harness.engine.noise import Purpose
-from harness.engine.once import Unread
 from harness.engine.request import Condition, LatentMask, Request, normal, required
+from harness.engine.results import Stats
 from harness.engine.slot import Slot
+from harness.engine.state import Queued
 from harness.engine.wavelet import DCWMode
 
 
@@ -46,23 +47,6 @@ class Path(StrEnum):
     EDITED = "edited"
     SDE = "sde"
     SDE_CURVE = "sde_curve"
-
-
-@dataclass(frozen=True)
-class Queued:
-    """A submitted request that waits for a slot.
-
-    Attributes:
-        id: the request's name.
-        request: the request.
-        times: its schedule, `total + 1` floats.
-        unread: tensors of the request that nobody has read yet, or None.
-    """
-
-    id: str | int
-    request: Request
-    times: tuple[float, ...]
-    unread: Unread | None = None
 
 
 @dataclass(frozen=True)
@@ -207,6 +191,24 @@ class TickPlan:
     dcw: DCWPlan | None
     channel_gain: Curve | None
     gates: int
+
+    def counted(self, stats: Stats, *, own_stream: bool) -> Stats:
+        """Count the tick, but for what it hands out.
+
+        Args:
+            stats: the counts before.
+            own_stream: the executor has a stream of its own.
+        """
+        return replace(
+            stats,
+            ticks=self.tick + 1,
+            admitted=stats.admitted + len(self.admissions),
+            decoder_runs=stats.decoder_runs + len(self.runs),
+            decoder_rows=stats.decoder_rows + sum(len(rows) for rows in self.runs),
+            joins=stats.joins + (len(self.runs) if own_stream else 0),
+            euler_steps=stats.euler_steps + sum(p.path is Path.EULER for p in self.slots),
+            gates=stats.gates + self.gates,
+        )
 
 
 def plan_tick(

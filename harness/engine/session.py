@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -18,12 +19,12 @@ from harness.engine.executors.eager import EagerExecutor
 from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.request import Condition, Guidance, Request
-from harness.engine.results import Outcome, Submission
+from harness.engine.results import Outcomes, Submission
 from harness.engine.transfer import note, to_device
 
 
 class Session:
-    """A decoder and an executor that several streams share.
+    """A decoder and an executor that several streams share. For any thread.
 
     Args:
         decoder: the model.
@@ -49,6 +50,7 @@ class Session:
         self._null: dict[tuple[int, torch.dtype, torch.device], Condition] = {}
         self._streams: list[Stream] = []
         self._closed = False
+        self._lock = threading.Lock()
 
     def null_condition(self, condition: Condition) -> Condition:
         """Make a condition of the null embedding, with as many tokens as `condition`.
@@ -66,11 +68,14 @@ class Session:
             expected = f"width {self.null_embedding.shape[2]}, as the null embedding has"
             raise InvalidInput("condition.encoder_hidden_states", checks.describe(states), expected)
         key = (condition.length, states.dtype, states.device)
-        if key not in self._null:
+        with self._lock:
+            known = self._null.get(key)
+            if known is not None:
+                return known
             null = to_device(self.null_embedding.detach(), states.device).to(states.dtype)
-            self._null[key] = Condition(encoder_hidden_states=null.expand_as(states).contiguous())
+            made = self._null[key] = Condition(encoder_hidden_states=null.expand_as(states).contiguous())
             note(states.device)
-        return self._null[key]
+            return made
 
     def stream(
         self,
@@ -99,15 +104,19 @@ class Session:
         if self.null_embedding is not None and self.null_embedding.shape[2] == first.encoder_hidden_states.shape[2]:
             # Made here, so that a tick that is refused leaves the session as it was.
             self.null_condition(first)
-        self._streams.append(stream)
-        return stream
+        with self._lock:
+            if not self._closed:
+                self._streams.append(stream)
+                return stream
+        raise PipelineClosed("the session is closed")
 
     def close(self) -> None:
         """Close every stream, then the executor. A second call is allowed."""
-        self._closed = True
-        for stream in self._streams:
+        with self._lock:
+            self._closed = True
+            streams, self._streams = self._streams, []
+        for stream in streams:
             stream.close()
-        self._streams.clear()
         self.executor.close()
 
     def __enter__(self) -> Session:
@@ -143,7 +152,7 @@ class Stream:
         denoise: float = 1.0,
         negative: Condition | None = None,
         guidance: Guidance | float | None = None,
-    ) -> list[Outcome]:
+    ) -> Outcomes:
         """Submit a request and run one tick; return what left the ring, in ring order; see `StreamPipeline.tick`.
 
         On the CPU the host reads no tensor if every tensor and the value of `denoise` were given before; see
@@ -167,7 +176,7 @@ class Stream:
         self.last_submission = self.pipeline.submit(request)
         return self.pipeline.tick()
 
-    def drain(self) -> list[Outcome]:
+    def drain(self) -> Outcomes:
         """Tick until nothing is queued or in flight; return everything that left the ring, in order."""
         return self.pipeline.drain()
 

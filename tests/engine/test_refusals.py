@@ -539,7 +539,7 @@ def test_no_two_requests_of_a_pipeline_have_one_name_where_one_is_automatic(
         if name is None:
             assert made not in seen_names
         else:
-            held = [slot.id for slot in p.slots if slot is not None] + [queued.id for queued in p._queue]
+            held = [slot.id for slot in p.slots if slot is not None] + [queued.id for queued in p._state.queue]
             assert made == name
             assert held.count(name) == 1 or not seen_names[name]
         seen_names[made] = seen_names.get(made, False) or name is None

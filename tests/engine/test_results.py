@@ -108,8 +108,8 @@ def test_a_submission_names_everything_that_it_displaced_in_order() -> None:
         p.submit(request(2, id=id))
     full, length = DropReason.QUEUE_FULL, DropReason.LENGTH_CHANGED
     assert p.submit(request(3, id="c")) == Submission("c", (Dropped("b", full),))
-    p.set_depth(2)
-    assert p.submit(request(3, id="d")) == Submission("d", (Dropped("a", full), Dropped(2, full)))
+    assert p.set_depth(2) == (Dropped("a", full),)
+    assert p.submit(request(3, id="d")) == Submission("d", (Dropped(2, full),))
     held = ("a", 1, "request-2", "c", "d")
     assert p.submit(request(4, T + 1, id=None)) == Submission("request-8", tuple(Dropped(id, length) for id in held))
     assert p.slots == (None, None)
@@ -125,8 +125,8 @@ def test_an_empty_pipeline_takes_another_length_and_displaces_nothing() -> None:
         assert [tuple(f.latent.shape) for f in p.tick()] == [(1, frames, D)]
 
 
-def test_the_reasons_of_a_drop_are_two() -> None:
-    assert [str(reason) for reason in DropReason] == ["queue_full", "length_changed"]
+def test_the_reasons_of_a_drop_are_three() -> None:
+    assert [str(reason) for reason in DropReason] == ["queue_full", "length_changed", "cancelled"]
 
 
 MODULES = (conditioning, config, controls, curve, geometry, request_module, results, switches)

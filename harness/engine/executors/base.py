@@ -59,7 +59,7 @@ class ExecutorStream(Protocol):
 
 @runtime_checkable
 class Executor(Protocol):
-    """Runs a decoder on a batch.
+    """Runs a decoder on a batch, for one thread at a time; see `harness.engine.turns`.
 
     Attributes:
         max_rows: the largest number of rows of one `run`; also the ring's largest depth.

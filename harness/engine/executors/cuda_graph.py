@@ -152,7 +152,7 @@ class CudaGraphExecutor:
 
     def check_shape(self, shape: Shape) -> None:
         """See `PreparesShapes.check_shape`; every shape is accepted where shapes are prepared on demand."""
-        if not self.on_demand and shape not in self._prepared.shapes:
+        if not self.on_demand and shape not in self._prepared:
             raise NotPrepared("shape", shape, self._expected())
 
     def run(self, batch: Batch) -> Tensor:
