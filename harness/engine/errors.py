@@ -50,6 +50,10 @@ class RequestFailed(RuntimeError):
         self.outcomes = outcomes
 
 
+class CallbackFailed(RuntimeError):
+    """A callback of a request raised an exception or returned a value out of range. A tick fails that request alone."""
+
+
 class TickInside(RuntimeError):
     """A tick was asked for inside a tick of the same pipeline or executor, such as by a decoder or a callback."""
 

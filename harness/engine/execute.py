@@ -16,7 +16,8 @@ from harness.engine.errors import ExecutorError
 from harness.engine.executors.base import Batch, Executor
 from harness.engine.executors.stream import joiner
 from harness.engine.geometry import Geometry
-from harness.engine.plan import Path, Row, SlotPlan, TickPlan
+from harness.engine.plan import Path, SlotPlan, TickPlan
+from harness.engine.rows import Row
 from harness.engine.slot import Slot
 from harness.engine.switches import Integrator, Switches
 from harness.engine.transfer import to_device

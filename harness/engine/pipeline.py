@@ -28,7 +28,7 @@ from harness.engine.schedule import known_timesteps
 from harness.engine.slot import Slot, admit
 from harness.engine.state import Queued, Ring, State, fitted
 from harness.engine.turns import Turn, turn_of
-from harness.engine.verdicts import Verdicts, in_order
+from harness.engine.verdicts import Verdicts, in_order, refused
 
 
 class StreamPipeline:
@@ -180,6 +180,10 @@ class StreamPipeline:
             self._state, left = self._state.cancelled(id)
         return left
 
+    def holds(self, id: str | int) -> bool:
+        """Say whether a request of a name is queued or in flight; allowed after `close`."""
+        return self._state.holds(id)
+
     def set_shared_curve(self, name: str, value: CurveLike | None) -> None:
         """Override a value of every slot that the control acts on, from the next tick on.
 
@@ -302,7 +306,8 @@ class StreamPipeline:
         self._pace.begin(lambda: self._held(state))
         plan = self._plan(ring, state)
         admitted = {each.index: self._admitted(each, plan.tick) for each in plan.admissions}
-        slots = {index: slot for index, slot in enumerate(ring) if slot is not None} | admitted
+        held = {index: slot for index, slot in enumerate(ring) if slot is not None} | admitted
+        slots = {p.index: held[p.index] for p in plan.slots}
         moved = self._moved(plan, slots, state.geometry) if plan.slots else {}
         self._commit(plan, ring, moved, failed)
 
@@ -322,7 +327,7 @@ class StreamPipeline:
     def _commit(self, plan: TickPlan, ring: Ring, moved: dict[int, Slot], failed: Mapping[int, Failed]) -> None:
         finishing = [p.index for p in plan.slots if p.finishes]
         last = {index: self._verdicts.outcome(moved[index], plan.tick) for index in finishing}
-        outcomes = in_order(failed, last)
+        outcomes = in_order(failed, last | {each.index: refused(each) for each in plan.failed})
         after = tuple(None if index in finishing else moved.get(index) for index in range(len(ring)))
         observed(self._observe, moved)
         self._pace.end()
@@ -348,8 +353,7 @@ class StreamPipeline:
         self._check_open()
         state = self._state
         geometry = state.fixed or fixed
-        geometry.check(request)
-        geometry.check_prepared(self.executor, request.frames)
+        geometry.accept(request, self.executor)
         controls = placed(state.controls, geometry.device)
         check_frames(controls, request.frames)
         check_gain_channels(controls, request.channels)

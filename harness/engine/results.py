@@ -70,10 +70,12 @@ class FailReason(StrEnum):
     """Reason for which a request failed after it was accepted.
 
     `input_not_finite`: a tensor of the request that lies on a GPU holds a value that is not finite in float32. On the
-    CPU such a tensor is refused when the record is made.
+    CPU such a tensor is refused when the record is made. `callback`: `strength_at` raised an exception or returned a
+    value out of range.
     """
 
     INPUT_NOT_FINITE = "input_not_finite"
+    CALLBACK = "callback"
 
 
 @dataclass(frozen=True)

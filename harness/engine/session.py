@@ -142,6 +142,8 @@ class Stream:
     def __init__(self, session: Session, template: Request, config: PipelineConfig | None) -> None:
         self.pipeline = StreamPipeline(session.executor, config)
         self.last_submission: Submission | None = None
+        # What a failed tick has submitted, until a tick has run.
+        self._pending: tuple[object, ...] | None = None
         self._session = session
         self._template = template
 
@@ -167,14 +169,21 @@ class Stream:
 
         Raises:
             InvalidInput: `Request` or `StreamPipeline.submit` refused the request; no tick ran and nothing changed.
+            Exception: see `StreamPipeline.tick`. The request is submitted; a call with the same arguments runs the tick
+                again and submits nothing.
         """
         if seed is None:
             finished = self.pipeline.tick()
-            self.last_submission = None
+            self.last_submission = self._pending = None
             return finished
-        request = replace(self._template, seed=seed, denoise=denoise, guidance=self._guidance(guidance, negative))
-        self.last_submission = self.pipeline.submit(request)
-        return self.pipeline.tick()
+        asked = (seed, denoise, negative, guidance)
+        if not self._waits(asked):
+            request = replace(self._template, seed=seed, denoise=denoise, guidance=self._guidance(guidance, negative))
+            self.last_submission = self.pipeline.submit(request)
+        self._pending = asked
+        finished = self.pipeline.tick()
+        self._pending = None
+        return finished
 
     def drain(self) -> Outcomes:
         """Tick until nothing is queued or in flight; return everything that left the ring, in order."""
@@ -183,6 +192,13 @@ class Stream:
     def close(self) -> None:
         """Close the pipeline."""
         self.pipeline.close()
+
+    def _waits(self, asked: tuple[object, ...]) -> bool:
+        """Say whether the last tick failed after it had submitted just this, which still waits."""
+        if self._pending is None or self.last_submission is None:
+            return False
+        same = all(a is b or (isinstance(a, int | float) and a == b) for a, b in zip(asked, self._pending, strict=True))
+        return same and self.pipeline.holds(self.last_submission.id)
 
     def _guidance(self, guidance: Guidance | float | None, negative: Condition | None) -> Guidance | None:
         if guidance is None:

@@ -119,6 +119,11 @@ class State:
         slots = [(place, slot.id, slot.request) for place, slot in enumerate(self.ring) if slot is not None]
         return [*slots, *((place, queued.id, queued.request) for place, queued in self.taken.items())]
 
+    def holds(self, id: str | int) -> bool:
+        """Say whether a request of a name waits or is in the ring."""
+        names_held = [*(name for _place, name, _request in self.held), *(queued.id for queued in self.queue)]
+        return (type(id), id) in [(type(name), name) for name in names_held]
+
     def name(self, request: Request) -> tuple[str | int, int]:
         """The name of a new request, and the number of the first automatic name that is unused then.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from harness.engine.plan import Unplanned
 from harness.engine.results import Failed, FailReason, Finished, Outcomes
 from harness.engine.slot import Slot
 
@@ -50,6 +51,11 @@ class Verdicts:
         bad = slot.unread.not_finite()
         self.waits += slot.unread.waited and not before
         return bad
+
+
+def refused(unplanned: Unplanned) -> Failed:
+    """What becomes of a slot whose callback failed."""
+    return Failed(unplanned.id, FailReason.CALLBACK, unplanned.step, unplanned.detail)
 
 
 def in_order(failed: Mapping[int, Failed], last: Mapping[int, Finished | Failed]) -> Outcomes:

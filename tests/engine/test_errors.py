@@ -14,6 +14,7 @@ BASES: dict[str, tuple[type[Exception], ...]] = {
     "NotPrepared": (errors.InvalidInput, errors.OutsideProfile),
     "PipelineClosed": (RuntimeError,),
     "TickInside": (RuntimeError,),
+    "CallbackFailed": (RuntimeError,),
     "RequestFailed": (RuntimeError,),
     "ExecutorError": (RuntimeError,),
     "RecordingFailed": (errors.ExecutorError,),

@@ -191,14 +191,6 @@ def test_a_decoder_without_a_mask_refuses_unequal_lengths_unless_zeros_are_asked
     assert len(p.drain()) == 2
 
 
-def test_a_mask_strength_out_of_range_fails_the_tick_by_name() -> None:
-    p = pipeline()
-    p.submit(request(latent_mask=LatentMask(1.0, fixed(3, T, D), lambda step, total: 2.0)))
-    with pytest.raises(InvalidInput, match="strength_at"):
-        p.tick()
-    assert p.stats().queued == 1
-
-
 def test_a_closed_pipeline_says_so() -> None:
     with pipeline() as p:
         p.submit(request())

@@ -61,7 +61,7 @@ FUSED = [
     ),
     Defect(
         "a run that just fits is split",
-        PLAN,
+        f"{ENGINE}/rows.py",
         "len(positives) + len(negatives) <= max_rows:",
         "len(positives) + len(negatives) < max_rows:",
         f"{STEADY}::test_a_guided_tick_is_one_run_fused_and_two_in_passes",

@@ -14,8 +14,9 @@ RECORDS = [
     Defect(
         "a first request that is refused fixes the sizes",
         PIPELINE,
-        "        geometry.check(request)\n",
-        "        self._state = replace(state, geometry=geometry, proven=True)\n        geometry.check(request)\n",
+        "        geometry.accept(request, self.executor)\n",
+        "        self._state = replace(state, geometry=geometry, proven=True)\n"
+        "        geometry.accept(request, self.executor)\n",
         f"{REFUSALS}::test_what_does_not_fit_the_pipeline_leaves_everything_as_it_was[request of a control-new]",
     ),
     Defect(
