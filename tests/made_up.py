@@ -56,18 +56,19 @@ def verdicts(**asked: Any) -> list[list[Any]]:
 
 def moved() -> str:
     """Parts two pipelines by the made-up switch: the verdict of a comparison that must see it."""
-    plain = StreamPipeline._commit
+    plain = StreamPipeline._moved
 
-    def shifted(self: StreamPipeline, plan: Any, after: dict[int, Slot], failed: Any) -> Any:
-        if getattr(self.config.switches, NAME):
-            after = {index: Slot(**{**vars(slot), "x": slot.x * 1.5}) for index, slot in after.items()}
-        return plain(self, plan, after, failed)
+    def shifted(self: StreamPipeline, *arguments: Any) -> dict[int, Slot]:
+        after = plain(self, *arguments)
+        if not getattr(self.config.switches, NAME):
+            return after
+        return {index: Slot(**{**vars(slot), "x": slot.x * 1.5}) for index, slot in after.items()}
 
-    StreamPipeline._commit = shifted  # type: ignore[method-assign]
+    StreamPipeline._moved = shifted  # type: ignore[method-assign]
     try:
         return verdicts(switches=[NAME], executors=["eager"])[0][1]
     finally:
-        StreamPipeline._commit = plain  # type: ignore[method-assign]
+        StreamPipeline._moved = plain  # type: ignore[method-assign]
 
 
 def oracle_says(*events: Event) -> str:

@@ -2,7 +2,14 @@
 
 from harness.engine.config import DCW, Padding, PipelineConfig, Solver
 from harness.engine.curve import Curve
-from harness.engine.errors import BatchTooLarge, ExecutorError, InvalidInput, PipelineClosed, RequestFailed
+from harness.engine.errors import (
+    BatchTooLarge,
+    ExecutorError,
+    InvalidInput,
+    PipelineClosed,
+    RequestFailed,
+    TickInside,
+)
 from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.request import Condition, Guidance, LatentMask, Request, X0Target
@@ -12,7 +19,7 @@ from harness.engine.results import (
     Failed,
     FailReason,
     Finished,
-    Outcome,
+    Outcomes,
     Stats,
     Submission,
     all_finished,
@@ -37,7 +44,7 @@ __all__ = [
     "Integrator",
     "InvalidInput",
     "LatentMask",
-    "Outcome",
+    "Outcomes",
     "Padding",
     "PipelineClosed",
     "PipelineConfig",
@@ -50,6 +57,7 @@ __all__ = [
     "StreamPipeline",
     "Submission",
     "Switches",
+    "TickInside",
     "X0Target",
     "all_finished",
 ]

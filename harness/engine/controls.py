@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import torch
+from torch import Tensor
 
-from harness.engine import wavelet
+from harness.engine import checks, wavelet
 from harness.engine.config import DCW
-from harness.engine.curve import Curve
+from harness.engine.curve import Curve, curve, per_channel
 from harness.engine.errors import InvalidInput
 from harness.engine.ranges import FACTOR, SHARE, Bounds
 from harness.engine.request import Guidance, Request, X0Target, normal, required
@@ -101,6 +102,11 @@ class Controls:
     dcw: DCW | None = None
     channel_gain: Curve | None = None
 
+    def sharing(self, control: SharedControl, value: Curve | None) -> Controls:
+        """Return the controls with another value of a shared control; None takes the value away."""
+        shared = {key: held for key, held in self.shared.items() if key is not control}
+        return replace(self, shared=shared if value is None else {**shared, control: value})
+
     def in_force(self, control: SharedControl, request: Request, gate: Gate) -> Curve | None:
         """Return the curve in force of `control` for a request: the shared curve, else the request's own.
 
@@ -127,6 +133,29 @@ def placed(controls: Controls, device: torch.device) -> Controls:
         dcw=dcw,
         channel_gain=None if gain is None else gain.to(device),
     )
+
+
+def gain_curve(value: Tensor | Curve, frames: int | None, channels: int | None, device: torch.device | None) -> Curve:
+    """Make a channel gain, or check one again.
+
+    Args:
+        value: `[1, T, D]` or `[1, 1, D]`, or the curve that was made of it.
+        frames: number of frames T of the requests in flight, or None.
+        channels: number of latent channels D of the ring, or None.
+        device: the ring's device, or None.
+
+    Raises:
+        InvalidInput: another shape or device, or a value out of range.
+    """
+    given = value.values if isinstance(value, Curve) else value
+    checks.shaped("channel_gain", given, (1, "T", "D" if channels is None else channels))
+    if frames is not None and given.shape[1] not in (1, frames):
+        raise InvalidInput("channel_gain", checks.describe(given), f"1 or {frames} frames")
+    if device is not None:
+        checks.movable("channel_gain", given, device)
+    made = value if isinstance(value, Curve) else per_channel("channel_gain", value)
+    made = curve("channel_gain", made, **FACTOR)
+    return made if device is None else made.to(device)
 
 
 def check_frames(controls: Controls, frames: int) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.engine.results import Outcomes
+
 
 class InvalidInput(ValueError):
     """An argument is invalid.
@@ -36,13 +41,21 @@ class RequestFailed(RuntimeError):
     """A request failed in the ring where every request must finish, as in a benchmark or a scenario.
 
     Attributes:
-        outcomes: everything that was handed out with the failed request, finished latents included.
+        outcomes: everything that was handed out with the failed request, as `tick` returns it.
     """
 
-    def __init__(self, message: str, outcomes: tuple[object, ...]) -> None:
+    def __init__(self, message: str, outcomes: Outcomes) -> None:
         """Make the error with the `message` and the `outcomes`."""
         super().__init__(message)
         self.outcomes = outcomes
+
+
+class CallbackFailed(RuntimeError):
+    """A callback of a request raised an exception or returned a value out of range. A tick fails that request alone."""
+
+
+class TickInside(RuntimeError):
+    """A tick was asked for inside a tick of the same pipeline or executor, such as by a decoder or a callback."""
 
 
 class PipelineClosed(RuntimeError):

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from harness.engine import advance, kernels
-from harness.engine.conditioning import Conditioner
+from harness.engine.conditioning import Conditioner, ConditioningCache, build
 from harness.engine.curve import Curve
 from harness.engine.errors import ExecutorError
 from harness.engine.executors.base import Batch, Executor
-from harness.engine.plan import Path, Row, SlotPlan, TickPlan
+from harness.engine.executors.stream import joiner
+from harness.engine.geometry import Geometry
+from harness.engine.plan import Path, SlotPlan, TickPlan
+from harness.engine.rows import Row
 from harness.engine.slot import Slot
-from harness.engine.switches import Integrator
+from harness.engine.switches import Integrator, Switches
 from harness.engine.transfer import to_device
 
 
@@ -54,6 +57,31 @@ class Machinery:
     integrator: Integrator
     join: Callable[[], None]
     observe: Observer | None = None
+
+    @classmethod
+    def of(
+        cls,
+        executor: Executor,
+        cache: ConditioningCache,
+        geometry: Geometry | None,
+        switches: Switches,
+        observe: Observer | None,
+    ) -> Machinery:
+        """Put the parts of a pipeline together.
+
+        Raises:
+            TypeError: no geometry.
+        """
+        if geometry is None:
+            raise TypeError("the ring has slots, but no request has fixed the geometry")
+        return cls(
+            executor=executor,
+            conditioner=cache if switches.cached_conditioning else build,
+            encoder_length=geometry.encoder_length,
+            integrator=Integrator(switches.integrator),
+            join=joiner(executor, joined=switches.joined_stream),
+            observe=observe,
+        )
 
     def groups(self, plans: list[SlotPlan]) -> list[list[SlotPlan]]:
         """Slots that share a launch of a kernel: all, or on the plain path each alone."""
@@ -94,6 +122,15 @@ def execute(plan: TickPlan, slots: Mapping[int, Slot], machinery: Machinery) -> 
         c = combined[p.index]
         moved[p.index] = replace(slots[p.index], step=p.step + 1, x=x, average=c.average, kept_negative=c.kept_negative)
     return moved
+
+
+def observed(observe: Observer | None, moved: Mapping[int, Slot]) -> None:
+    """Call the observer, if there is one, with the state of every slot after a tick."""
+    if observe is None:
+        return
+    for index, slot in moved.items():
+        for name, tensor in slot.state().items():
+            observe(Stage.COMMIT, index, name, tensor)
 
 
 def _velocities(

@@ -9,7 +9,7 @@ import torch
 from harness.engine import checks, kernels
 from harness.engine.config import Padding, PipelineConfig
 from harness.engine.errors import InvalidInput, NeedsMask
-from harness.engine.executors.base import Executor
+from harness.engine.executors.base import Executor, declared
 from harness.engine.executors.shapes import PreparesShapes, Shape
 from harness.engine.request import Condition, Request
 
@@ -67,6 +67,30 @@ class Geometry:
         if isinstance(executor, PreparesShapes):
             sizes = (frames, self.encoder_length, self.channels, self.encoder_dim)
             executor.check_shape(Shape(*sizes, self.encoder_dtype, self.context_dtype))
+
+    def accept(self, request: Request, executor: Executor) -> None:
+        """Check that `request` matches, and that the executor can run it.
+
+        Raises:
+            InvalidInput: see `check`, `check_widths` and `check_prepared`.
+        """
+        self.check(request)
+        self.check_widths(executor)
+        self.check_prepared(executor, request.frames)
+
+    def check_widths(self, executor: Executor) -> None:
+        """Check that the widths are those of the executor's decoder, as far as it declares them.
+
+        Raises:
+            InvalidInput: they are not.
+        """
+        widths = declared(executor)
+        if widths.channels not in (None, self.channels):
+            expected = f"{widths.channels} latent channels, as the decoder has"
+            raise InvalidInput("context_latents", f"{self.channels} latent channels", expected)
+        if widths.encoder_dim not in (None, self.encoder_dim):
+            expected = f"width {widths.encoder_dim}, as the decoder has"
+            raise InvalidInput("conditions[0].encoder_hidden_states", f"width {self.encoder_dim}", expected)
 
     def _check_condition(self, name: str, condition: Condition) -> None:
         field, states = f"{name}.encoder_hidden_states", condition.encoder_hidden_states

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -29,8 +30,12 @@ class Pace(Protocol):
         """
         ...
 
+    def wait(self) -> None:
+        """Make the host wait if it is too many ticks ahead."""
+        ...
+
     def begin(self, held: Callable[[], Iterable[Tensor]]) -> None:
-        """Let the current stream wait for the last tick and for what was marked; the host waits if it is too far ahead.
+        """Let the current stream wait for the last tick and for what was marked.
 
         Args:
             held: function that gives every tensor that the tick may read; called where the stream has changed.
@@ -49,6 +54,9 @@ class HostPace:
         self.waits = 0
 
     def mark(self, held: Iterable[Tensor]) -> None:
+        """Do nothing."""
+
+    def wait(self) -> None:
         """Do nothing."""
 
     def begin(self, held: Callable[[], Iterable[Tensor]]) -> None:
@@ -74,7 +82,11 @@ class CudaPace:
         self._device = device
         self._ahead = ahead
         self._ends: deque[tuple[Any, torch.cuda.Stream]] = deque()
+        # What the next tick waits for, or the running one has waited for; forgotten at its end.
         self._marks: dict[torch.cuda.Stream, Any] = {}
+        # What was marked since the running tick has begun.
+        self._fresh: dict[torch.cuda.Stream, Any] = {}
+        self._marking = threading.Lock()
 
     def mark(self, held: Iterable[Tensor]) -> None:
         """See `Pace.mark`. A later mark on the same stream covers an earlier one."""
@@ -82,17 +94,24 @@ class CudaPace:
         for tensor in held:
             if tensor.is_cuda:
                 tensor.record_stream(stream)
-        event = self._marks.get(stream) or torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record(stream)
-        self._marks[stream] = event
+        with self._marking:
+            event = self._fresh.get(stream) or torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record(stream)
+            self._fresh[stream] = event
+
+    def wait(self) -> None:
+        """See `Pace.wait`."""
+        if len(self._ends) == self._ahead and not self._ends[0][0].query():
+            self.waits += 1
+            self._ends[0][0].synchronize()
 
     def begin(self, held: Callable[[], Iterable[Tensor]]) -> None:
         """See `Pace.begin`. A tick that failed is begun again: nothing is forgotten before `end`."""
         current = self._current()
-        if len(self._ends) == self._ahead and not self._ends[0][0].query():
-            self.waits += 1
-            self._ends[0][0].synchronize()
         transfer.catch_up(self._device)
+        with self._marking:
+            self._marks |= self._fresh
+            self._fresh = {}
         before = [event for stream, event in self._marks.items() if stream != current]
         before += [event for event, stream in list(self._ends)[-1:] if stream != current]
         for event in before:

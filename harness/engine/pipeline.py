@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
@@ -10,24 +11,24 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from harness.engine import checks, names, once, records, transfer
-from harness.engine.conditioning import ConditioningCache, build
+from harness.engine import checks, once, records, transfer
+from harness.engine.conditioning import ConditioningCache
 from harness.engine.config import DCW, PipelineConfig
-from harness.engine.controls import Controls, SharedControl, check_frames, check_gain_channels, placed
-from harness.engine.curve import Curve, CurveLike, curve, per_channel
+from harness.engine.controls import Controls, SharedControl, check_frames, check_gain_channels, gain_curve, placed
+from harness.engine.curve import Curve, CurveLike, curve
 from harness.engine.errors import InvalidInput, PipelineClosed
-from harness.engine.execute import Machinery, Observer, Stage, execute
+from harness.engine.execute import Machinery, Observer, execute, observed
 from harness.engine.executors.base import Executor
-from harness.engine.executors.stream import joiner
 from harness.engine.geometry import Geometry, fix
 from harness.engine.pace import HostPace, Pace, pace
-from harness.engine.plan import Path, Queued, TickPlan, plan_tick
-from harness.engine.ranges import FACTOR
+from harness.engine.plan import Admission, TickPlan, plan_tick
 from harness.engine.request import Request
-from harness.engine.results import Dropped, DropReason, Failed, FailReason, Finished, Outcome, Stats, Submission
+from harness.engine.results import Dropped, Failed, Outcomes, Stats, Submission
 from harness.engine.schedule import known_timesteps
 from harness.engine.slot import Slot, admit
-from harness.engine.switches import Integrator
+from harness.engine.state import Queued, Ring, State, fitted
+from harness.engine.turns import Turn, turn_of
+from harness.engine.verdicts import Verdicts, in_order, refused
 
 
 class StreamPipeline:
@@ -35,6 +36,12 @@ class StreamPipeline:
 
     A tick that fails (an executor's error, out of memory) leaves ring, queue and controls unchanged and can be run
     again. The pipeline does not close the executor, because other pipelines may use the same one.
+
+    Any thread may call any method at any time, also while a tick runs. Ticks of several threads take turns, and so do
+    ticks of pipelines that have one executor. `submit`, `set_depth` and `cancel` change the queue at once and return
+    what left it. A request that a running tick holds is not taken from it: where a call displaces such a request, it
+    leaves when that tick ends, unless it ends there itself, and the next tick names it in `dropped`. Live controls act
+    from the next tick on.
 
     Args:
         executor: runs the decoder; `executor.max_rows` bounds the depth.
@@ -51,24 +58,22 @@ class StreamPipeline:
         self.executor = executor
         self._observe = observe
         self._check_depth("config.depth", self.config.depth)
-        self._depth = self.config.depth
-        self._ring: tuple[Slot | None, ...] = (None,) * self._depth
-        self._queue: tuple[Queued, ...] = ()
-        self._controls = Controls(shared={}, dcw=self.config.dcw)
-        self._geometry: Geometry | None = None
+        ring: Ring = (None,) * self.config.depth
+        self._state = State(self.config.depth, ring, Controls(shared={}, dcw=self.config.dcw))
+        # Held for a moment, never while the executor runs or the host waits.
+        self._lock = threading.RLock()
+        self._ticking = Turn("pipeline")
+        self._running = turn_of(executor)
         self._pace: Pace = HostPace()
-        self._early = 0
+        self._verdicts = Verdicts(self.config.max_ticks_ahead)
         self._cache = ConditioningCache()
-        self._stats = Stats()
-        self._unused_name = 0
-        self._closed = False
 
     # Public methods.
 
     @property
     def depth(self) -> int:
         """Number of places that take new requests."""
-        return self._depth
+        return self._state.depth
 
     @property
     def max_depth(self) -> int:
@@ -78,21 +83,24 @@ class StreamPipeline:
     @property
     def encoder_length(self) -> int | None:
         """Number of tokens that conditions are padded to; None if not configured and no request was submitted yet."""
-        return self.config.encoder_length if self._geometry is None else self._geometry.encoder_length
+        geometry = self._state.geometry
+        return self.config.encoder_length if geometry is None else geometry.encoder_length
 
     @property
     def slots(self) -> tuple[Slot | None, ...]:
-        """The ring: a frozen `Slot` at each occupied place, None at each free one."""
-        return self._ring
+        """The ring after the last tick: a frozen `Slot` at each occupied place, None at each free one."""
+        return self._state.ring
 
     def submit(self, request: Request) -> Submission:
         """Queue a request; return its name and the requests that it displaced.
 
         The queue holds `depth` requests; a submission to a full queue drops the oldest one. A request of another length
-        T drops every request that is queued or in flight.
+        T drops every request that is queued or in flight; see the class for those that a running tick holds.
 
         The host does not wait for a GPU. Whether tensors on a GPU are finite is therefore not known yet; a request with
         one that is not fails at a later tick, see `tick`.
+
+        The first request fixes the sizes that later ones must have, once a tick has run with it.
 
         A request without an id gets a name `request-N` that neither an earlier request of this pipeline nor a caller's
         id has had. Callers' ids need not differ from each other.
@@ -105,35 +113,16 @@ class StreamPipeline:
         """
         self._check_open()
         checks.instance("request", request, Request, "a Request")
-        geometry = self._geometry or fix(request, self.config, takes_mask=self.executor.takes_mask)
-        geometry.check(request)
-        geometry.check_prepared(self.executor, request.frames)
-        controls = placed(self._controls, geometry.device)
-        check_frames(controls, request.frames)
-        check_gain_channels(controls, request.channels)
-        name, unused = self._name(request)
-        times = known_timesteps(self.config.steps, request.denoise, self.config.shift)
-        ordered = self._pace if self._geometry else pace(geometry.device, self.config.max_ticks_ahead)
-        transfer.catch_up(geometry.device)
-        queued = Queued(name, request, times, once.unread(request.tensors()))
-        ordered.mark(records.tensors((queued, controls)))
-        ring, waiting, dropped = self._ring, [*self._queue, queued], []
-        if self._frames not in (None, request.frames):
-            held = [slot.id for slot in ring if slot is not None] + [q.id for q in self._queue]
-            dropped = [Dropped(id, DropReason.LENGTH_CHANGED) for id in held]
-            ring, waiting = (None,) * self._depth, waiting[-1:]
-        full = len(waiting) - self._depth
-        dropped += [Dropped(q.id, DropReason.QUEUE_FULL) for q in waiting[: max(full, 0)]]
-        self._geometry, self._controls, self._pace = geometry, controls, ordered
-        self._unused_name = unused
-        self._ring, self._queue = ring, tuple(waiting[max(full, 0) :])
-        self._stats = replace(
-            self._stats, submitted=self._stats.submitted + 1, dropped=self._stats.dropped + len(dropped)
-        )
-        return Submission(name, tuple(dropped))
+        # Outside the lock, because kernels may be compiled.
+        fixed = self._state.fixed or fix(request, self.config, takes_mask=self.executor.takes_mask)
+        with self._lock:
+            return self._queued(request, fixed)
 
-    def tick(self) -> list[Outcome]:
-        """Move every slot one step; return what left the ring, in ring order: finished latents and failed requests.
+    def tick(self) -> Outcomes:
+        """Move every slot one step; return what left the ring, in ring order: a list of finished latents.
+
+        Its attribute `failed` has the requests that failed, and `dropped` those that a call displaced while the tick
+        before was running. What a `drain` has kept comes first; see there.
 
         A request fails where one of its tensors on a GPU holds a value that is not finite in float32. That is found
         before the tick that is `max_ticks_ahead + 1` ticks after its admission, or at its last step where that comes
@@ -144,25 +133,56 @@ class StreamPipeline:
 
         Raises:
             PipelineClosed: after `close`.
+            TickInside: the call comes from inside a tick of this pipeline or executor, in the same thread.
             Exception: any exception of the executor; the pipeline is unchanged.
         """
-        self._check_open()
-        try:
-            with torch.no_grad():
-                return self._tick()
-        except BaseException:
-            # What it launched may still run, and the cache may hold what that makes. A GPU that is lost marks nothing.
-            with suppress(RuntimeError):
-                self._pace.mark(())
-            raise
+        with self._ticking.taken():
+            self._advance()
+            return self._hand_out()
 
-    def drain(self) -> list[Outcome]:
-        """Tick until nothing is queued or in flight; return everything that left the ring, in order."""
+    def drain(self) -> Outcomes:
+        """Tick until nothing is queued or in flight; return everything that left the ring, in order.
+
+        Where a tick fails, what has left the ring until then is kept: the next `tick` or `drain` hands it out, and
+        `collect` does without a tick.
+
+        Raises:
+            PipelineClosed: after `close`.
+            TickInside: see `tick`.
+            Exception: any exception of the executor.
+        """
         self._check_open()
-        outcomes: list[Outcome] = []
-        while self._queue or any(slot is not None for slot in self._ring):
-            outcomes += self.tick()
-        return outcomes
+        made: list[Outcomes] = []
+        try:
+            while self._state.unfinished:
+                made.append(self.tick())
+        except BaseException:
+            with self._lock:
+                self._state = self._state.keeping(made)
+            raise
+        return Outcomes().joined(*made)
+
+    def collect(self) -> Outcomes:
+        """Return what a `drain` has kept whose tick failed; run no tick. Allowed after `close`."""
+        return self._hand_out()
+
+    def cancel(self, id: str | int) -> tuple[Dropped, ...]:
+        """Drop every request of a name, waiting or in flight; return those that left.
+
+        A request that a running tick holds leaves when that tick ends, and the next tick names it in `dropped`; where
+        it makes its last step in that tick, its latent is handed out. A name that no request has drops nothing.
+
+        Raises:
+            PipelineClosed: after `close`.
+        """
+        with self._lock:
+            self._check_open()
+            self._state, left = self._state.cancelled(id)
+        return left
+
+    def holds(self, id: str | int) -> bool:
+        """Say whether a request of a name is queued or in flight; allowed after `close`."""
+        return self._state.holds(id)
 
     def set_shared_curve(self, name: str, value: CurveLike | None) -> None:
         """Override a value of every slot that the control acts on, from the next tick on.
@@ -180,10 +200,14 @@ class StreamPipeline:
         """
         self._check_open()
         control = checks.member("name", name, SharedControl)
-        shared = {key: held for key, held in self._controls.shared.items() if key is not control}
-        if value is not None:
-            shared[control] = curve(control.value, value, frames=self._frames, device=self._device, **control.bounds)
-        self._control(replace(self._controls, shared=shared))
+
+        def checked(given: CurveLike) -> Curve:
+            frames, device = self._state.frames, self._device
+            return curve(control.value, given, frames=frames, device=device, **control.bounds)
+
+        # Outside the lock, because reading a tensor on a GPU makes the host wait; then again under it.
+        made = None if value is None else checked(value)
+        self._control(lambda controls: controls.sharing(control, None if made is None else checked(made)))
 
     def set_channel_gain(self, gain: Tensor | None) -> None:
         """Multiply the decoder's input of every slot by a gain, from the next tick on; the slot's state is not scaled.
@@ -196,21 +220,26 @@ class StreamPipeline:
             PipelineClosed: after `close`.
         """
         self._check_open()
-        self._control(replace(self._controls, channel_gain=None if gain is None else self._channel_gain(gain)))
+
+        def checked(given: Tensor | Curve) -> Curve:
+            geometry, frames = self._state.geometry, self._state.frames
+            return gain_curve(given, frames, None if geometry is None else geometry.channels, self._device)
+
+        made = None if gain is None else checked(gain)
+        self._control(lambda controls: replace(controls, channel_gain=None if made is None else checked(made)))
 
     def set_dcw(self, dcw: DCW | None) -> None:
         """Change the wavelet correction from the next tick on; None is off."""
         self._check_open()
         if dcw is not None:
             checks.instance("dcw", dcw, DCW, "a DCW or None")
-        controls = replace(self._controls, dcw=dcw)
-        self._control(controls if self._device is None else placed(controls, self._device))
+        self._control(lambda controls: replace(controls, dcw=dcw))
 
-    def set_depth(self, depth: int) -> None:
-        """Change the number of places that take new requests, from the next tick on.
+    def set_depth(self, depth: int) -> tuple[Dropped, ...]:
+        """Change the number of places that take new requests, from the next tick on; return the requests dropped.
 
-        Slots beyond a smaller depth finish their requests. Queued requests stay queued; the next submission drops the
-        oldest ones beyond the new depth.
+        Slots beyond a smaller depth finish their requests. Of a queue that is longer than `depth`, the oldest requests
+        are dropped.
 
         Raises:
             InvalidInput: a depth below 1 or above `max_depth`.
@@ -218,24 +247,23 @@ class StreamPipeline:
         """
         self._check_open()
         self._check_depth("depth", depth)
-        self._depth = depth
-        self._ring = _resized(self._ring, depth)
+        with self._lock:
+            self._check_open()
+            self._state, left = self._state.resized(depth)
+        return left
 
     def stats(self) -> Stats:
         """Return the counts since the pipeline was made and its present state; allowed after `close`."""
-        return replace(
-            self._stats,
-            depth=self._depth,
-            in_flight=sum(slot is not None for slot in self._ring),
-            queued=len(self._queue),
-            waits=self._pace.waits + self._early,
-        )
+        return replace(self._state.counts, waits=self._pace.waits + self._verdicts.waits)
 
     def close(self) -> None:
-        """Release ring, queue and cached conditions; the executor stays open. A second call is allowed."""
-        self._closed = True
-        self._ring, self._queue = (), ()
-        self._cache.clear()
+        """Release ring, queue and cached conditions; the executor stays open. A second call is allowed.
+
+        A tick that runs meanwhile ends and hands out what finished in it.
+        """
+        with self._lock:
+            self._state = self._state.over()
+            self._let_go()
 
     def __enter__(self) -> StreamPipeline:
         """Return the pipeline."""
@@ -249,139 +277,118 @@ class StreamPipeline:
 
     # Parts of a tick.
 
-    def _tick(self) -> list[Outcome]:
-        self._pace.begin(self._held)
-        ring, failed = self._read(self._ring)
-        plan = self._plan(ring)
-        slots = {index: slot for index, slot in enumerate(ring) if slot is not None}
-        for a in plan.admissions:
-            q = a.queued
-            slots[a.index] = admit(q.id, q.request, q.times, plan.tick, masked=a.masked, unread=q.unread)
-        moved = execute(plan, slots, self._machinery()) if plan.slots else {}
-        return self._commit(plan, moved, failed)
+    def _advance(self) -> None:
+        self._check_open()
+        try:
+            with torch.no_grad():
+                self._tick()
+        except BaseException:
+            # What it launched may still run, and the cache may hold what that makes. A GPU that is lost marks nothing.
+            with suppress(RuntimeError):
+                self._pace.mark(())
+            with self._lock:
+                if self._state.running:
+                    self._state = self._state.abandoned()
+                self._let_go()
+            raise
 
-    def _read(self, ring: tuple[Slot | None, ...]) -> tuple[tuple[Slot | None, ...], dict[int, Failed]]:
-        """Read what is due; return the ring without the requests that failed, and those by place."""
-        due = self._stats.ticks - self.config.max_ticks_ahead - 1
-        left, failed = list(ring), {}
-        for index, slot in enumerate(ring):
-            if slot is None or slot.unread is None or slot.admitted_at > due:
-                continue
-            bad = self._not_finite(slot)
-            left[index] = replace(slot, unread=None) if bad is None else None
-            if bad is not None:
-                failed[index] = Failed(slot.id, FailReason.INPUT_NOT_FINITE, slot.step, bad)
-        return tuple(left), failed
+    def _tick(self) -> None:
+        with self._lock:
+            self._state = self._state.started()
+            ring = self._state.ring
+        self._pace.wait()
+        ring, failed = self._verdicts.due(ring, self._state.stats.ticks)
+        with self._lock:
+            ring = fitted(ring, self._state.depth)
+            free = [place for place in range(self._state.depth) if ring[place] is None]
+            # Bound after it was marked, so that the pace orders all of it.
+            state = self._state = self._state.taking(free)
+        self._pace.begin(lambda: self._held(state))
+        plan = self._plan(ring, state)
+        admitted = {each.index: self._admitted(each, plan.tick) for each in plan.admissions}
+        held = {index: slot for index, slot in enumerate(ring) if slot is not None} | admitted
+        slots = {p.index: held[p.index] for p in plan.slots}
+        moved = self._moved(plan, slots, state.geometry) if plan.slots else {}
+        self._commit(plan, ring, moved, failed)
 
-    def _plan(self, ring: tuple[Slot | None, ...]) -> TickPlan:
-        return plan_tick(
-            self._stats.ticks,
-            ring,
-            self._queue,
-            self._controls,
-            self.config,
-            depth=self._depth,
-            max_rows=self.executor.max_rows,
-        )
+    def _plan(self, ring: Ring, state: State) -> TickPlan:
+        tick, taken, most = state.stats.ticks, tuple(state.taken.values()), self.executor.max_rows
+        return plan_tick(tick, ring, taken, state.controls, self.config, depth=state.depth, max_rows=most)
 
-    def _machinery(self) -> Machinery:
-        if self._geometry is None:
-            raise TypeError("the ring has slots, but no request has fixed the geometry")
-        switches = self.config.switches
-        return Machinery(
-            executor=self.executor,
-            conditioner=self._cache if switches.cached_conditioning else build,
-            encoder_length=self._geometry.encoder_length,
-            integrator=Integrator(switches.integrator),
-            join=joiner(self.executor, joined=switches.joined_stream),
-            observe=self._observe,
-        )
+    def _admitted(self, admission: Admission, tick: int) -> Slot:
+        q = admission.queued
+        return admit(q.id, q.request, q.times, tick, masked=admission.masked, unread=q.unread)
 
-    def _commit(self, plan: TickPlan, moved: dict[int, Slot], failed: Mapping[int, Failed]) -> list[Outcome]:
+    def _moved(self, plan: TickPlan, slots: Mapping[int, Slot], geometry: Geometry | None) -> dict[int, Slot]:
+        machinery = Machinery.of(self.executor, self._cache, geometry, self.config.switches, self._observe)
+        with self._running.taken():
+            return execute(plan, slots, machinery)
+
+    def _commit(self, plan: TickPlan, ring: Ring, moved: dict[int, Slot], failed: Mapping[int, Failed]) -> None:
         finishing = [p.index for p in plan.slots if p.finishes]
-        last = {index: self._outcome(moved[index], plan.tick) for index in finishing}
-        outcomes = [each[index] for index in range(len(self._ring)) for each in (failed, last) if index in each]
-        finished = sum(isinstance(each, Finished) for each in outcomes)
-        ring = tuple(None if index in finishing else moved.get(index) for index in range(len(self._ring)))
-        stats = replace(
-            self._stats,
-            ticks=plan.tick + 1,
-            admitted=self._stats.admitted + len(plan.admissions),
-            finished=self._stats.finished + finished,
-            failed=self._stats.failed + len(outcomes) - finished,
-            decoder_runs=self._stats.decoder_runs + len(plan.runs),
-            decoder_rows=self._stats.decoder_rows + sum(len(rows) for rows in plan.runs),
-            joins=self._stats.joins + (0 if self.executor.stream is None else len(plan.runs)),
-            euler_steps=self._stats.euler_steps + sum(p.path is Path.EULER for p in plan.slots),
-            gates=self._stats.gates + plan.gates,
-            conditioning=self._cache.counts,
-        )
-        if self._observe is not None:
-            for index, slot in moved.items():
-                for name, tensor in slot.state().items():
-                    self._observe(Stage.COMMIT, index, name, tensor)
+        last = {index: self._verdicts.outcome(moved[index], plan.tick) for index in finishing}
+        outcomes = in_order(failed, last | {each.index: refused(each) for each in plan.failed})
+        after = tuple(None if index in finishing else moved.get(index) for index in range(len(ring)))
+        observed(self._observe, moved)
         self._pace.end()
-        self._ring, self._queue = _resized(ring, self._depth), self._queue[len(plan.admissions) :]
-        self._stats = stats
-        return outcomes
+        with self._lock:
+            counted = plan.counted(self._state.stats, own_stream=self.executor.stream is not None)
+            stats = replace(counted, conditioning=self._cache.counts)
+            self._state = self._state.committed(after, outcomes, stats, proven=bool(plan.slots))
+            self._let_go()
 
-    def _outcome(self, slot: Slot, tick: int) -> Outcome:
-        """What becomes of a slot that has made its last step."""
-        bad = self._not_finite(slot)
-        if bad is not None:
-            return Failed(slot.id, FailReason.INPUT_NOT_FINITE, slot.step - 1, bad)
-        return slot.finished(tick)
+    def _hand_out(self) -> Outcomes:
+        with self._lock:
+            kept, self._state = self._state.kept, self._state.handed_out()
+        return kept
 
-    def _not_finite(self, slot: Slot) -> str | None:
-        """Text that names a field with a value that is not finite, or None; counts the wait for it."""
-        if slot.unread is None:
-            return None
-        before = slot.unread.waited
-        bad = slot.unread.not_finite()
-        self._early += slot.unread.waited and not before
-        return bad
+    def _let_go(self) -> None:
+        """Forget the cached conditions of a closed pipeline, as soon as no tick reads them."""
+        if self._state.closed and not self._state.running:
+            self._cache.clear()
 
-    def _control(self, controls: Controls) -> None:
+    # Changes by any thread, under the lock.
+
+    def _queued(self, request: Request, fixed: Geometry) -> Submission:
+        self._check_open()
+        state = self._state
+        geometry = state.fixed or fixed
+        geometry.accept(request, self.executor)
+        controls = placed(state.controls, geometry.device)
+        check_frames(controls, request.frames)
+        check_gain_channels(controls, request.channels)
+        name, unused = state.name(request)
+        times = known_timesteps(self.config.steps, request.denoise, self.config.shift)
+        ordered = self._pace if geometry.device == self._device else pace(geometry.device, self.config.max_ticks_ahead)
+        transfer.catch_up(geometry.device)
+        queued = Queued(name, request, times, once.unread(request.tensors()))
+        ordered.mark(records.tensors((queued, controls)))
+        self._pace = ordered
+        self._state, left = replace(state, geometry=geometry, controls=controls).submitted(queued, unused)
+        return Submission(name, left)
+
+    def _control(self, changed: Callable[[Controls], Controls]) -> None:
+        with self._lock:
+            self._check_open()
+            self._set(changed(self._state.controls))
+
+    def _set(self, controls: Controls) -> None:
+        if self._device is not None and controls.dcw is not self._state.controls.dcw:
+            controls = placed(controls, self._device)
         self._pace.mark(records.tensors(controls))
-        self._controls = controls
+        self._state = self._state.controlled(controls)
 
-    def _held(self) -> Iterable[Tensor]:
+    def _held(self, state: State) -> Iterable[Tensor]:
         """Every tensor on a GPU that the next tick may read."""
-        held = (self._ring, self._queue, self._controls, self._cache.held())
+        held = (state.ring, state.queue, tuple(state.taken.values()), state.controls, self._cache.held())
         return (tensor for tensor in records.tensors(held) if tensor.is_cuda)
 
     # Facts and checks.
 
     @property
-    def _frames(self) -> int | None:
-        """Number of frames T of the requests that are queued or in flight; None where there are none."""
-        requests = [slot.request for slot in self._ring if slot is not None] + [q.request for q in self._queue]
-        return requests[0].frames if requests else None
-
-    @property
     def _device(self) -> torch.device | None:
-        return None if self._geometry is None else self._geometry.device
-
-    def _name(self, request: Request) -> tuple[str | int, int]:
-        """The request's name, and the number of the first automatic name that is unused then."""
-        if request.id is None:
-            number = max(self._stats.submitted, self._unused_name)
-            return names.automatic(number), number + 1
-        held = [(slot.id, slot.request) for slot in self._ring if slot is not None]
-        held += [(queued.id, queued.request) for queued in self._queue]
-        if request.id in [name for name, owner in held if owner.id is None]:
-            raise InvalidInput("id", repr(request.id), "another name than an automatic one that is in the pipeline")
-        return request.id, max(self._unused_name, names.beyond(request.id))
-
-    def _channel_gain(self, gain: Tensor) -> Curve:
-        channels = "D" if self._geometry is None else self._geometry.channels
-        checks.shaped("channel_gain", gain, (1, "T", channels))
-        if self._frames is not None and gain.shape[1] not in (1, self._frames):
-            raise InvalidInput("channel_gain", checks.describe(gain), f"1 or {self._frames} frames")
-        if self._device is not None:
-            checks.movable("channel_gain", gain, self._device)
-        made = curve("channel_gain", per_channel("channel_gain", gain), **FACTOR)
-        return made if self._device is None else made.to(self._device)
+        geometry = self._state.geometry
+        return None if geometry is None else geometry.device
 
     def _check_depth(self, field: str, depth: int) -> None:
         checks.integer(field, depth, 1)
@@ -389,12 +396,5 @@ class StreamPipeline:
             raise InvalidInput(field, depth, f"at most max_depth = {self.max_depth}, the executor's max_rows")
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._state.closed:
             raise PipelineClosed("the pipeline is closed")
-
-
-def _resized(ring: tuple[Slot | None, ...], depth: int) -> tuple[Slot | None, ...]:
-    """Resize the ring to `depth` places, or up to the last occupied place where that lies beyond `depth`."""
-    last = max((index for index, slot in enumerate(ring) if slot is not None), default=-1)
-    size = max(depth, last + 1)
-    return (*ring[:size], *(None,) * (size - len(ring)))

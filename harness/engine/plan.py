@@ -7,18 +7,22 @@ curve's tensor, as the plain path of the fact that the curve recorded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from harness.engine import blend
+from harness.engine.callbacks import strength
 from harness.engine.config import DCW, PipelineConfig, Solver
 from harness.engine.controls import Controls, Gate, SharedControl
 from harness.engine.curve import Curve, ask_host, ask_tensor
+from harness.engine.errors import CallbackFailed
 from harness.engine.guidance_modes import GuidanceMode, NegativeSource
 from harness.engine.noise import Purpose
-from harness.engine.once import Unread
 from harness.engine.request import Condition, LatentMask, Request, normal, required
+from harness.engine.results import Stats
+from harness.engine.rows import Row, split_runs
 from harness.engine.slot import Slot
+from harness.engine.state import Queued
 from harness.engine.wavelet import DCWMode
 
 
@@ -46,23 +50,6 @@ class Path(StrEnum):
     EDITED = "edited"
     SDE = "sde"
     SDE_CURVE = "sde_curve"
-
-
-@dataclass(frozen=True)
-class Queued:
-    """A submitted request that waits for a slot.
-
-    Attributes:
-        id: the request's name.
-        request: the request.
-        times: its schedule, `total + 1` floats.
-        unread: tensors of the request that nobody has read yet, or None.
-    """
-
-    id: str | int
-    request: Request
-    times: tuple[float, ...]
-    unread: Unread | None = None
 
 
 @dataclass(frozen=True)
@@ -162,27 +149,13 @@ class SlotPlan:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of a decoder run.
+class Unplanned:
+    """A slot whose step cannot be planned, because a callback of its request failed; `detail` says how."""
 
-    Attributes:
-        index: the slot's place in the ring.
-        number: the condition's number, from 0, among the slot's active conditions of the same sign.
-        condition: the condition.
-        negative: the condition is a negative one.
-        t: time of the row.
-    """
-
+    id: str | int
     index: int
-    number: int
-    condition: Condition
-    negative: bool
-    t: float
-
-    @property
-    def name(self) -> str:
-        """Name of the row within its slot, such as `positive[0]`."""
-        return f"{'negative' if self.negative else 'positive'}[{self.number}]"
+    step: int
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -193,6 +166,7 @@ class TickPlan:
         tick: the tick's number, from 0.
         admissions: the requests that enter the ring, oldest first.
         slots: the plan of each occupied place, in ring order.
+        failed: the places whose request fails in this tick, in ring order.
         runs: the rows of each decoder run: every slot's positives in slot order, then every slot's negatives in slot
             order.
         dcw: wavelet correction after the step, or None.
@@ -203,10 +177,29 @@ class TickPlan:
     tick: int
     admissions: tuple[Admission, ...]
     slots: tuple[SlotPlan, ...]
+    failed: tuple[Unplanned, ...]
     runs: tuple[tuple[Row, ...], ...]
     dcw: DCWPlan | None
     channel_gain: Curve | None
     gates: int
+
+    def counted(self, stats: Stats, *, own_stream: bool) -> Stats:
+        """Count the tick, but for what it hands out.
+
+        Args:
+            stats: the counts before.
+            own_stream: the executor has a stream of its own.
+        """
+        return replace(
+            stats,
+            ticks=self.tick + 1,
+            admitted=stats.admitted + len(self.admissions) + sum(each.step == 0 for each in self.failed),
+            decoder_runs=stats.decoder_runs + len(self.runs),
+            decoder_rows=stats.decoder_rows + sum(len(rows) for rows in self.runs),
+            joins=stats.joins + (len(self.runs) if own_stream else 0),
+            euler_steps=stats.euler_steps + sum(p.path is Path.EULER for p in self.slots),
+            gates=stats.gates + self.gates,
+        )
 
 
 def plan_tick(
@@ -233,12 +226,15 @@ def plan_tick(
     gate = CountedGate(ask_host if config.switches.host_gates else ask_tensor)
     entering = _entering(ring, queue, depth)
     slots: list[SlotPlan] = []
-    for index, slot in enumerate(ring):
-        if slot is not None:
-            slots.append(_plan_slot(index, slot.request, slot.step, slot.times, controls, config.solver, gate))
-        elif index in entering:
-            queued = entering[index]
-            slots.append(_plan_slot(index, queued.request, 0, queued.times, controls, config.solver, gate))
+    failed: list[Unplanned] = []
+    for index, held in enumerate(entering.get(index, slot) for index, slot in enumerate(ring)):
+        if held is None:
+            continue
+        step = held.step if isinstance(held, Slot) else 0
+        try:
+            slots.append(_plan_slot(index, held.request, step, held.times, controls, config.solver, gate))
+        except CallbackFailed as error:
+            failed.append(Unplanned(held.id, index, step, str(error)))
     positives = [Row(p.index, n, c, False, p.t) for p in slots for n, c in enumerate(p.positives)]
     negatives = [Row(p.index, n, c, True, p.t) for p in slots for n, c in enumerate(p.negatives)]
     gain = controls.channel_gain
@@ -250,27 +246,11 @@ def plan_tick(
             if p.index in entering
         ),
         slots=tuple(slots),
+        failed=tuple(failed),
         runs=split_runs(positives, negatives, max_rows, fused=config.switches.fused_cfg),
         dcw=plan_dcw(controls.dcw, gate),
         channel_gain=None if gain is None or gate(gain, 1.0) else gain,
         gates=gate.asked,
-    )
-
-
-def split_runs(
-    positives: Sequence[Row], negatives: Sequence[Row], max_rows: int, *, fused: bool
-) -> tuple[tuple[Row, ...], ...]:
-    """Split the rows of a tick into decoder runs of at most `max_rows` rows.
-
-    With `fused`, all rows are one run where they fit. Otherwise the positive rows run first and the negative rows
-    after them, each group in as many runs as it needs.
-    """
-    if fused and len(positives) + len(negatives) <= max_rows:
-        return (tuple([*positives, *negatives]),) if positives else ()
-    return tuple(
-        tuple(rows[start : start + max_rows])
-        for rows in (positives, negatives)
-        for start in range(0, len(rows), max_rows)
     )
 
 
@@ -337,7 +317,7 @@ def _plan_slot(
         velocity_scale=controls.in_force(SharedControl.VELOCITY_SCALE, request, gate),
         noise_injection=noise_injection,
         sde_curve=sde_curve,
-        mask_strength=request.latent_mask.strength_in_force(step, total) if masked and request.latent_mask else None,
+        mask_strength=strength(request.latent_mask, step, total) if masked and request.latent_mask else None,
         target=target,
         noise=_noise(path, s, injects=noise_injection is not None, masked=masked),
     )

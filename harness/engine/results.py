@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
 
 from torch import Tensor
 
@@ -14,18 +13,20 @@ from harness.engine.errors import RequestFailed
 
 
 class DropReason(StrEnum):
-    """Reason for which a submission displaced a request.
+    """Reason for which a request was dropped.
 
-    `queue_full`: the queue already held `depth` requests. `length_changed`: the new request has another length T.
+    `queue_full`: the queue held more than `depth` requests. `length_changed`: a new request has another length T.
+    `cancelled`: its name was given to `cancel`.
     """
 
     QUEUE_FULL = "queue_full"
     LENGTH_CHANGED = "length_changed"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A request, waiting or in flight, that was dropped because of a submission.
+    """A request, waiting or in flight, that was dropped by a call: a submission, a change of depth, a cancellation.
 
     Attributes:
         id: the request's name.
@@ -69,10 +70,12 @@ class FailReason(StrEnum):
     """Reason for which a request failed after it was accepted.
 
     `input_not_finite`: a tensor of the request that lies on a GPU holds a value that is not finite in float32. On the
-    CPU such a tensor is refused when the record is made.
+    CPU such a tensor is refused when the record is made. `callback`: `strength_at` raised an exception or returned a
+    value out of range.
     """
 
     INPUT_NOT_FINITE = "input_not_finite"
+    CALLBACK = "callback"
 
 
 @dataclass(frozen=True)
@@ -95,22 +98,50 @@ class Failed:
     detail: str
 
 
-Outcome: TypeAlias = Finished | Failed
-"""What a tick hands out for a request that leaves the ring."""
+class Outcomes(list[Finished]):
+    """Latents that a tick or a drain hands out, in the order of the ring and of the ticks; with what else left.
+
+    As a list it holds the latents alone, and equals any list of the same ones.
+
+    Args:
+        finished: the latents.
+        failed: see `failed`.
+        dropped: see `dropped`.
+
+    Attributes:
+        failed: requests that failed in the ring.
+        dropped: requests that a call displaced while a tick was running that held them.
+    """
+
+    def __init__(
+        self, finished: Iterable[Finished] = (), failed: Iterable[Failed] = (), dropped: Iterable[Dropped] = ()
+    ) -> None:
+        super().__init__(finished)
+        self.failed: tuple[Failed, ...] = tuple(failed)
+        self.dropped: tuple[Dropped, ...] = tuple(dropped)
+
+    def joined(self, *others: Outcomes) -> Outcomes:
+        """Return what is here, followed by what is in the others."""
+        every = (self, *others)
+        failed = [each for outcomes in every for each in outcomes.failed]
+        dropped = [each for outcomes in every for each in outcomes.dropped]
+        return Outcomes([each for outcomes in every for each in outcomes], failed, dropped)
+
+    def __repr__(self) -> str:
+        """The three parts."""
+        return f"Outcomes({super().__repr__()}, failed={self.failed!r}, dropped={self.dropped!r})"
 
 
-def all_finished(outcomes: Iterable[Outcome]) -> list[Finished]:
-    """Return what a tick handed out, where every request finished.
+def all_finished(outcomes: Outcomes) -> list[Finished]:
+    """Return what a tick handed out, where no request failed.
 
     Raises:
         RequestFailed: a request failed.
     """
-    told = tuple(outcomes)
-    for outcome in told:
-        if isinstance(outcome, Failed):
-            message = f"request {outcome.id!r} failed after {outcome.step} steps: {outcome.detail}"
-            raise RequestFailed(message, told)
-    return [outcome for outcome in told if isinstance(outcome, Finished)]
+    for each in outcomes.failed:
+        message = f"request {each.id!r} failed after {each.step} steps: {each.detail}"
+        raise RequestFailed(message, outcomes)
+    return list(outcomes)
 
 
 @dataclass(frozen=True)
@@ -123,7 +154,7 @@ class Stats:
         admitted: requests that entered the ring.
         finished: latents handed out.
         failed: requests that failed in the ring.
-        dropped: requests displaced.
+        dropped: requests dropped.
         decoder_runs: executor runs of committed ticks.
         decoder_rows: rows of those runs.
         joins: decoder runs on an executor's own stream, each waited for by the current stream or by the host.

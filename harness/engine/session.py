@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -18,12 +19,12 @@ from harness.engine.executors.eager import EagerExecutor
 from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.request import Condition, Guidance, Request
-from harness.engine.results import Outcome, Submission
+from harness.engine.results import Outcomes, Submission
 from harness.engine.transfer import note, to_device
 
 
 class Session:
-    """A decoder and an executor that several streams share.
+    """A decoder and an executor that several streams share. For any thread.
 
     Args:
         decoder: the model.
@@ -49,6 +50,7 @@ class Session:
         self._null: dict[tuple[int, torch.dtype, torch.device], Condition] = {}
         self._streams: list[Stream] = []
         self._closed = False
+        self._lock = threading.Lock()
 
     def null_condition(self, condition: Condition) -> Condition:
         """Make a condition of the null embedding, with as many tokens as `condition`.
@@ -66,11 +68,14 @@ class Session:
             expected = f"width {self.null_embedding.shape[2]}, as the null embedding has"
             raise InvalidInput("condition.encoder_hidden_states", checks.describe(states), expected)
         key = (condition.length, states.dtype, states.device)
-        if key not in self._null:
+        with self._lock:
+            known = self._null.get(key)
+            if known is not None:
+                return known
             null = to_device(self.null_embedding.detach(), states.device).to(states.dtype)
-            self._null[key] = Condition(encoder_hidden_states=null.expand_as(states).contiguous())
+            made = self._null[key] = Condition(encoder_hidden_states=null.expand_as(states).contiguous())
             note(states.device)
-        return self._null[key]
+            return made
 
     def stream(
         self,
@@ -99,15 +104,19 @@ class Session:
         if self.null_embedding is not None and self.null_embedding.shape[2] == first.encoder_hidden_states.shape[2]:
             # Made here, so that a tick that is refused leaves the session as it was.
             self.null_condition(first)
-        self._streams.append(stream)
-        return stream
+        with self._lock:
+            if not self._closed:
+                self._streams.append(stream)
+                return stream
+        raise PipelineClosed("the session is closed")
 
     def close(self) -> None:
         """Close every stream, then the executor. A second call is allowed."""
-        self._closed = True
-        for stream in self._streams:
+        with self._lock:
+            self._closed = True
+            streams, self._streams = self._streams, []
+        for stream in streams:
             stream.close()
-        self._streams.clear()
         self.executor.close()
 
     def __enter__(self) -> Session:
@@ -133,6 +142,8 @@ class Stream:
     def __init__(self, session: Session, template: Request, config: PipelineConfig | None) -> None:
         self.pipeline = StreamPipeline(session.executor, config)
         self.last_submission: Submission | None = None
+        # What a failed tick has submitted, until a tick has run.
+        self._pending: tuple[object, ...] | None = None
         self._session = session
         self._template = template
 
@@ -143,7 +154,7 @@ class Stream:
         denoise: float = 1.0,
         negative: Condition | None = None,
         guidance: Guidance | float | None = None,
-    ) -> list[Outcome]:
+    ) -> Outcomes:
         """Submit a request and run one tick; return what left the ring, in ring order; see `StreamPipeline.tick`.
 
         On the CPU the host reads no tensor if every tensor and the value of `denoise` were given before; see
@@ -158,22 +169,36 @@ class Stream:
 
         Raises:
             InvalidInput: `Request` or `StreamPipeline.submit` refused the request; no tick ran and nothing changed.
+            Exception: see `StreamPipeline.tick`. The request is submitted; a call with the same arguments runs the tick
+                again and submits nothing.
         """
         if seed is None:
             finished = self.pipeline.tick()
-            self.last_submission = None
+            self.last_submission = self._pending = None
             return finished
-        request = replace(self._template, seed=seed, denoise=denoise, guidance=self._guidance(guidance, negative))
-        self.last_submission = self.pipeline.submit(request)
-        return self.pipeline.tick()
+        asked = (seed, denoise, negative, guidance)
+        if not self._waits(asked):
+            request = replace(self._template, seed=seed, denoise=denoise, guidance=self._guidance(guidance, negative))
+            self.last_submission = self.pipeline.submit(request)
+        self._pending = asked
+        finished = self.pipeline.tick()
+        self._pending = None
+        return finished
 
-    def drain(self) -> list[Outcome]:
+    def drain(self) -> Outcomes:
         """Tick until nothing is queued or in flight; return everything that left the ring, in order."""
         return self.pipeline.drain()
 
     def close(self) -> None:
         """Close the pipeline."""
         self.pipeline.close()
+
+    def _waits(self, asked: tuple[object, ...]) -> bool:
+        """Say whether the last tick failed after it had submitted just this, which still waits."""
+        if self._pending is None or self.last_submission is None:
+            return False
+        same = all(a is b or (isinstance(a, int | float) and a == b) for a, b in zip(asked, self._pending, strict=True))
+        return same and self.pipeline.holds(self.last_submission.id)
 
     def _guidance(self, guidance: Guidance | float | None, negative: Condition | None) -> Guidance | None:
         if guidance is None:

@@ -5,6 +5,7 @@ A snapshot follows every attribute, so that an attribute that is added later is 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
@@ -16,8 +17,11 @@ from harness.parity.bits import NotComparable, copied
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type, torch.dtype, torch.device, torch.Size)
 """Values that are their own description."""
 
-OPAQUE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, torch.nn.Module)
-"""Objects that are identified, not entered: code, and models, whose weights are the caller's."""
+LOCKS = (type(threading.Lock()), type(threading.RLock()))
+"""Types of locks."""
+
+OPAQUE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, torch.nn.Module, *LOCKS)
+"""Objects that are identified, not entered: code, locks, and models, whose weights are the caller's."""
 
 
 def snapshot(subject: object) -> dict[str, Tensor]:
@@ -34,7 +38,7 @@ def snapshot(subject: object) -> dict[str, Tensor]:
         The entries in the order in which they are met. Compare with `harness.parity.compare.compare_trees`.
 
     Raises:
-        NotComparable: an object of a kind that cannot be entered, such as a lock; the message names its path.
+        NotComparable: an object of a kind that cannot be entered, such as an iterator; the message names its path.
     """
     found: dict[str, Tensor] = {}
     _enter(found, {}, "", subject)

@@ -13,6 +13,8 @@ BASES: dict[str, tuple[type[Exception], ...]] = {
     "NeedsMask": (errors.InvalidInput, errors.OutsideProfile),
     "NotPrepared": (errors.InvalidInput, errors.OutsideProfile),
     "PipelineClosed": (RuntimeError,),
+    "TickInside": (RuntimeError,),
+    "CallbackFailed": (RuntimeError,),
     "RequestFailed": (RuntimeError,),
     "ExecutorError": (RuntimeError,),
     "RecordingFailed": (errors.ExecutorError,),

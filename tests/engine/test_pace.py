@@ -73,6 +73,7 @@ def _gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
 
 def tick(paced: CudaPace, held: int = 0) -> list[tuple[Any, ...]]:
     TOLD.clear()
+    paced.wait()
     paced.begin(lambda: [Held() for _ in range(held)])  # type: ignore[misc]
     begun = list(TOLD)
     paced.end()
@@ -142,6 +143,21 @@ def test_a_tick_that_failed_is_begun_again_with_everything_it_has_to_wait_for(gp
         paced.begin(lambda: [Held()])  # type: ignore[list-item]
         told.append([each for each in TOLD if each[0] != "host waits"])
     assert told[0] == told[1] == [("waits", "three", 2), ("waits", "three", 1), ("held for", "three")]
+
+
+def test_what_is_marked_while_a_tick_runs_is_waited_for_by_the_next_one(gpu: Gpu) -> None:
+    paced = CudaPace(GPU, 64)
+    for held in (False, True):
+        paced.begin(lambda: [])
+        gpu.current = Stream("two")
+        paced.mark(())
+        gpu.current = Stream("one")
+        if held:
+            paced.mark(())
+        paced.end()
+        number = Event.recorded - 1 - held
+        assert tick(paced) == [("waits", "one", number)]
+        assert tick(paced) == []
 
 
 def test_an_event_is_recorded_after_the_tick_on_the_stream_that_ran_it(gpu: Gpu) -> None:

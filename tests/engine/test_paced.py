@@ -29,6 +29,9 @@ class Pace:
     def mark(self, held: Iterable[Tensor]) -> None:
         self.told.append(("mark", list(held)))
 
+    def wait(self) -> None:
+        self.told.append(("wait",))
+
     def begin(self, held: Callable[[], Iterable[Tensor]]) -> None:
         self.told.append(("begin", held))
 
@@ -74,7 +77,7 @@ def test_a_submission_catches_up_before_it_looks_at_a_tensor_and_marks_what_it_m
     assert {id(tensor) for tensor in made.tensors().values()} <= held
     assert made.guidance is not None
     assert id(made.guidance.scale.values) in held  # type: ignore[union-attr]
-    assert {id(scaler.values) for scaler in p._controls.dcw.scalers} <= held  # type: ignore[union-attr]
+    assert {id(scaler.values) for scaler in p._state.controls.dcw.scalers} <= held  # type: ignore[union-attr]
     told.clear()
     p.submit(request())
     assert names(told) == ["catch up", "looked", "mark"], "one pace for the pipeline's life"
@@ -104,7 +107,7 @@ def test_a_control_marks_what_the_next_tick_reads(told: Told, name: str) -> None
     CONTROLS[name](p)
     ((what, held),) = told
     assert what == "mark"
-    assert set(map(id, records.tensors(p._controls))) == set(map(id, held)) != set()
+    assert set(map(id, records.tensors(p._state.controls))) == set(map(id, held)) != set()
 
 
 def test_a_tick_begins_and_ends_once_and_one_that_fails_marks_instead(
@@ -114,7 +117,7 @@ def test_a_tick_begins_and_ends_once_and_one_that_fails_marks_instead(
     p.submit(request())
     told.clear()
     p.tick()
-    assert names(told) == ["begin", "end"]
+    assert names(told) == ["wait", "begin", "end"]
     told.clear()
 
     def fails(*_arguments: Any) -> None:
@@ -124,7 +127,7 @@ def test_a_tick_begins_and_ends_once_and_one_that_fails_marks_instead(
         patch.setattr(module, "execute", fails)
         with pytest.raises(KeyboardInterrupt):
             p.tick()
-    assert names(told) == ["begin", "mark"]
+    assert names(told) == ["wait", "begin", "mark"]
     assert p.stats().waits == 7
 
 
@@ -151,13 +154,13 @@ def test_what_a_tick_may_read_is_every_tensor_that_the_pipeline_holds(monkeypatc
         p.tick()
     p.set_channel_gain(torch.full((1, 1, D), 0.5))
     monkeypatch.setattr(Tensor, "is_cuda", True)
-    held = set(map(id, p._held()))
+    held = set(map(id, p._held(p._state)))
     monkeypatch.undo()
-    wanted: list[object] = [p.slots, p._queue, p._controls]
+    wanted: list[object] = [p.slots, p._state.queue, p._state.controls]
     assert held == {id(tensor) for each in wanted for tensor in records.tensors(each)} | {
         id(tensor) for made in p._cache.held() for tensor in vars(made).values()
     }
-    assert list(p._held()) == [], "of the CPU nothing has to be held"
+    assert list(p._held(p._state)) == [], "of the CPU nothing has to be held"
 
 
 def test_a_cache_gives_the_conditioning_of_all_its_entries() -> None:

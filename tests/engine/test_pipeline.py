@@ -31,7 +31,7 @@ from tests.engine.builders import D, E, T, condition, fixed, pipeline, request
 
 
 def held(p: StreamPipeline) -> Any:
-    return p.slots, p._queue, p._controls, p.stats(), p.encoder_length, p.depth
+    return p.slots, p._state.queue, p._state.controls, p.stats(), p.encoder_length, p.depth
 
 
 class Flaky(EagerExecutor):
@@ -191,14 +191,6 @@ def test_a_decoder_without_a_mask_refuses_unequal_lengths_unless_zeros_are_asked
     assert len(p.drain()) == 2
 
 
-def test_a_mask_strength_out_of_range_fails_the_tick_by_name() -> None:
-    p = pipeline()
-    p.submit(request(latent_mask=LatentMask(1.0, fixed(3, T, D), lambda step, total: 2.0)))
-    with pytest.raises(InvalidInput, match="strength_at"):
-        p.tick()
-    assert p.stats().queued == 1
-
-
 def test_a_closed_pipeline_says_so() -> None:
     with pipeline() as p:
         p.submit(request())
@@ -330,18 +322,20 @@ def test_a_first_request_that_is_refused_fixes_no_sizes() -> None:
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 @pytest.mark.parametrize("waiting", [0, 1, 2, 3, 4])
-def test_after_a_smaller_depth_queued_requests_stay_until_the_next_submission_leaves_depth_of_them(
+def test_a_smaller_depth_drops_the_oldest_that_wait_beyond_it_and_so_does_the_next_submission(
     depth: int, waiting: int
 ) -> None:
     p = pipeline(depth=4)
     for seed in range(waiting):
         p.submit(request(seed))
-    p.set_depth(depth)
-    assert p.stats().queued == waiting
-    dropped = p.submit(request(9)).dropped
+    dropped = p.set_depth(depth)
+    assert {d.reason for d in dropped} <= {DropReason.QUEUE_FULL}
+    assert p.stats().queued == min(waiting, depth)
     names = [*(f"r{seed}" for seed in range(waiting)), "r9"]
+    assert [d.id for d in dropped] == names[: max(waiting - depth, 0)]
+    dropped += p.submit(request(9)).dropped
     assert [d.id for d in dropped] == names[: max(len(names) - depth, 0)]
-    assert [queued.id for queued in p._queue] == names[max(len(names) - depth, 0) :]
+    assert [queued.id for queued in p._state.queue] == names[max(len(names) - depth, 0) :]
     assert p.stats().queued == min(waiting + 1, depth)
 
 

@@ -208,7 +208,7 @@ def runs_finite(scene: Scene, steps: int) -> None:
     laws.drew(__file__)
     p = scene.pipeline(**({} if "steps" in scene.config else {"steps": steps}))
     scene.submit(p)
-    assert all(math.isfinite(t) for queued in p._queue for t in queued.times)
+    assert all(math.isfinite(t) for queued in p._state.queue for t in queued.times)
     (finished,) = p.drain()
     assert scenes.finite(finished.latent)
 

@@ -326,33 +326,6 @@ def test_refusals_between_any_events_change_nothing(events: list[tuple[str, int]
 # Refusals of a tick.
 
 
-@pytest.mark.parametrize("value", [2.0, -0.1, math.nan, None, True, "1"])
-@pytest.mark.parametrize("at", [0, 1, 2])
-def test_a_refused_mask_strength_leaves_everything_as_it_was(at: int, value: Any) -> None:
-    bad = [True]
-
-    def strength(step: int, total: int) -> Any:
-        return value if bad[0] and step == at else 0.5
-
-    p, twin = pipeline(depth=3), pipeline(depth=3)
-    for each in (p, twin):
-        busy(each)
-        each.submit(request(5, latent_mask=LatentMask(1.0, fixed(3), strength), id="masked"))
-    laws.drew(__file__)
-    ticks = 0
-    with pytest.raises(InvalidInput, match="strength_at") as error:
-        while True:
-            before = seen(p)
-            p.tick()
-            ticks += 1
-    assert error.value.field == f"latent_mask.strength_at({at}, 3)"
-    assert_identical(seen(p), before)
-    bad[0] = False
-    for _ in range(ticks):
-        twin.tick()
-    same_rest(p, twin)
-
-
 SHAPES: dict[str, Callable[[Tensor], Any]] = {
     "a frame too few": lambda v: v[:, :-1],
     "a frame too many": lambda v: torch.cat([v, v[:, :1]], dim=1),
@@ -539,7 +512,7 @@ def test_no_two_requests_of_a_pipeline_have_one_name_where_one_is_automatic(
         if name is None:
             assert made not in seen_names
         else:
-            held = [slot.id for slot in p.slots if slot is not None] + [queued.id for queued in p._queue]
+            held = [slot.id for slot in p.slots if slot is not None] + [queued.id for queued in p._state.queue]
             assert made == name
             assert held.count(name) == 1 or not seen_names[name]
         seen_names[made] = seen_names.get(made, False) or name is None

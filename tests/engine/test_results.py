@@ -12,8 +12,6 @@ from harness.engine import (
     Dropped,
     DropReason,
     Finished,
-    InvalidInput,
-    LatentMask,
     Submission,
     conditioning,
     config,
@@ -24,6 +22,8 @@ from harness.engine import (
     switches,
 )
 from harness.engine import request as request_module
+from harness.engine.decoders import AffineDecoder
+from harness.engine.executors import Batch, EagerExecutor
 from tests.engine.builders import D, T, fixed, pipeline, request
 
 
@@ -66,15 +66,18 @@ def test_what_ends_says_what_was_asked_and_how_long_it_took_from_its_own_admissi
 def test_a_failed_tick_is_no_tick_in_flight() -> None:
     failing = [False]
 
-    def strength(step: int, total: int) -> float:
-        return 2.0 if failing[0] else 1.0
+    class Failing(EagerExecutor):
+        def run(self, batch: Batch) -> torch.Tensor:
+            if failing[0]:
+                raise MemoryError
+            return super().run(batch)
 
-    p = pipeline(depth=1, steps=3)
-    p.submit(request(latent_mask=LatentMask(0.5, SOURCE, strength)))
+    p = pipeline(depth=1, steps=3, executor=Failing(AffineDecoder()))
+    p.submit(request())
     p.tick()
     for _ in range(4):
         failing[0] = True
-        with pytest.raises(InvalidInput):
+        with pytest.raises(MemoryError):
             p.tick()
         failing[0] = False
     assert [told(f) for f in p.drain()] == [ended("r1", 1, 3, 1.0, 3)]
@@ -108,8 +111,8 @@ def test_a_submission_names_everything_that_it_displaced_in_order() -> None:
         p.submit(request(2, id=id))
     full, length = DropReason.QUEUE_FULL, DropReason.LENGTH_CHANGED
     assert p.submit(request(3, id="c")) == Submission("c", (Dropped("b", full),))
-    p.set_depth(2)
-    assert p.submit(request(3, id="d")) == Submission("d", (Dropped("a", full), Dropped(2, full)))
+    assert p.set_depth(2) == (Dropped("a", full),)
+    assert p.submit(request(3, id="d")) == Submission("d", (Dropped(2, full),))
     held = ("a", 1, "request-2", "c", "d")
     assert p.submit(request(4, T + 1, id=None)) == Submission("request-8", tuple(Dropped(id, length) for id in held))
     assert p.slots == (None, None)
@@ -125,8 +128,8 @@ def test_an_empty_pipeline_takes_another_length_and_displaces_nothing() -> None:
         assert [tuple(f.latent.shape) for f in p.tick()] == [(1, frames, D)]
 
 
-def test_the_reasons_of_a_drop_are_two() -> None:
-    assert [str(reason) for reason in DropReason] == ["queue_full", "length_changed"]
+def test_the_reasons_of_a_drop_are_three() -> None:
+    assert [str(reason) for reason in DropReason] == ["queue_full", "length_changed", "cancelled"]
 
 
 MODULES = (conditioning, config, controls, curve, geometry, request_module, results, switches)

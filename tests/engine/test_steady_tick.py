@@ -103,7 +103,7 @@ def test_a_slot_with_other_conditions_costs_one_rebuild_when_it_is_admitted() ->
 
 
 def test_without_the_cache_conditions_are_rebuilt_at_every_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.engine import pipeline as module  # noqa: PLC0415 its name is taken above
+    from harness.engine import execute as module  # noqa: PLC0415 its name is taken above
 
     built = []
     original = module.build

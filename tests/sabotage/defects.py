@@ -10,9 +10,11 @@ from tests.sabotage.aot_defects import AHEAD_OF_TIME
 from tests.sabotage.judge_defects import JUDGE
 from tests.sabotage.record_defects import RECORDS
 from tests.sabotage.runner import Defect
+from tests.sabotage.thread_defects import THREADS
 
 ENGINE, PARITY = "harness/engine", "harness/parity"
 EXECUTE, PLAN, PIPELINE = f"{ENGINE}/execute.py", f"{ENGINE}/plan.py", f"{ENGINE}/pipeline.py"
+STATE = f"{ENGINE}/state.py"
 ADVANCE, CONDITIONING, SLOT = f"{ENGINE}/advance.py", f"{ENGINE}/conditioning.py", f"{ENGINE}/slot.py"
 STREAM, STATIC, NOISE = f"{ENGINE}/executors/stream.py", f"{ENGINE}/executors/static.py", f"{ENGINE}/noise.py"
 LOCKSTEP, COMPARE = f"{PARITY}/proofs/lockstep.py", f"{PARITY}/compare.py"
@@ -59,7 +61,7 @@ FUSED = [
     ),
     Defect(
         "a run that just fits is split",
-        PLAN,
+        f"{ENGINE}/rows.py",
         "len(positives) + len(negatives) <= max_rows:",
         "len(positives) + len(negatives) < max_rows:",
         f"{STEADY}::test_a_guided_tick_is_one_run_fused_and_two_in_passes",
@@ -350,16 +352,14 @@ RING = [
     Defect(
         "a slot's guidance average outlives its request",
         PIPELINE,
-        "        for a in plan.admissions:\n            q = a.queued\n"
-        "            slots[a.index] = admit(q.id, q.request, q.times, plan.tick, masked=a.masked, unread=q.unread)\n",
+        "        moved = self._moved(plan, slots, state.geometry)",
         "        past = self.__dict__.setdefault('past', {})\n"
-        "        past.update({i: s for i, s in slots.items() if s.average is not None})\n"
         "        for a in plan.admissions:\n"
-        "            q = a.queued\n"
-        "            new = admit(q.id, q.request, q.times, plan.tick, masked=a.masked, unread=q.unread)\n"
-        "            old = past.get(a.index)\n"
+        "            old, new = past.get(a.index), slots[a.index]\n"
         "            reuse = old is not None and new.average is not None and old.x.shape == new.x.shape\n"
-        "            slots[a.index] = replace(new, average=old.average) if reuse else new\n",
+        "            slots[a.index] = replace(new, average=old.average) if reuse else new\n"
+        "        past.update({i: s for i, s in slots.items() if s.average is not None})\n"
+        "        moved = self._moved(plan, slots, state.geometry)",
         "tests/parity/proofs/test_machine.py::test_whatever_happens_every_latent_is_the_oracle_s[eager]",
     ),
     Defect(
@@ -386,9 +386,9 @@ RING = [
     ),
     Defect(
         "a drain stops one tick early",
-        PIPELINE,
-        "        while self._queue or any(slot is not None for slot in self._ring):\n",
-        "        while self._queue or any(slot is not None and slot.step + 1 < slot.total for slot in self._ring):\n",
+        STATE,
+        "any(slot is not None for slot in self.ring)\n",
+        "any(slot is not None and slot.step + 1 < slot.total for slot in self.ring)\n",
         f"{T_PIPELINE}::test_what_is_finished_names_its_request",
     ),
     Defect(
@@ -423,14 +423,14 @@ RING = [
     ),
     Defect(
         "a failed tick has already taken from the queue",
-        PIPELINE,
-        "        plan = self._plan(ring)\n",
-        "        plan = self._plan(ring)\n        self._queue = self._queue[len(plan.admissions) :]\n",
+        STATE,
+        "            return self.before\n",
+        "            return replace(self.before, queue=self.queue)\n",
         f"{T_PIPELINE}::test_a_failed_tick_changes_nothing_and_can_be_run_again",
     ),
     Defect(
         "a smaller depth throws slots away",
-        PIPELINE,
+        STATE,
         "    size = max(depth, last + 1)\n",
         "    size = depth + 0 * last\n",
         f"{T_PIPELINE}::test_slots_beyond_a_smaller_depth_finish",
@@ -455,7 +455,7 @@ PROOFS = [
     Defect(
         "lockstep does not look at what was handed out before",
         LOCKSTEP,
-        "        self._compare_what_was_handed_out(latents, others)\n",
+        "        self._compare_what_was_handed_out(first, second)\n",
         "",
         f"{T_LOCKSTEP}::test_a_latent_that_changes_after_it_was_handed_out_is_found",
     ),
@@ -763,7 +763,7 @@ BATTERY = [
 
 DEFECTS = [
     *FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *RECORDS, *PROOFS, *BATTERY, *RAILS, *TIMES, *PLUGIN,
-    *AHEAD_OF_TIME, *JUDGE,
+    *AHEAD_OF_TIME, *JUDGE, *THREADS,
 ]  # fmt: skip
 
 # Every defect that is known to have slipped through some comparison of some engine, by the name it has here.

@@ -6,6 +6,7 @@ from tests.sabotage.runner import Defect
 
 ENGINE = "harness/engine"
 PIPELINE, REQUEST, SESSION = f"{ENGINE}/pipeline.py", f"{ENGINE}/request.py", f"{ENGINE}/session.py"
+STATE = f"{ENGINE}/state.py"
 LAWS, REFUSALS = "tests/engine/test_record_laws.py", "tests/engine/test_refusals.py"
 T_PIPELINE = "tests/engine/test_pipeline.py"
 
@@ -13,23 +14,24 @@ RECORDS = [
     Defect(
         "a first request that is refused fixes the sizes",
         PIPELINE,
-        "        geometry = self._geometry or fix(",
-        "        geometry = self._geometry = self._geometry or fix(",
+        "        geometry.accept(request, self.executor)\n",
+        "        self._state = replace(state, geometry=geometry, proven=True)\n"
+        "        geometry.accept(request, self.executor)\n",
         f"{REFUSALS}::test_what_does_not_fit_the_pipeline_leaves_everything_as_it_was[request of a control-new]",
     ),
     Defect(
         "a depth that is refused stays in force",
         PIPELINE,
-        '        self._check_depth("depth", depth)\n        self._depth = depth\n',
-        '        self._depth = depth\n        self._check_depth("depth", depth)\n',
+        '        self._check_depth("depth", depth)\n',
+        '        self._state = replace(self._state, depth=depth)\n        self._check_depth("depth", depth)\n',
         f"{REFUSALS}::test_a_refused_value_leaves_everything_as_it_was[live.depth-shrunk]",
     ),
     Defect(
         "a control that is refused takes the old one away",
         PIPELINE,
-        "        if value is not None:\n            shared[control]",
-        "        self._controls = replace(self._controls, shared=shared)\n"
-        "        if value is not None:\n            shared[control]",
+        "        made = None if value is None else checked(value)\n",
+        "        self._control(lambda controls: controls.sharing(control, None))\n"
+        "        made = None if value is None else checked(value)\n",
         f"{REFUSALS}::test_a_refused_value_leaves_everything_as_it_was[live.velocity_scale-shrunk]",
     ),
     Defect(
@@ -41,14 +43,14 @@ RECORDS = [
     ),
     Defect(
         "an automatic name counts submissions alone",
-        PIPELINE,
-        "number = max(self._stats.submitted, self._unused_name)",
-        "number = self._stats.submitted",
+        STATE,
+        "number = max(self.stats.submitted, self.unused_name)",
+        "number = self.stats.submitted",
         f"{REFUSALS}::test_an_automatic_name_is_never_one_that_a_caller_used_or_an_earlier_automatic_one",
     ),
     Defect(
         "a name that is empty or 0 is lost",
-        PIPELINE,
+        STATE,
         "        if request.id is None:\n",
         "        if not request.id:\n",
         f"{REFUSALS}::test_a_name_is_handed_out_as_it_was_given[0]",
@@ -56,8 +58,8 @@ RECORDS = [
     Defect(
         "a live control takes any number",
         PIPELINE,
-        "device=self._device, **control.bounds)",
-        "device=self._device)",
+        "device=device, **control.bounds)",
+        "device=device)",
         f"{LAWS}::test_the_neighbour_beyond_a_bound_is_refused_by_name[live.velocity_scale]",
     ),
     Defect(
@@ -84,8 +86,8 @@ RECORDS = [
     Defect(
         "a tick records a graph",
         PIPELINE,
-        "            with torch.no_grad():\n                return self._tick()",
-        "            with torch.enable_grad():\n                return self._tick()",
+        "            with torch.no_grad():\n                self._tick()",
+        "            with torch.enable_grad():\n                self._tick()",
         f"{LAWS}::test_no_latent_of_a_ring_carries_a_graph",
     ),
     Defect(
@@ -118,16 +120,16 @@ RECORDS = [
     ),
     Defect(
         "the ring is closed up when a slot finishes",
-        PIPELINE,
-        "_resized(ring, self._depth), self._queue",
-        "_resized(tuple(sorted(ring, key=lambda slot: slot is None)), self._depth), self._queue",
+        STATE,
+        "fitted(stays, state.depth)",
+        "fitted(tuple(sorted(stays, key=lambda slot: slot is None)), state.depth)",
         f"{T_PIPELINE}::test_a_slot_keeps_its_place_as_long_as_it_is_in_flight",
     ),
     Defect(
         "the queue is as long as the depth that was configured",
-        PIPELINE,
-        "full = len(waiting) - self._depth",
-        "full = len(waiting) - self.config.depth",
-        f"{T_PIPELINE}::test_after_a_smaller_depth_queued_requests_stay_until_the_next_submission_leaves_depth_of_them",
+        STATE,
+        "max(len(state.queue) - state.depth, 0)",
+        "max(len(state.queue) - 4, 0)",
+        f"{T_PIPELINE}::test_a_smaller_depth_drops_the_oldest_that_wait_beyond_it_and_so_does_the_next_submission",
     ),
 ]

@@ -8,7 +8,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,8 +65,17 @@ class _CrossAttentionMask:
     the original decoder.
     """
 
-    def __init__(self) -> None:
-        self.mask: Tensor | None = None
+    def __init__(self, mask: Tensor | None = None) -> None:
+        self.mask = mask
+        self._lock = threading.RLock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy has a lock of its own.
+        return type(self), (self.mask,)
+
+    def turn(self) -> AbstractContextManager[object]:
+        """A block that one thread at a time is in; traced code has one thread, and a lock cannot be traced."""
+        return nullcontext() if torch.compiler.is_compiling() else self._lock
 
     def __call__(
         self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -83,7 +92,8 @@ class AceStepDecoder(nn.Module):
     direct call of the transformer is unchanged. The mask is passed even if all its elements are True: attention with
     and without a mask are different kernels, and the kernel of a row must not depend on the other rows.
 
-    A decoder runs one call at a time.
+    A decoder and its twins run one call at a time: calls from other threads wait. On a GPU a call ends when its work is
+    launched.
 
     The decoder can be exported (`torch.export`, `torch.onnx.export(dynamo=True)`) with dynamic `N` and `L`, a dynamic
     `T` that is a multiple of the patch size, and `encoder_mask` as an input. An eager call takes any `T`.
@@ -139,18 +149,19 @@ class AceStepDecoder(nn.Module):
         """
         dtype = self.dtype
         time = timestep.to(dtype)
-        outer, self._cross_mask.mask = self._cross_mask.mask, encoder_mask.to(torch.bool)[:, None, None, :]
-        try:
-            velocity: Tensor = self.transformer(
-                hidden_states=hidden_states.to(dtype),
-                timestep=time,
-                timestep_r=time,
-                encoder_hidden_states=encoder_hidden_states.to(dtype),
-                context_latents=context_latents.to(dtype),
-                return_dict=False,
-            )[0]
-        finally:
-            self._cross_mask.mask = outer
+        with self._cross_mask.turn():
+            outer, self._cross_mask.mask = self._cross_mask.mask, encoder_mask.to(torch.bool)[:, None, None, :]
+            try:
+                velocity: Tensor = self.transformer(
+                    hidden_states=hidden_states.to(dtype),
+                    timestep=time,
+                    timestep_r=time,
+                    encoder_hidden_states=encoder_hidden_states.to(dtype),
+                    context_latents=context_latents.to(dtype),
+                    return_dict=False,
+                )[0]
+            finally:
+                self._cross_mask.mask = outer
         return velocity
 
     def with_layers(self, change: Callable[[nn.Module], object]) -> AceStepDecoder:

@@ -10,6 +10,8 @@ from torch import Tensor
 class Decoder(Protocol):
     """Any callable with this signature, called by keyword. A decoder must not write to its inputs, which are cached.
 
+    Where executors of several threads share a decoder, it is called from several threads at once.
+
     A decoder without support for `encoder_mask` has the attribute `takes_mask = False` and is called without the mask.
     """
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from harness.engine.errors import BatchTooLarge
@@ -39,6 +40,35 @@ class Batch:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
+@dataclass(frozen=True)
+class Declared:
+    """Facts of a decoder that are known before it runs; None where they are not.
+
+    Attributes:
+        channels: latent channels D.
+        encoder_dim: encoder width E.
+        dtype: dtype of the velocity that the executor returns.
+    """
+
+    channels: int | None = None
+    encoder_dim: int | None = None
+    dtype: torch.dtype | None = None
+
+    @classmethod
+    def of_decoder(cls, decoder: object) -> Declared:
+        """The facts of a decoder that names both widths in `channels` and `encoder_dim`, and its dtype in `dtype`."""
+        found = {name: getattr(decoder, name, None) for name in ("channels", "encoder_dim")}
+        dtype = getattr(decoder, "dtype", None)
+        widths = found if all(isinstance(width, int) for width in found.values()) else {}
+        return cls(**widths, dtype=dtype if isinstance(dtype, torch.dtype) else None)
+
+
+def declared(executor: object) -> Declared:
+    """What an executor declares in its attribute `declares`; nothing where it has none."""
+    found: Declared = getattr(executor, "declares", Declared())
+    return found
+
+
 class ExecutorStream(Protocol):
     """A queue of work that runs in launch order, asynchronously to torch's current stream; see `executors.stream`."""
 
@@ -59,7 +89,7 @@ class ExecutorStream(Protocol):
 
 @runtime_checkable
 class Executor(Protocol):
-    """Runs a decoder on a batch.
+    """Runs a decoder on a batch, for one thread at a time; see `harness.engine.turns`.
 
     Attributes:
         max_rows: the largest number of rows of one `run`; also the ring's largest depth.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.engine import checks, kernels
 from harness.engine.decoders.base import Decoder
 from harness.engine.errors import ExecutorError, InvalidInput, NotPrepared, PipelineClosed, RecordingFailed
-from harness.engine.executors.base import Batch, ExecutorStream, check_rows
+from harness.engine.executors.base import Batch, Declared, ExecutorStream, check_rows
 from harness.engine.executors.compiled import compiled as compile_decoder
 from harness.engine.executors.prepared import Prepared, Progress, silent
 from harness.engine.executors.recorded import CudaRecorder, HostRecorder, Pool, Recorded, Recorder
@@ -111,6 +111,7 @@ class CudaGraphExecutor:
         most = self.row_buckets[-1]
         self.max_rows = most if max_rows is None else min(checks.integer("max_rows", max_rows, 1), most)
         self.takes_mask = bool(getattr(decoder, "takes_mask", True))
+        self.declares = replace(Declared.of_decoder(decoder), dtype=torch.float32)
         self._device = _device(decoder, device)
         self._recorder: Recorder = CudaRecorder(self._device) if self._device.type == "cuda" else HostRecorder()
         self.stream: ExecutorStream | None = CudaStream(self._device) if self._device.type == "cuda" else None
@@ -152,7 +153,7 @@ class CudaGraphExecutor:
 
     def check_shape(self, shape: Shape) -> None:
         """See `PreparesShapes.check_shape`; every shape is accepted where shapes are prepared on demand."""
-        if not self.on_demand and shape not in self._prepared.shapes:
+        if not self.on_demand and shape not in self._prepared:
             raise NotPrepared("shape", shape, self._expected())
 
     def run(self, batch: Batch) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from harness.engine import checks
 from harness.engine.decoders.base import Decoder
 from harness.engine.errors import PipelineClosed
-from harness.engine.executors.base import Batch, ExecutorStream, check_rows
+from harness.engine.executors.base import Batch, Declared, ExecutorStream, check_rows
 
 
 class EagerExecutor:
@@ -34,6 +34,7 @@ class EagerExecutor:
         self.max_rows = max_rows
         self.pin_rows = pin_rows
         self.takes_mask = bool(getattr(decoder, "takes_mask", True))
+        self.declares = Declared.of_decoder(decoder)
         self.stream: ExecutorStream | None = None
         self._closed = False
 

@@ -25,11 +25,13 @@ class Graphs:
     Attributes:
         pool: the memory that they share.
         evictable: they may be freed to make room.
+        used: number of the last use; the most recently used shape has the largest.
         by_rows: each run by its number of rows.
     """
 
     pool: Pool
     evictable: bool
+    used: int = 0
     by_rows: dict[int, Recorded] = field(default_factory=dict)
 
 
@@ -55,14 +57,19 @@ class Prepared:
         self._recorder = recorder
         self._make = make
         self._max_bytes = max_bytes
-        # The most recently used shape is the last one.
+        # A use changes no key: other threads ask whether a shape is here.
         self._shapes: dict[Shape, Graphs] = {}
+        self._uses = 0
         self._freed_copied = self._freed_kept = 0
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
-        """Every shape of which a run is recorded."""
-        return tuple(self._shapes)
+        """Every shape of which a run is recorded, the most recently used one last."""
+        return tuple(shape for shape, _graphs in sorted(list(self._shapes.items()), key=lambda each: each[1].used))
+
+    def __contains__(self, shape: Shape) -> bool:
+        """Say whether a run of a shape is recorded; for any thread."""
+        return shape in self._shapes
 
     @property
     def runs(self) -> list[Recorded]:
@@ -95,8 +102,12 @@ class Prepared:
         graphs = self._shapes.get(shape)
         if graphs is None or rows not in graphs.by_rows:
             return None
-        self._shapes[shape] = self._shapes.pop(shape)
+        self._note_use(graphs)
         return graphs.by_rows[rows]
+
+    def _note_use(self, graphs: Graphs) -> None:
+        self._uses += 1
+        graphs.used = self._uses
 
     def record(self, asked: Sequence[tuple[Shape, Sequence[int]]], progress: Progress, *, evictable: bool) -> None:
         """Record the runs that are missing; all new shapes share a pool. On an error no new run stays.
@@ -121,6 +132,7 @@ class Prepared:
                         continue
                     progress(f"{rows} rows of {shape}")
                     graphs.by_rows[rows] = self._make(shape, rows, graphs.pool)
+                    self._note_use(graphs)
                     self._shapes[shape] = graphs
                     self.recorded += 1
                     made.append((shape, rows))
@@ -165,10 +177,10 @@ class Prepared:
             return
         least = self._bytes([s for s, graphs in self._shapes.items() if s in wanted or not graphs.evictable])
         while (needed := self.nbytes) > self._max_bytes:
-            victim = next((s for s, graphs in self._shapes.items() if graphs.evictable and s not in wanted), None)
+            victim = next((s for s in self.shapes if self._shapes[s].evictable and s not in wanted), None)
             # Nothing is freed for shapes that do not fit at all.
             if victim is None or least > self._max_bytes:
-                held = "; ".join(map(str, self._shapes))
+                held = "; ".join(map(str, self.shapes))
                 raise InvalidInput("shapes", f"{needed} bytes for {held}", f"at most max_bytes = {self._max_bytes}")
             self.evicted += len(self._shapes[victim].by_rows)
             self.drop([victim])

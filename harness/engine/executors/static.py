@@ -65,6 +65,7 @@ class StaticExecutor:
         self.stream = stream
         self.max_rows = self._eager.max_rows
         self.takes_mask = self._eager.takes_mask
+        self.declares = self._eager.declares
 
     @property
     def shapes(self) -> int:

@@ -21,7 +21,7 @@ from harness.engine.transfer import current_stream
 
 
 class CudaStream:
-    """A CUDA stream as an `ExecutorStream`; for one host thread.
+    """A CUDA stream as an `ExecutorStream`; for one host thread at a time.
 
     Args:
         device: the GPU; None is torch's current GPU.

@@ -21,11 +21,12 @@ from harness.engine.config import DCW, PipelineConfig, Solver
 from harness.engine.controls import SharedControl
 from harness.engine.curve import Curve, CurveLike
 from harness.engine.executors.base import Batch, ExecutorStream
+from harness.engine.geometry import Geometry
 from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.pipeline import StreamPipeline
-from harness.engine.plan import SlotPlan, TickPlan
+from harness.engine.plan import Admission, SlotPlan, TickPlan
 from harness.engine.request import Condition, Request, normal
-from harness.engine.results import DropReason, Outcome, Submission
+from harness.engine.results import Dropped, DropReason, Submission
 from harness.engine.slot import Slot
 from harness.engine.switches import SWITCHES, Switches
 from harness.engine.wavelet import DCWMode
@@ -113,40 +114,44 @@ class Watched(StreamPipeline):
 
     def set_shared_curve(self, name: str, value: CurveLike | None) -> None:
         """See `StreamPipeline.set_shared_curve`."""
-        if value is not None or name in self._controls.shared:
+        if value is not None or name in self._state.controls.shared:
             self._note(f"{name} {CHANGED}")
         super().set_shared_curve(name, value)
 
     def set_channel_gain(self, gain: Tensor | None) -> None:
         """See `StreamPipeline.set_channel_gain`."""
-        if gain is not None or self._controls.channel_gain is not None:
+        if gain is not None or self._state.controls.channel_gain is not None:
             self._note(f"gain {CHANGED}")
         super().set_channel_gain(gain)
 
     def set_dcw(self, dcw: DCW | None) -> None:
         """See `StreamPipeline.set_dcw`."""
-        if dcw is not self._controls.dcw:
+        if dcw is not self._state.controls.dcw:
             self._note(f"wavelets {CHANGED}")
         super().set_dcw(dcw)
 
-    def set_depth(self, depth: int) -> None:
+    def set_depth(self, depth: int) -> tuple[Dropped, ...]:
         """See `StreamPipeline.set_depth`."""
         if depth != self.depth:
             self._note(f"depth {CHANGED}")
-        super().set_depth(depth)
+        dropped = super().set_depth(depth)
+        if dropped:
+            self._note(DROPPED)
+        return dropped
 
-    def tick(self) -> list[Outcome]:
+    def _admitted(self, admission: Admission, tick: int) -> Slot:
+        q = admission.queued
+        self._sources[q.id, tick] = _sources(q.request)
+        return _empty(q.id, q.request, q.times, tick)
+
+    def _moved(self, plan: TickPlan, slots: Mapping[int, Slot], geometry: Geometry | None) -> dict[int, Slot]:
         """Move every slot one step without computing its latent; note what is in force for each slot."""
-        plan = self._plan(self.slots)
-        slots = {index: slot for index, slot in enumerate(self.slots) if slot is not None}
-        for a in plan.admissions:
-            slots[a.index] = _empty(a.queued.id, a.queued.request, a.queued.times, plan.tick)
-            self._sources[a.queued.id, plan.tick] = _sources(a.queued.request)
+        del geometry
         ring = frozenset([*self._always, *self._of_tick(plan)])
         for p in plan.slots:
             seen = ring.union(self._of_slot(p), self._of_life(slots[p.index]))
             self.moments |= {seen | {kind} for kind in self._kinds}
-        return self._commit(plan, {index: replace(slot, step=slot.step + 1) for index, slot in slots.items()}, {})
+        return {index: replace(slot, step=slot.step + 1) for index, slot in slots.items()}
 
     def _note(self, event: str) -> None:
         self._events.append((self.stats().ticks, event))
@@ -173,10 +178,10 @@ class Watched(StreamPipeline):
     def _of_slot(self, p: SlotPlan) -> Iterator[str]:
         for control, held in _in_force(p).items():
             if held is not None:
-                yield f"{control}: {'live' if control in self._controls.shared else _form(held)}"
+                yield f"{control}: {'live' if control in self._state.controls.shared else _form(held)}"
         yield f"steps: {p.total if p.total == 1 else ('even', 'odd')[p.total % 2]}"
         yield from _of_request(p.request, p)
-        dcw = self._controls.dcw
+        dcw = self._state.controls.dcw
         if dcw is not None and p.t > 0.0 and not all(scaler.is_everywhere(0.0) for scaler in dcw.scalers):
             yield f"wavelets: {dcw.mode}"
             if any(_form(scaler) == "curve" for scaler in dcw.scalers):

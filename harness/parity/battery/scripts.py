@@ -15,7 +15,7 @@ from torch import Tensor
 from harness.engine.config import DCW, PipelineConfig
 from harness.engine.curve import CurveLike
 from harness.engine.request import Request
-from harness.engine.results import Outcome, Stats, Submission
+from harness.engine.results import Dropped, Outcomes, Stats, Submission
 from harness.engine.slot import Slot
 from harness.engine.switches import Switches
 from harness.parity.battery.props import Props
@@ -143,10 +143,10 @@ class Submit:
     toward: Toward | None = None
     masked: Masked | None = None
 
-    def happen(self, driven: Driven, props: Props) -> list[Outcome]:
+    def happen(self, driven: Driven, props: Props) -> Outcomes:
         """Submit the request."""
         driven.submit(props.request(self))
-        return []
+        return Outcomes()
 
 
 @dataclass(frozen=True)
@@ -155,17 +155,17 @@ class Tick:
 
     count: int = 1
 
-    def happen(self, driven: Driven, props: Props) -> list[Outcome]:
+    def happen(self, driven: Driven, props: Props) -> Outcomes:
         """Run the ticks."""
         del props
-        return [finished for _ in range(self.count) for finished in driven.tick()]
+        return Outcomes().joined(*(driven.tick() for _ in range(self.count)))
 
 
 @dataclass(frozen=True)
 class Drain:
     """Ticks until nothing is queued or in flight."""
 
-    def happen(self, driven: Driven, props: Props) -> list[Outcome]:
+    def happen(self, driven: Driven, props: Props) -> Outcomes:
         """Drain the pipeline."""
         del props
         return driven.drain()
@@ -178,10 +178,10 @@ class Control:
     name: str
     level: Level | None
 
-    def happen(self, driven: Driven, props: Props) -> list[Outcome]:
+    def happen(self, driven: Driven, props: Props) -> Outcomes:
         """Set the control."""
         driven.set_shared_curve(self.name, props.curve(self.level, props.script.frames))
-        return []
+        return Outcomes()
 
 
 @dataclass(frozen=True)
@@ -190,10 +190,10 @@ class Gain:
 
     level: Level | None
 
-    def happen(self, driven: Driven, props: Props) -> list[Outcome]:
+    def happen(self, driven: Driven, props: Props) -> Outcomes:
         """Set the gain."""
         driven.set_channel_gain(props.gain(self.level))
-        return []
+        return Outcomes()
 
 
 @dataclass(frozen=True)
@@ -202,10 +202,10 @@ class Correct:
 
     wavelets: Wavelets | None
 
-    def happen(self, driven: Driven, props: Props) -> list[Outcome]:
+    def happen(self, driven: Driven, props: Props) -> Outcomes:
         """Set the correction."""
         driven.set_dcw(props.dcw(self.wavelets))
-        return []
+        return Outcomes()
 
 
 @dataclass(frozen=True)
@@ -214,11 +214,11 @@ class Depth:
 
     depth: int
 
-    def happen(self, driven: Driven, props: Props) -> list[Outcome]:
+    def happen(self, driven: Driven, props: Props) -> Outcomes:
         """Set the depth."""
         del props
         driven.set_depth(self.depth)
-        return []
+        return Outcomes()
 
 
 @dataclass(frozen=True)
@@ -228,17 +228,17 @@ class Rewrite:
     text: Text
     seed: int
 
-    def happen(self, driven: Driven, props: Props) -> list[Outcome]:
+    def happen(self, driven: Driven, props: Props) -> Outcomes:
         """Write to the condition."""
         del driven
         props.rewrite(self.text, self.seed)
-        return []
+        return Outcomes()
 
 
 class Event(Protocol):
     """An event of a script."""
 
-    def happen(self, driven: Driven, props: Props) -> list[Outcome]:
+    def happen(self, driven: Driven, props: Props) -> Outcomes:
         """Apply the event to `driven`, with tensors from `props`; return what left the ring."""
         ...
 
@@ -259,11 +259,11 @@ class Driven(Protocol):
         """See `StreamPipeline.submit`."""
         ...
 
-    def tick(self) -> list[Outcome]:
+    def tick(self) -> Outcomes:
         """See `StreamPipeline.tick`."""
         ...
 
-    def drain(self) -> list[Outcome]:
+    def drain(self) -> Outcomes:
         """See `StreamPipeline.drain`."""
         ...
 
@@ -279,7 +279,7 @@ class Driven(Protocol):
         """See `StreamPipeline.set_dcw`."""
         ...
 
-    def set_depth(self, depth: int) -> None:
+    def set_depth(self, depth: int) -> tuple[Dropped, ...]:
         """See `StreamPipeline.set_depth`."""
         ...
 
@@ -324,7 +324,7 @@ class Script:
             switches=switches or Switches(),
         )
 
-    def play(self, driven: Driven, device: torch.device | str = "cpu") -> list[Outcome]:
+    def play(self, driven: Driven, device: torch.device | str = "cpu") -> Outcomes:
         """Apply every event to `driven`; return what left the ring, in order."""
         props = Props(self, device)
-        return [finished for event in self.events for finished in event.happen(driven, props)]
+        return Outcomes().joined(*(event.happen(driven, props) for event in self.events))

@@ -30,7 +30,7 @@ from harness.engine.executors import Executor
 from harness.engine.geometry import LENGTH_MULTIPLE
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.request import Request
-from harness.engine.results import Failed, Finished, Outcome, Stats, Submission
+from harness.engine.results import Dropped, Finished, Outcomes, Stats, Submission
 from harness.engine.slot import Slot
 from harness.engine.switches import SWITCHES, Switches
 from harness.parity.baselines import platform
@@ -210,26 +210,25 @@ class Lockstep:
                     {(None, name): fact for name, fact in vars(second).items()})  # fmt: skip
         return first
 
-    def tick(self) -> list[Outcome]:
+    def tick(self) -> Outcomes:
         """Run one tick of both pipelines and compare everything; return what left the first pipeline's ring."""
         for seen in self._seen:
             seen.clear()
         first, second = self._both(lambda pipeline: pipeline.tick())
         self._agree(_facts(self.first, first), _facts(self.second, second))
-        latents, others = ([each for each in made if isinstance(each, Finished)] for made in (first, second))
         self._compare_stages()
-        self._compare_what_is_left(latents, others)
-        self._compare_what_was_handed_out(latents, others)
+        self._compare_what_is_left(first, second)
+        self._compare_what_was_handed_out(first, second)
         self.overlapping += len({slot.step for slot in self.slots if slot is not None}) > 1
-        self.finished += latents
+        self.finished += first
         return first
 
-    def drain(self) -> list[Outcome]:
+    def drain(self) -> Outcomes:
         """Tick until nothing is queued or in flight; return everything that left the ring, in order."""
-        outcomes: list[Outcome] = []
+        ticks = []
         while self.stats().queued or self.stats().in_flight:
-            outcomes += self.tick()
-        return outcomes
+            ticks.append(self.tick())
+        return Outcomes().joined(*ticks)
 
     def set_shared_curve(self, name: str, value: CurveLike | None) -> None:
         """Set a shared curve on both pipelines."""
@@ -243,9 +242,11 @@ class Lockstep:
         """Set the wavelet correction of both pipelines."""
         self._both(lambda pipeline: pipeline.set_dcw(dcw))
 
-    def set_depth(self, depth: int) -> None:
-        """Set the depth of both pipelines."""
-        self._both(lambda pipeline: pipeline.set_depth(depth))
+    def set_depth(self, depth: int) -> tuple[Dropped, ...]:
+        """Set the depth of both pipelines; return what left the queue of the first."""
+        first, second = self._both(lambda pipeline: pipeline.set_depth(depth))
+        self._agree({(None, "dropped"): first}, {(None, "dropped"): second})
+        return first
 
     def close(self) -> None:
         """Close both pipelines and their executors."""
@@ -361,14 +362,15 @@ def _words(error: Exception | None) -> str:
     return "none" if error is None else f"{type(error).__name__}: {error}"
 
 
-def _facts(pipeline: StreamPipeline, outcomes: Sequence[Outcome]) -> dict[tuple[int | None, str], object]:
+def _facts(pipeline: StreamPipeline, outcomes: Outcomes) -> dict[tuple[int | None, str], object]:
     """Host facts of a pipeline after a tick that no switch may change."""
     facts: dict[tuple[int | None, str], object] = {(None, "places"): len(pipeline.slots)}
     for index, slot in enumerate(pipeline.slots):
         facts[index, "slot"] = None if slot is None else (slot.id, slot.admitted_at, slot.times, slot.step)
     facts[None, "results"] = [
-        each if isinstance(each, Failed) else (each.id, each.seed, each.steps, each.denoise, each.ticks_in_flight)
-        for each in outcomes
+        *((each.id, each.seed, each.steps, each.denoise, each.ticks_in_flight) for each in outcomes),
+        *outcomes.failed,
+        *outcomes.dropped,
     ]
     stats = asdict(pipeline.stats())
     # Switches change these counts, and timing the last. They must not change the number of rows.

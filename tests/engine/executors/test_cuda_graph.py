@@ -260,7 +260,7 @@ def test_submit_refuses_a_shape_that_is_not_prepared_before_it_drops_anything() 
         with pytest.raises(NotPrepared, match="L=65"):
             pipeline.submit(Request([condition(1, 5)], fixed(7, T, 2 * D), 0))
         assert pipeline.encoder_length == 65 and pipeline.stats().submitted == 0
-        assert pipeline._geometry is None
+        assert pipeline._state.geometry is None
 
 
 def test_on_demand_a_shape_is_recorded_at_its_first_run_and_only_for_the_rows_that_ran() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from harness.engine import Outcomes
 from harness.parity import battery
 from harness.parity.battery.player import Player, Sizes
 from harness.parity.battery.props import Props
@@ -50,8 +51,8 @@ class Still:
     def stats(self) -> Any:
         return SimpleNamespace(in_flight=0, queued=0)
 
-    def tick(self) -> list[Any]:
-        return []
+    def tick(self) -> Outcomes:
+        return Outcomes()
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_: None

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness import registry
-from harness.engine import Request, StreamPipeline, Switches
+from harness.engine import Outcomes, Request, StreamPipeline, Switches
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import EagerExecutor
 from harness.parity.battery import scenarios
@@ -137,10 +137,10 @@ def test_a_scenario_s_pipeline_is_closed_when_it_was_played(fails: bool) -> None
 
 def test_a_script_s_props_are_on_the_device_that_it_is_played_on() -> None:
     class Keeping:
-        def happen(self, driven: Any, props: Props) -> list[Any]:
+        def happen(self, driven: Any, props: Props) -> Outcomes:
             del driven
             kept.append(props)
-            return []
+            return Outcomes()
 
     kept: list[Props] = []
     script = Script((Keeping(), Keeping()))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.engine import PLAIN_PATH, Switches
+from harness.engine import PLAIN_PATH, Outcomes, Switches
 from harness.engine.config import DCW, PipelineConfig
 from harness.engine.request import Request, required
 from harness.parity.battery import scripts
@@ -86,14 +86,14 @@ class Driven:
     def submit(self, request: Request) -> None:
         self.calls.append(("submit", request))
 
-    def tick(self) -> list[int]:
+    def tick(self) -> Outcomes:
         self.ticks += 1
         self.calls.append(("tick",))
-        return [10 * self.ticks, 10 * self.ticks + 1]
+        return Outcomes([10 * self.ticks, 10 * self.ticks + 1])  # type: ignore[list-item]
 
-    def drain(self) -> list[int]:
+    def drain(self) -> Outcomes:
         self.calls.append(("drain",))
-        return [-1, -2, -3]
+        return Outcomes([-1, -2, -3])  # type: ignore[list-item]
 
     def set_shared_curve(self, name: str, value: Any) -> None:
         self.calls.append(("control", name, value))

@@ -220,17 +220,18 @@ def after_its_tick(pipeline: StreamPipeline, number: int, act: Callable[[StreamP
 def move(pipeline: StreamPipeline, _finished: list[Any]) -> None:
     first, second, *others = pipeline.slots
     assert second is not None
-    pipeline._ring = (first, replace(second, admitted_at=9), *others)
+    pipeline._state = replace(pipeline._state, ring=(first, replace(second, admitted_at=9), *others))
 
 
 def step(pipeline: StreamPipeline, _finished: list[Any]) -> None:
     first, second, *others = pipeline.slots
     assert second is not None
-    pipeline._ring = (first, replace(second, step=second.step + 1), *others)
+    pipeline._state = replace(pipeline._state, ring=(first, replace(second, step=second.step + 1), *others))
 
 
 def ask(pipeline: StreamPipeline, _finished: list[Any]) -> None:
-    pipeline._stats = replace(pipeline._stats, gates=pipeline._stats.gates + 1)
+    stats = pipeline._state.stats
+    pipeline._state = replace(pipeline._state, stats=replace(stats, gates=stats.gates + 1))
 
 
 def add(what: Callable[[StreamPipeline, list[Any]], Tensor]) -> Callable[[StreamPipeline, list[Any]], None]:
@@ -521,7 +522,7 @@ def test_every_fact_of_a_slot_is_compared(fact: dict[str, Any], side: str) -> No
     def change(pipeline: StreamPipeline, _finished: list[Any]) -> None:
         first, second, *others = pipeline.slots
         assert second is not None
-        pipeline._ring = (first, replace(second, **fact), *others)
+        pipeline._state = replace(pipeline._state, ring=(first, replace(second, **fact), *others))
 
     with two(THREE, plain(), plain()) as lockstep:
         after_its_tick(getattr(lockstep, side), 1, change)

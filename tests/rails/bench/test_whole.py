@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from harness import registry
-from harness.engine import DCW, Guidance, Switches
+from harness.engine import DCW, Guidance, Outcomes, Switches
 from harness.engine.conditioning import CacheCounts
 from harness.engine.curve import Curve
 from harness.engine.errors import InvalidInput
@@ -118,7 +118,7 @@ class Stream:
         self.pipeline = SimpleNamespace(stats=Stats)
         self.last_submission: Any = SimpleNamespace(dropped=("of before",))
 
-    def tick(self, **given: Any) -> list[Any]:
+    def tick(self, **given: Any) -> Outcomes:
         guidance = given.get("guidance")
         if isinstance(guidance, Guidance):
             assert isinstance(guidance.scale, Curve)
@@ -127,7 +127,7 @@ class Stream:
         number = len(self.calls)
         self.last_submission = SimpleNamespace(dropped=("a", "b")[: 2 * (number % 5 == 0)])
         made = Finished(f"latent {number}", torch.empty(0), number, 6, 1.0, 6)
-        return [made] if number % 3 == 0 else []
+        return Outcomes([made] if number % 3 == 0 else [])
 
 
 def driven(load: Load, patch: pytest.MonkeyPatch) -> tuple[Driver, Stream, list[Any]]:
