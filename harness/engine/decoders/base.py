@@ -11,6 +11,9 @@ class Decoder(Protocol):
     """Any callable with this signature, called by keyword. A decoder must not write to its inputs, which are cached.
 
     A decoder without support for `encoder_mask` has the attribute `takes_mask = False` and is called without the mask.
+
+    A decoder that keeps what it computed from its weights may have a method `weights_changed()`, which computes it
+    anew. An executor's `update` calls the method after the weights changed.
     """
 
     def __call__(
