@@ -15,7 +15,9 @@ from harness.engine.decoders.accelerated import AcceleratedDecoder, accelerated
 from harness.engine.decoders.decoder_switches import ACCELERATIONS, ALL, PLAIN, DecoderSwitches
 from harness.engine.errors import InvalidInput
 from harness.engine.executors import CudaGraphExecutor, Shape
+from harness.engine.executors.compiled import compiled
 from harness.parity.compare import assert_identical
+from tests.engine.executors.test_compiled import Traced, layered
 
 CPU = torch.device("cpu")
 ROUNDED = {"patch_products", "kept_time"}
@@ -28,6 +30,13 @@ DTYPES = [torch.float32, torch.bfloat16]
 def _without_gradients() -> Iterator[None]:
     with torch.no_grad():
         yield
+
+
+@pytest.fixture(name="traced")
+def _traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[Traced]:
+    torch._dynamo.reset()
+    yield Traced(monkeypatch)
+    torch._dynamo.reset()
 
 
 def tiny(dtype: torch.dtype = torch.float32, seed: int = 0) -> AceStepDecoder:
@@ -423,3 +432,30 @@ def test_no_gradient_is_recorded_for_weights_that_want_one() -> None:
     fast = AcceleratedDecoder(decoder, ALL)
     with torch.enable_grad():
         assert not fast(**kept(fast, given())).requires_grad
+
+
+# A compiler.
+
+
+def test_a_trace_is_whole_and_the_code_of_one_layer_serves_all_of_its_kind(traced: Traced) -> None:
+    decoder = layered(6)
+    for switches in (ALL, PLAIN.turned_on("fused_products", "fused_norms")):
+        before = len(traced.graphs)
+        fast = AcceleratedDecoder(decoder, switches)
+        made, inputs = compiled(fast), given()
+        assert_identical(made(**kept(fast, inputs)), fast(**kept(fast, inputs)))
+        # The input, the first layer, the other sliding layers, the full layers, the output.
+        assert len(traced.graphs) - before == 5
+        made(**kept(fast, inputs))
+        assert len(traced.graphs) - before == 5
+
+
+@pytest.mark.parametrize("change", ["in place", "lora", "loaded", "assigned", "replaced"])
+def test_compiled_code_follows_the_weights(change: str, traced: Traced) -> None:
+    decoder, inputs = tiny(), given()
+    fast = AcceleratedDecoder(decoder, ALL)
+    made = compiled(fast)
+    before = made(**kept(fast, inputs))
+    CHANGES[change](decoder)
+    assert_identical(made(**kept(fast, inputs)), fresh(decoder, inputs), change)
+    assert not torch.equal(made(**kept(fast, inputs)), before)
