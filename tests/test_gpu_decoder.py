@@ -126,6 +126,11 @@ def test_a_variant_that_fails_or_has_no_time_is_said_and_the_others_are_timed() 
     assert [decoder_times.line(each)[:8].split() for each in (failed, made, late)] == [["13", "2"]] * 3
 
 
+def test_rows_in_parts_are_the_same_rows() -> None:
+    (made,) = timed(60, Variant("all, 2 streams", ALL, streams=2))
+    assert made["from_eager"] < 1e-2
+
+
 def test_the_fastest_form_is_the_one_that_later_variants_get() -> None:
     bench = decoder_times.Bench("tiny", "cpu", lambda _words: None)
     for band, ms in (("bias", 3.0), ("flex", 1.0), ("repeated", 2.0)):

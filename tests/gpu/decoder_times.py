@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -49,6 +50,8 @@ class Variant:
     switches: DecoderSwitches
     options: Mapping[str, Any] = field(default_factory=dict)
     best: bool = False
+    streams: int = 1
+    """Number of parts of the rows, each of which runs in a stream of its own."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ def forms() -> list[Variant]:
 
 def extras() -> list[Variant]:
     """All accelerations with other options of the compiler."""
-    made = [Variant("all, timed kernels", ALL, {"deterministic": None}, best=True)]
+    made = [Variant(f"all, {n} streams", ALL, best=True, streams=n) for n in (2,)]
+    made.append(Variant("all, timed kernels", ALL, {"deterministic": None}, best=True))
     if hasattr(inductor.triton, "enable_pdl"):
         made.insert(0, Variant("all, dependent launches", ALL, {"triton.enable_pdl": True}, best=True))
     return made
@@ -164,7 +168,7 @@ class Bench:
         decoder = accelerated(self.decoder, switches)
         if isinstance(decoder, AcceleratedDecoder) and switches.kept_condition:
             inputs["encoder_hidden_states"] = decoder.condition(inputs["encoder_hidden_states"])
-        made = self._compiled(decoder, variant.options)
+        made = _apart(self._compiled(decoder, variant.options), variant.streams)
         velocity = made(**inputs).double()
         distance = float((velocity - expected).norm() / expected.norm())
         call = self._recorded(lambda: made(**inputs))
@@ -227,6 +231,38 @@ class Bench:
                     clock.mark()
                 times[index] += clock.between()
         return [median(each) for each in times]
+
+
+def _apart(decoder: Decoder, streams: int) -> Decoder:
+    """The decoder on equal parts of the rows, on a GPU each in a stream of its own: one fills the gaps of another."""
+    if streams == 1:
+        return decoder
+
+    def call(**inputs: Tensor) -> Tensor:
+        parts = [
+            dict(zip(inputs, each, strict=True))
+            for each in zip(*(value.chunk(streams) for value in inputs.values()), strict=True)
+        ]
+        if not inputs["hidden_states"].is_cuda:
+            return torch.cat([decoder(**part) for part in parts])
+        current = torch.cuda.current_stream()
+        sides = [_stream(number) for number in range(1, streams)]
+        for side in sides:
+            side.wait_stream(current)
+        made = []
+        for stream, part in zip((current, *sides), parts, strict=True):
+            with torch.cuda.stream(stream):
+                made.append(decoder(**part))
+        for side in sides:
+            current.wait_stream(side)
+        return torch.cat(made)
+
+    return call
+
+
+@lru_cache
+def _stream(_number: int) -> torch.cuda.Stream:
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
 def _multiplied(work: Sequence[tuple[Tensor, Tensor]]) -> Call:

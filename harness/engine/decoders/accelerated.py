@@ -19,7 +19,7 @@ from harness.engine.decoders.attention import Band
 from harness.engine.decoders.base import Decoder
 from harness.engine.decoders.decoder_switches import DecoderSwitches
 from harness.engine.decoders.fast_ends import Head, KeptZero, Tail
-from harness.engine.decoders.fast_layer import FastLayer, Pending, Shared
+from harness.engine.decoders.fast_layer import FastLayer, Pending
 from harness.engine.decoders.joined import check_plain
 from harness.engine.errors import InvalidInput
 
@@ -155,18 +155,17 @@ class AcceleratedDecoder(nn.Module):
             self.tie()
             zero = None if self.zero is None else self.zero()
             encoder = None if kept else encoder_hidden_states
-            hidden, encoder, time, modulation, rotation, bias = self._parts.head(
-                hidden_states, timestep, encoder, context_latents, zero
+            states, encoder, time, shared, bias = self._parts.head(
+                hidden_states, timestep, encoder, encoder_mask, context_latents, zero
             )
-            mask = encoder_mask.to(torch.bool)[:, None, None, :]
-            shared, band = Shared(modulation, rotation[0], rotation[1], mask), self._band(hidden, bias)
+            band = self._band(states, bias)
             conditions = self._conditions(encoder_hidden_states.to(self.dtype)) if kept else None
             pending: Pending | None = None
             for index, layer in enumerate(self._parts.layers):
                 condition = encoder if conditions is None else conditions[index]
-                hidden, made = layer(hidden, pending, shared, band if layer.sliding else None, condition)
+                states, made = layer(states, pending, shared, band if layer.sliding else None, condition)
                 pending = Pending(made, layer.block.scale_shift_table)
-            velocity: Tensor = self._parts.tail(hidden, pending, modulation, time, hidden_states.shape[1])
+            velocity: Tensor = self._parts.tail(states, pending, shared.modulation, time, hidden_states.shape[1])
         return velocity
 
     def condition(self, encoder_hidden_states: Tensor) -> Tensor:
@@ -272,11 +271,11 @@ class AcceleratedDecoder(nn.Module):
         parts = kept.chunk(2 * len(self._parts.layers), -1)
         return list(zip(parts[::2], parts[1::2], strict=True))
 
-    def _band(self, hidden: Tensor, bias: Tensor | None) -> Band:
+    def _band(self, states: Tensor, bias: Tensor | None) -> Band:
         """The window of the sliding layers; masks of blocks are made once a length, and never dropped."""
         if bias is not None:
             return bias
-        key = hidden.shape[1], hidden.device
+        key = states.shape[1], states.device
         if key not in self._blocks:
             with torch.inference_mode(False):
                 self._blocks[key] = attention.band_blocks(key[0], self.transformer.config.sliding_window, key[1])

@@ -37,6 +37,19 @@ def band_bias(length: int, window: int, dtype: torch.dtype, device: torch.device
     return bias[None, None, :, :length]
 
 
+def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as an additive bias `[N, 1, 1, L]`, as torch makes one of it in every call of attention; rows are aligned.
+
+    Args:
+        mask: bool `[N, L]`, False where a token is not attended.
+        dtype: that of the queries.
+    """
+    length = mask.shape[1]
+    padded = functional.pad(mask, (0, -length % ALIGNMENT), value=True)
+    bias = torch.zeros(padded.shape, dtype=dtype, device=mask.device).masked_fill(~padded, -torch.inf)
+    return bias[:, None, None, :length]
+
+
 def band_blocks(length: int, window: int, device: torch.device) -> BlockMask:
     """The same window as a mask of blocks for FlexAttention. Blocks that are attended as a whole are named as such."""
     count = -(-length // BLOCK)

@@ -44,8 +44,8 @@ class DecoderSwitches:
         kept_time: the embedding of the second time, which is always 0, is kept; it is a constant of the weights.
         kept_condition: the decoder takes keys and values of the cross-attention that `condition` made, once for a
             condition, instead of encoder states.
-        banded_attention: sliding-window layers get their window in the form `band`, and full layers run in the form
-            `full`.
+        banded_attention: sliding-window layers get their window in the form `band`, full layers run in the form
+            `full`, and the mask of the cross-attention is made a bias once for all layers.
         fused_norms: norms, rotation, gates and residuals are written so that a compiler makes few kernels of them.
         band: form of the attention in sliding-window layers; read where `banded_attention` is on.
         full: form of the attention in full layers; read where `banded_attention` is on.

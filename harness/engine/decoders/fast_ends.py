@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.models.transformers import ace_step_transformer as diffusers
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.engine.decoders.attention import band_bias
+from harness.engine.decoders.attention import band_bias, mask_bias
 from harness.engine.decoders.decoder_switches import BandForm, DecoderSwitches
-from harness.engine.decoders.fast_layer import Pending, settle
+from harness.engine.decoders.fast_layer import Pending, Shared, settle
 from harness.engine.decoders.joined import check_plain
 
-Made = tuple[Tensor, Tensor | None, Tensor, Tensor, tuple[Tensor, Tensor], Tensor | None]
+
+class Entry(NamedTuple):
+    """What the blocks start from.
+
+    Attributes:
+        states: hidden states `[N, S, H]`.
+        encoder: embedded encoder states `[N, L, H]`; None where keys and values are kept.
+        time: embedding of the time `[N, H]`.
+        shared: inputs that all blocks share.
+        bias: the window as a bias `[1, 1, S, S]`; None where it has another form.
+    """
+
+    states: Tensor
+    encoder: Tensor | None
+    time: Tensor
+    shared: Shared
+    bias: Tensor | None
 
 
 class KeptZero(nn.Module):
@@ -91,20 +107,20 @@ class Head(nn.Module):
         hidden: Tensor,
         timestep: Tensor,
         encoder: Tensor | None,
+        mask: Tensor,
         context: Tensor,
         zero: tuple[Tensor, Tensor] | None,
-    ) -> Made:
-        """Hidden states `[N, S, H]`, embedded encoder states `[N, L, H]`, embedding and projection of the time
-        `[N, H]` and `[N, 6, H]`, cosine and sine of the rotation `[S, width of a head]` each, and the bias of the
-        window `[1, 1, S, S]`, or None where the window has another form.
+    ) -> Entry:
+        """What the blocks start from.
 
         Args:
             hidden: latents `[N, T, D]`.
             timestep: times `[N]`.
             encoder: encoder states `[N, L, E]`; None where keys and values are kept.
+            mask: `[N, L]`, False or 0 where a token is not attended.
             context: `[N, T, 2*D]`.
             zero: embedding and projection of the second time; None: computed here.
-        """  # noqa: D205, D400 - the tensors do not fit on one line
+        """
         model = self.transformer
         dtype = model.scale_shift_table.dtype
         time = timestep.to(dtype)
@@ -113,12 +129,18 @@ class Head(nn.Module):
         joined = torch.cat([context.to(dtype), hidden.to(dtype)], dim=-1)
         joined = functional.pad(joined, (0, 0, 0, -joined.shape[1] % model.patch_size))
         states = self._patched(joined)
-        embedded = None if encoder is None else model.condition_embedder(encoder.to(dtype))
-        length = states.shape[1]
-        rotation = diffusers._ace_step_rotary_freqs(  # noqa: SLF001 it has no public name
-            length, model.head_dim, model.rope_theta, states.device, states.dtype
+        cos, sin = diffusers._ace_step_rotary_freqs(  # noqa: SLF001 it has no public name
+            states.shape[1], model.head_dim, model.rope_theta, states.device, states.dtype
         )
-        return states, embedded, embedding + zero_embedding, projection + zero_projection, rotation, self._bias(states)
+        mask = mask.to(torch.bool)
+        attended = mask_bias(mask, states.dtype) if self._switches.banded_attention else mask[:, None, None, :]
+        return Entry(
+            states,
+            None if encoder is None else model.condition_embedder(encoder.to(dtype)),
+            embedding + zero_embedding,
+            Shared(projection + zero_projection, cos, sin, attended),
+            self._bias(states),
+        )
 
     def _bias(self, states: Tensor) -> Tensor | None:
         """The bias of the window `[1, 1, S, S]`; None where the window has another form."""

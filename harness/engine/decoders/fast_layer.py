@@ -43,7 +43,7 @@ class Shared(NamedTuple):
         modulation: projection of the time, `[N, 6, H]`.
         cos: of the rotation, `[S, width of a head]`.
         sin: likewise.
-        mask: bool `[N, 1, 1, L]`, False where a token is not attended.
+        mask: of the cross-attention, `[N, 1, 1, L]`: bool, False where a token is not attended, or a bias.
     """
 
     modulation: Tensor

@@ -48,6 +48,16 @@ def test_a_mask_of_blocks_attends_the_same_keys(length: int, window: int) -> Non
     assert torch.equal(attended, expected(length, window)[0, 0] == 0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_mask_as_a_bias_hides_the_same_tokens_with_aligned_rows(dtype: torch.dtype) -> None:
+    for length in (1, 7, 16, 200):
+        mask = torch.rand(3, length, generator=torch.Generator().manual_seed(1)) < 0.6
+        bias = attention.mask_bias(mask, dtype)
+        assert bias.dtype == dtype and bias.shape == (3, 1, 1, length)
+        assert bias.stride(0) % attention.ALIGNMENT == 0 and bias.stride(-1) == 1
+        assert torch.equal(bias[:, 0, 0] == 0, mask) and torch.equal(bias[:, 0, 0].isneginf(), ~mask)
+
+
 def heads(length: int) -> tuple[Tensor, Tensor, Tensor]:
     draw = torch.Generator().manual_seed(3)
     query, key, value = (torch.randn(2, length, count, 16, generator=draw) for count in (4, 2, 2))
