@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     times.add_argument("--frames", type=int, nargs="+", default=[750, 1500])
     times.add_argument("--rows", type=int, nargs="+", default=[8, 4])
     times.add_argument("--tokens", type=int, default=200)
-    times.add_argument("--seconds", type=float, default=480.0)
+    times.add_argument("--seconds", type=float, default=450.0)
     return made
 
 

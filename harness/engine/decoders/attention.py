@@ -78,7 +78,6 @@ def band_blocks(length: int, window: int, device: torch.device) -> BlockMask:
         BLOCK_SIZE=BLOCK,
         mask_mod=within,
         seq_lengths=(length, length),
-        compute_q_blocks=False,
     )
 
 
