@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from harness.engine.decoders import AceStepDecoder
-from harness.engine.decoders.decoder_switches import ACCELERATIONS, ALL, BandForm
+from harness.engine.decoders.decoder_switches import ACCELERATIONS, ALL, BandForm, DecoderSwitches
 from harness.engine.executors import Shape
 from tests.gpu import decoder, decoder_times
 from tests.gpu.decoder_kernels import Kernel, busy, category
@@ -116,7 +117,7 @@ def timed(seconds: float, *variants: Variant) -> list[dict[str, Any]]:
 
 
 def test_a_variant_that_fails_or_has_no_time_is_said_and_the_others_are_timed() -> None:
-    cudnn = Variant("all, band cudnn", ALL.__class__(banded_attention=True, band="cudnn"))
+    cudnn = Variant("all, band cudnn", DecoderSwitches(banded_attention=True, band="cudnn"))
     failed, made = timed(60, cudnn, Variant("all", ALL))
     assert failed["failed"].startswith("NotImplementedError")
     assert made["ms"] > 0 and made["products_ms"] > 0 and made["from_eager"] < 1e-2
@@ -131,15 +132,16 @@ def test_rows_in_parts_are_the_same_rows() -> None:
     assert made["from_eager"] < 1e-2
 
 
-def test_the_fastest_form_is_the_one_that_later_variants_get() -> None:
+def test_the_fastest_forms_are_those_that_later_variants_get() -> None:
     bench = decoder_times.Bench("tiny", "cpu", lambda _words: None)
     for band, ms in (("bias", 3.0), ("flex", 1.0), ("repeated", 2.0)):
-        bench._note(Variant(f"all, band {band}", ALL), ALL.__class__(band=band), ms)
-    assert bench.fastest == {"band": BandForm.FLEX}
-    bench._note(Variant("all, full flash", ALL), ALL.__class__(full="flash"), 1.5)
-    assert bench.fastest == {"band": BandForm.FLEX}, "slower than torch's own choice"
-    bench._note(Variant("all, full cudnn", ALL), ALL.__class__(full="cudnn"), 0.5)
-    assert bench.fastest == {"band": BandForm.FLEX, "full": "cudnn"}
+        bench._note(Variant(f"all, band {band}", ALL), replace(ALL, band=band), ms)
+    assert bench.fastest == {"band": BandForm.FLEX, "full": "auto", "norms": "kernels"}
+    bench._note(Variant("all, full flash", ALL), replace(ALL, band="flex", full="flash"), 1.5)
+    bench._note(Variant("all", ALL), replace(ALL, full="flash"), 0.1)
+    assert bench.fastest["full"] == "auto", "slower, or no variant that compares forms"
+    bench._note(Variant("all, full cudnn", ALL), replace(ALL, band="flex", full="cudnn"), 0.5)
+    assert bench.fastest == {"band": BandForm.FLEX, "full": "cudnn", "norms": "kernels"}
 
 
 def test_the_command_writes_what_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,15 @@ from torch.nn import functional
 from harness import registry
 from harness.engine.decoders import AceStepDecoder, Decoder
 from harness.engine.decoders.accelerated import AcceleratedDecoder, accelerated
-from harness.engine.decoders.decoder_switches import ACCELERATIONS, ALL, PLAIN, BandForm, DecoderSwitches, FullForm
+from harness.engine.decoders.decoder_switches import (
+    ACCELERATIONS,
+    ALL,
+    PLAIN,
+    BandForm,
+    DecoderSwitches,
+    FullForm,
+    NormForm,
+)
 from harness.engine.executors import Shape
 from harness.engine.executors.compiled import OPTIONS, compiled
 from harness.rails.bench.bare import captured
@@ -35,6 +43,10 @@ ROUNDS, REPLAYS = 6, 5
 """A variant and the products are replayed in turn, `ROUNDS` times `REPLAYS` replays each."""
 
 
+FORMS = ("band", "full", "norms")
+"""Fields of `DecoderSwitches` that name a form."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """What is timed.
@@ -43,7 +55,8 @@ class Variant:
         name: shown.
         switches: the accelerations.
         options: of torch's compiler, beside those of the harness; None takes one of the harness's away.
-        best: take the forms of attention that were the fastest before, in place of those of `switches`.
+        best: take the forms that were the fastest before, in place of those of `switches`.
+        streams: number of parts of the rows, each of which runs in a stream of its own.
     """
 
     name: str
@@ -51,7 +64,6 @@ class Variant:
     options: Mapping[str, Any] = field(default_factory=dict)
     best: bool = False
     streams: int = 1
-    """Number of parts of the rows, each of which runs in a stream of its own."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,8 @@ def forms() -> list[Variant]:
     full = [
         Variant(f"all, full {form}", replace(ALL, full=form), best=True) for form in FullForm if form != FullForm.AUTO
     ]
-    return [*bands, *full]
+    norms = Variant("all, norms compiler", replace(ALL, norms=NormForm.COMPILER), best=True)
+    return [*bands, *full, norms]
 
 
 def extras() -> list[Variant]:
@@ -155,15 +168,16 @@ class Bench:
         self._sums: dict[Size, tuple[Call, Call, float]] = {}
         self._held: list[object] = []
         self.fastest: dict[str, Any] = {}
-        """Forms of attention that were the fastest so far."""
-        self._least = {"band": float("inf"), "full": float("inf")}
+        """Forms that were the fastest so far."""
+        self._least = float("inf")
 
     def time(self, size: Size, variant: Variant) -> dict[str, Any]:
         """Figures of one variant at one size."""
         started = time.perf_counter()
         switches = replace(variant.switches, **self.fastest) if variant.best else variant.switches
-        if variant.name.startswith("all, full"):
-            switches = replace(switches, full=variant.switches.full)
+        for name in FORMS:
+            if variant.name.startswith(f"all, {name}"):
+                switches = replace(switches, **{name: getattr(variant.switches, name)})
         inputs, expected = self._inputs(size)
         decoder = accelerated(self.decoder, switches)
         if isinstance(decoder, AcceleratedDecoder) and switches.kept_condition:
@@ -176,24 +190,21 @@ class Bench:
         separate, joined, work = self._products(size)
         ms, sum_ms, joined_ms = self._in_turn([call, separate, joined])
         self._note(variant, switches, ms)
+        forms = {name: str(getattr(switches, name)) for name in FORMS}
         found: dict[str, Any] = {
-            **asdict(size), "variant": variant.name, "on": switches.on, "band": str(switches.band),
-            "full": str(switches.full), "ms": ms, "products_ms": sum_ms, "joined_products_ms": joined_ms,
-            "ratio": ms / sum_ms, "ratio_joined": ms / joined_ms, "products_tflops": work / sum_ms / 1e9,
-            "from_eager": distance, "ready_s": ready,
+            **asdict(size), "variant": variant.name, "on": switches.on, **forms, "ms": ms, "products_ms": sum_ms,
+            "joined_products_ms": joined_ms, "ratio": ms / sum_ms, "ratio_joined": ms / joined_ms,
+            "products_tflops": work / sum_ms / 1e9, "from_eager": distance, "ready_s": ready,
         }  # fmt: skip
         if self.on_gpu:
             found["kernels"] = asdict(profiled(call))
         return found
 
     def _note(self, variant: Variant, switches: DecoderSwitches, ms: float) -> None:
-        """Keep the forms of attention of the fastest variant that compares them."""
-        for name in ("band", "full"):
-            if variant.name.startswith(f"all, {name}") and ms < self._least[name]:
-                self._least[name] = ms
-                # torch's own choice for the full layers was timed together with the windows.
-                if name == "band" or ms < self._least["band"]:
-                    self.fastest[name] = getattr(switches, name)
+        """Keep the forms of the fastest variant of those that compare forms."""
+        if any(variant.name.startswith(f"all, {name}") for name in FORMS) and ms < self._least:
+            self._least = ms
+            self.fastest = {name: getattr(switches, name) for name in FORMS}
 
     def _inputs(self, size: Size) -> tuple[dict[str, Tensor], Tensor]:
         shape = Shape(size.frames, size.tokens, self.decoder.channels, self.decoder.encoder_dim)
@@ -307,7 +318,7 @@ def line(found: Mapping[str, Any]) -> str:
     ratios = f"{found['ratio']:<6.3f} {found['ratio_joined']:<9.3f} {found['from_eager']:<11.2e}"
     return (
         f"{head} {found['ms']:<7.3f} {ratios} {where} {count:<8} {found['variant']} "
-        f"(band {found['band']}, full {found['full']}; sum {found['products_ms']:.3f}, "
+        f"(band {found['band']}, full {found['full']}, norms {found['norms']}; sum {found['products_ms']:.3f}, "
         f"joined {found['joined_products_ms']:.3f}, {found['products_tflops']:.0f} TFLOP/s, "
         f"ready in {found['ready_s']:.0f} s)"
     )

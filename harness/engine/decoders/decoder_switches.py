@@ -33,6 +33,15 @@ class FullForm(StrEnum):
     """The kernel of FlashAttention; on a GPU alone."""
 
 
+class NormForm(StrEnum):
+    """Form of the norms, with the residuals, gates and rotations around them."""
+
+    KERNELS = "kernels"
+    """Operators that are one kernel each on a GPU, and the plain formulas on a CPU; see `decoders.fused`."""
+    COMPILER = "compiler"
+    """Formulas that torch's compiler makes few kernels of."""
+
+
 @dataclass(frozen=True)
 class DecoderSwitches:
     """Accelerations of an `AceStepDecoder`; see `accelerated`. All off, the default, is the forward of diffusers.
@@ -46,9 +55,10 @@ class DecoderSwitches:
             condition, instead of encoder states.
         banded_attention: sliding-window layers get their window in the form `band`, full layers run in the form
             `full`, and the mask of the cross-attention is made a bias once for all layers.
-        fused_norms: norms, rotation, gates and residuals are written so that a compiler makes few kernels of them.
+        fused_norms: norms, rotation, gates and residuals run in few kernels, in the form `norms`.
         band: form of the attention in sliding-window layers; read where `banded_attention` is on.
         full: form of the attention in full layers; read where `banded_attention` is on.
+        norms: form of the norms; read where `fused_norms` is on.
 
     Raises:
         InvalidInput: a field of another type, or an unknown form.
@@ -62,6 +72,7 @@ class DecoderSwitches:
     fused_norms: bool = False
     band: BandForm | str = BandForm.BIAS
     full: FullForm | str = FullForm.AUTO
+    norms: NormForm | str = NormForm.KERNELS
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -69,6 +80,7 @@ class DecoderSwitches:
             checks.flag(f"switches.{name}", getattr(self, name))
         object.__setattr__(self, "band", checks.member("switches.band", self.band, BandForm))
         object.__setattr__(self, "full", checks.member("switches.full", self.full, FullForm))
+        object.__setattr__(self, "norms", checks.member("switches.norms", self.norms, NormForm))
 
     @property
     def on(self) -> tuple[str, ...]:

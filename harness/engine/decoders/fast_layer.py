@@ -14,9 +14,10 @@ from diffusers.models.transformers import ace_step_transformer as diffusers
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.engine.decoders import attention
+from harness.engine.decoders import attention, fused
 from harness.engine.decoders.attention import Band
-from harness.engine.decoders.decoder_switches import BandForm, DecoderSwitches, FullForm
+from harness.engine.decoders.decoder_switches import BandForm, DecoderSwitches, FullForm, NormForm
+from harness.engine.decoders.fused import NONE
 from harness.engine.decoders.joined import Joined, check_plain
 from harness.engine.errors import InvalidInput
 
@@ -70,7 +71,7 @@ class FastLayer(nn.Module):
         self.block: Any = block
         self.sliding = sliding
         self._name, self._hooks = name, hooks
-        self._norms = switches.fused_norms
+        self._norms = NormForm(switches.norms) if switches.fused_norms else None
         self._band = BandForm(switches.band) if switches.banded_attention else BandForm.BIAS
         self._full = FullForm(switches.full) if switches.banded_attention else FullForm.AUTO
         fused = switches.fused_products
@@ -87,6 +88,9 @@ class FastLayer(nn.Module):
         block, name = self.block, self._name
         check_plain(name, block, diffusers.AceStepTransformerBlock, self._hooks)
         check_plain(f"{name}.mlp", block.mlp, diffusers.AceStepMLP)
+        if self._norms is NormForm.KERNELS:
+            for part in ("self_attn_norm", "cross_attn_norm", "mlp_norm"):
+                check_plain(f"{name}.{part}", getattr(block, part), RMSNorm)
         for part in ("self_attn", "cross_attn"):
             _check_attention(f"{name}.{part}", getattr(block, part))
         if self.qkv is not None and self.kv is not None and self.gate_up is not None:
@@ -107,16 +111,34 @@ class FastLayer(nn.Module):
             band: the window of a sliding block, else None.
             condition: see `Condition`.
         """
-        block = self.block
-        shift, scale, gate, c_shift, c_scale, _ = (block.scale_shift_table + shared.modulation).chunk(6, dim=1)
-        if pending is not None:
-            hidden = settle(hidden, pending, shared.modulation)
-        normed = (block.self_attn_norm(hidden) * (1 + scale) + shift).type_as(hidden)
-        hidden = (hidden + self._attend(normed, shared, band) * gate).type_as(hidden)
-        normed = block.cross_attn_norm(hidden).type_as(hidden)
-        hidden = hidden + self._attend_condition(normed, condition, shared.mask)
-        normed = (block.mlp_norm(hidden) * (1 + c_scale) + c_shift).type_as(hidden)
+        block, modulation = self.block, shared.modulation
+        own = block.scale_shift_table
+        if pending is None:
+            shift, scale, *_ = (own + modulation).chunk(6, dim=1)
+            normed = (block.self_attn_norm(hidden) * (1 + scale) + shift).type_as(hidden)
+        else:
+            hidden, normed = self._norm(hidden, pending, own, modulation, block.self_attn_norm, (5, 0))
+        made = Pending(self._attend(normed, shared, band), own)
+        hidden, normed = self._norm(hidden, made, own, modulation, block.cross_attn_norm, (2, NONE))
+        made = Pending(self._attend_condition(normed, condition, shared.mask), own)
+        hidden, normed = self._norm(hidden, made, own, modulation, block.mlp_norm, (NONE, 3))
         return hidden, self._feed_forward(normed)
+
+    def _norm(
+        self, hidden: Tensor, pending: Pending, table: Tensor, modulation: Tensor, norm: Any, numbers: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Add a residual and norm the sum; see `fused.residual_norm`."""
+        tables = pending.table, table
+        if self._norms is NormForm.KERNELS:
+            return fused.residual_norm(hidden, pending.made, tables, modulation, norm.weight, norm.eps, numbers)
+        gate, shift = numbers
+        made = pending.made if gate == NONE else pending.made * (tables[0] + modulation)[:, gate : gate + 1]
+        hidden = (hidden + made).type_as(hidden)
+        normed = norm(hidden)
+        if shift != NONE:
+            rows = table + modulation
+            normed = normed * (1 + rows[:, shift + 1 : shift + 2]) + rows[:, shift : shift + 1]
+        return hidden, normed.type_as(hidden)
 
     def condition(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the cross-attention, `[N, L, kv]` each, of an embedded condition `[N, L, H]`."""
@@ -139,27 +161,37 @@ class FastLayer(nn.Module):
     def _rotated(self, attn: Any, x: Tensor, shared: Shared) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, `[N, S, heads, width]` each; the first two are normed and rotated."""
         heads, pairs, width = attn.heads, attn.kv_heads, attn.head_dim
+        rotation = shared.cos, shared.sin
         if self.qkv is None:
             query, key, value = (each(x).unflatten(-1, (-1, width)) for each in (attn.to_q, attn.to_k, attn.to_v))
         else:
             every = torch.unflatten(self.qkv(x), -1, (-1, width))
-            if self._norms:
-                # Queries and keys as the heads of one tensor: one norm and one rotation, each with its head's weight.
+            if self._norms is NormForm.KERNELS:
+                weights = attn.norm_q.weight, attn.norm_k.weight
+                both = fused.normed_heads(every, weights, rotation, attn.norm_q.eps, (heads, pairs))
+                return both[:, :, :heads], both[:, :, heads:], every[:, :, heads + pairs :]
+            if self._norms is NormForm.COMPILER:
+                # One norm for queries and keys, as the heads of one tensor; rotated together they would be copied.
                 own = attn.norm_q.weight.expand(heads, -1), attn.norm_k.weight.expand(pairs, -1)
-                both, value = torch.split(every, [heads + pairs, pairs], dim=2)
-                turned = rotated(rms(both, torch.cat(own), attn.norm_q.eps), shared)
-                return turned[:, :, :heads], turned[:, :, heads:], value
+                normed = fused.rms(every[:, :, : heads + pairs], torch.cat(own), attn.norm_q.eps)
+                query, key = (fused.rotated(each, *rotation) for each in (normed[:, :, :heads], normed[:, :, heads:]))
+                return query, key, every[:, :, heads + pairs :]
             query, key, value = torch.split(every, [heads, pairs, pairs], dim=2)
         query, key = attn.norm_q(query), attn.norm_k(key)
-        if self._norms:
-            return rotated(query, shared), rotated(key, shared), value
-        return _as_diffusers(query, shared), _as_diffusers(key, shared), value
+        if self._norms is None:
+            return _as_diffusers(query, rotation), _as_diffusers(key, rotation), value
+        return fused.rotated(query, *rotation), fused.rotated(key, *rotation), value
 
     def _attend_condition(self, x: Tensor, condition: Condition, mask: Tensor) -> Tensor:
         attn = self.block.cross_attn
         key, value = self.condition(condition) if isinstance(condition, Tensor) else condition
         heads = (attn.kv_heads, attn.head_dim)
-        query = attn.norm_q(attn.to_q(x).unflatten(-1, (attn.heads, attn.head_dim)))
+        query = attn.to_q(x).unflatten(-1, (attn.heads, attn.head_dim))
+        if self._norms is NormForm.KERNELS:
+            weights = attn.norm_q.weight, attn.norm_k.weight
+            query = fused.normed_heads(query, weights, None, attn.norm_q.eps, (attn.heads, 0))
+        else:
+            query = attn.norm_q(query)
         made = attention.attend(
             query, torch.unflatten(key, -1, heads), torch.unflatten(value, -1, heads), attn.scaling, mask
         )
@@ -181,26 +213,8 @@ def settle(hidden: Tensor, pending: Pending, modulation: Tensor) -> Tensor:
     return (hidden + pending.made * gate).type_as(hidden)
 
 
-def rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """The formula of diffusers' `RMSNorm` over the last dimension, with a weight that broadcasts."""
-    made = x * torch.rsqrt(x.to(torch.float32).pow(2).mean(-1, keepdim=True) + eps)
-    return (made.to(weight.dtype) if weight.dtype in (torch.float16, torch.bfloat16) else made) * weight
-
-
-def rotated(x: Tensor, shared: Shared) -> Tensor:
-    """Rotate `[N, S, heads, width]`; the same products and sums as in diffusers' `apply_rotary_emb`, half by half.
-
-    Both halves of the width have the same angles, so the second halves of `cos` and `sin` are not read.
-    """
-    first, second = x.float().chunk(2, -1)
-    cos, sin = (each[None, :, None].chunk(2, -1)[0] for each in (shared.cos, shared.sin))
-    return torch.cat([first * cos + (-second) * sin, second * cos + first * sin], -1).to(x.dtype)
-
-
-def _as_diffusers(x: Tensor, shared: Shared) -> Tensor:
-    made: Tensor = diffusers.apply_rotary_emb(
-        x, (shared.cos, shared.sin), use_real=True, use_real_unbind_dim=-2, sequence_dim=1
-    )
+def _as_diffusers(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    made: Tensor = diffusers.apply_rotary_emb(x, rotation, use_real=True, use_real_unbind_dim=-2, sequence_dim=1)
     return made
 
 

@@ -78,6 +78,15 @@ def test_an_acceleration_has_the_bits_of_diffusers_on_a_cpu(name: str, dtype: to
         assert_identical(fast(**kept(fast, inputs)), decoder(**inputs), f"{name} {rows} {frames} {tokens}")
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norms_in_the_form_for_a_compiler_have_the_bits_of_diffusers(dtype: torch.dtype) -> None:
+    decoder = tiny(dtype)
+    for fused in (False, True):
+        fast = AcceleratedDecoder(decoder, DecoderSwitches(fused_norms=True, norms="compiler", fused_products=fused))
+        for rows, frames, tokens in ((1, 26, 7), (3, 13, 16), (8, 64, 5)):
+            assert_identical(fast(**given(rows, frames, tokens)), decoder(**given(rows, frames, tokens)))
+
+
 @pytest.mark.parametrize("name", EXACT)
 def test_an_acceleration_has_the_bits_of_all_without_it(name: str) -> None:
     decoder, inputs = tiny(torch.bfloat16), given(3)
@@ -363,6 +372,8 @@ REFUSED = {
     "transformer.layers.0.self_attn": "banded_attention",
     "transformer.layers.0.cross_attn.norm_k": "banded_attention",
     "transformer.layers.0.mlp": "fused_norms",
+    "transformer.layers.0.mlp_norm": "fused_norms",
+    "transformer.layers.1.self_attn_norm": "fused_norms",
     "transformer.layers.1": "fused_norms",
     "transformer.proj_in_conv": "patch_products",
     "transformer.proj_out_conv": "patch_products",
