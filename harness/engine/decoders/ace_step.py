@@ -57,7 +57,7 @@ _INDEX = _WEIGHTS + ".index.json"
 _NULL_EMBEDDING = "null_condition_emb"
 
 
-class _CrossAttentionMask:
+class CrossAttentionMask:
     """A forward pre-hook that passes the current mask to the cross-attention of a transformer block.
 
     The forward of diffusers passes `encoder_attention_mask=None` to every block. The hook is an object and not a
@@ -80,6 +80,7 @@ class _CrossAttentionMask:
     def __call__(
         self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """The arguments of a block with the mask; None where there is no mask."""
         if self.mask is None:
             return None
         return args, {**kwargs, "encoder_attention_mask": self.mask}
@@ -121,7 +122,7 @@ class AceStepDecoder(nn.Module):
         super().__init__()
         checks.instance("transformer", transformer, AceStepTransformer1DModel, "an AceStepTransformer1DModel")
         self.transformer = transformer
-        self._cross_mask = _CrossAttentionMask()
+        self._cross_mask = CrossAttentionMask()
         for block in transformer.layers:
             block.register_forward_pre_hook(self._cross_mask, with_kwargs=True)
         if null_embedding is not None:
@@ -174,8 +175,8 @@ class AceStepDecoder(nn.Module):
         frames innermost, and compiled layers would keep that: their products would read rows that are not aligned, by
         kernels that take up to twice as long. On a CPU nothing changes, and the twin makes this decoder's bits.
         """
-        twin, transformer = _shallow(self), _shallow(self.transformer)
-        layers = [_shallow(layer) for layer in self.transformer.layers]
+        twin, transformer = shallow(self), shallow(self.transformer)
+        layers = [shallow(layer) for layer in self.transformer.layers]
         for layer in layers:
             change(layer)
         transformer.layers = nn.ModuleList(layers)
@@ -194,7 +195,7 @@ class AceStepDecoder(nn.Module):
         """
         with _TRACING:
             before = ace_step_transformer._get_current_attention_backend  # noqa: SLF001 it has no public name
-            ace_step_transformer._get_current_attention_backend = _attention_backend  # noqa: SLF001 as above
+            ace_step_transformer._get_current_attention_backend = attention_backend  # noqa: SLF001 as above
             try:
                 yield
             finally:
@@ -303,7 +304,8 @@ class AceStepDecoder(nn.Module):
         return decoder.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 
-def _attention_backend(processor: object = None) -> AttentionBackendName:
+def attention_backend(processor: object = None) -> AttentionBackendName:
+    """The attention backend of diffusers that a processor names, else the active one."""
     named: AttentionBackendName | None = getattr(processor, "_attention_backend", None)
     active: AttentionBackendName = _AttentionBackendRegistry.get_active_backend()[0]
     return active if named is None else named
@@ -311,8 +313,8 @@ def _attention_backend(processor: object = None) -> AttentionBackendName:
 
 def _dense(convolution: nn.Module) -> nn.Module:
     """A copy of a convolution `[B, C, T]` whose result is contiguous as `[B, T, C]`; it shares all that is in it."""
-    twin = _shallow(convolution)
-    twin._forward_hooks = OrderedDict(convolution._forward_hooks)  # noqa: SLF001 as in _shallow
+    twin = shallow(convolution)
+    twin._forward_hooks = OrderedDict(convolution._forward_hooks)  # noqa: SLF001 as in shallow
 
     def turned(_convolution: nn.Module, _inputs: object, made: Tensor) -> Tensor:
         return made.transpose(1, 2).contiguous().transpose(1, 2)
@@ -321,7 +323,7 @@ def _dense(convolution: nn.Module) -> nn.Module:
     return twin
 
 
-def _shallow(module: M) -> M:
+def shallow(module: M) -> M:
     """A copy that shares every parameter and child, and has a table of children of its own."""
     twin = copy.copy(module)
     twin._modules = dict(module._modules)  # noqa: SLF001 torch has no public name for it

@@ -13,6 +13,9 @@ class Decoder(Protocol):
     Where executors of several threads share a decoder, it is called from several threads at once.
 
     A decoder without support for `encoder_mask` has the attribute `takes_mask = False` and is called without the mask.
+
+    A decoder that keeps what it computed from its weights may have a method `weights_changed()`, which computes it
+    anew. An executor's `update` calls the method after the weights changed.
     """
 
     def __call__(

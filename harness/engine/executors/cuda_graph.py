@@ -221,16 +221,25 @@ class CudaGraphExecutor:
         try:
             change()
         finally:
-            # Of the decoder's children as they are now: compiled layers are copies that replaced children do not reach.
-            if self._compiled:
-                self._call = compile_decoder(self.decoder)
             try:
+                self._follow()
                 stay = before is not None and before == self._weights.addresses()
                 if not (stay and all(self._is_current(recorded) for recorded in self._prepared.runs)):
                     self._prepared.record_anew()
             finally:
                 if not self._closed:
                     self._weights.hold()
+
+    def _follow(self) -> None:
+        """Let the decoder follow its weights; where it refuses them, no graph of the old ones stays."""
+        try:
+            getattr(self.decoder, "weights_changed", lambda: None)()
+            # Of the decoder's children as they are now: compiled layers are copies that replaced children do not reach.
+            if self._compiled:
+                self._call = compile_decoder(self.decoder)
+        except BaseException:
+            self._prepared.drop(self._prepared.shapes)
+            raise
 
     def stats(self) -> GraphStats:
         """Return the counts; the host waits for the runs in flight. Allowed after `close`."""

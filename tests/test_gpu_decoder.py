@@ -1,0 +1,154 @@
+"""What times and errors of the decoder are made of, without a GPU."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from harness.engine.decoders import AceStepDecoder
+from harness.engine.decoders.decoder_switches import ACCELERATIONS, ALL, BandForm, DecoderSwitches
+from harness.engine.executors import Shape
+from tests.gpu import decoder, decoder_times
+from tests.gpu.decoder_kernels import Kernel, busy, category
+from tests.gpu.decoder_times import Size, Variant, products
+
+SIZE = Size(rows=2, frames=13, tokens=5)
+
+
+class Linear(TorchFunctionMode):
+    """Count the products of a forward by rows, inputs and outputs; those of the condition are left out."""
+
+    def __init__(self, condition: int) -> None:
+        super().__init__()
+        self.seen: Counter[tuple[int, int, int]] = Counter()
+        self._condition = condition
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is functional.linear and args[0].shape[-2] != self._condition:
+            outputs, inputs = args[1].shape
+            self.seen[args[0].numel() // inputs, inputs, outputs] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def multiplied(*, joined: bool) -> Counter[tuple[int, int, int]]:
+    tiny = AceStepDecoder.preset("tiny")
+    return Counter((x.shape[0], x.shape[1], weight.shape[0]) for x, weight in products(tiny, SIZE, joined=joined))
+
+
+def test_the_products_are_those_of_the_forward_of_diffusers() -> None:
+    tiny = AceStepDecoder.preset("tiny")
+    with torch.no_grad(), Linear(condition=SIZE.tokens) as mode:
+        tiny(**Shape(13, 5, 8, 32).example(2, torch.device("cpu")).tensors())
+    patches = Counter([(14, 48, 64), (14, 64, 16)])
+    assert multiplied(joined=False) == mode.seen + patches
+
+
+def test_joined_products_do_the_same_work_without_the_second_time() -> None:
+    apart, joined = multiplied(joined=False), multiplied(joined=True)
+    second = 2 * (256 * 64 + 64 * 64 + 64 * 384)
+
+    def work(counted: Counter[tuple[int, int, int]]) -> int:
+        return sum(rows * inputs * outputs * count for (rows, inputs, outputs), count in counted.items())
+
+    assert work(apart) - work(joined) == second
+    assert joined.total() == apart.total() - 3 - 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("nvjet_tst_256x128_64x4_1x2_h_bz_coopA_TNT", "product"),
+        ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n", "product"),
+        ("void cutlass::Kernel2<cutlass_75_tensorop_bf16_s1688gemm_align1>", "product"),
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_3", "attention"),
+        ("void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<128>>", "attention"),
+        ("fmha_cutlassF_bf16_aligned_64x128_rf_sm80", "attention"),
+        ("triton_tem_fused_flex_attention_0", "attention"),
+        ("triton_per_fused__to_copy_add_mean_mul_pow_rsqrt_3", "norm"),
+        ("triton_red_fused_mean_1", "norm"),
+        ("triton_poi_fused_mul_silu_7", "elementwise"),
+        ("void at::native::vectorized_elementwise_kernel<4>", "elementwise"),
+        ("Memcpy DtoD (Device -> Device)", "copy"),
+        ("something", "other"),
+    ],
+)
+def test_a_kernel_s_category_is_told_by_its_name(name: str, expected: str) -> None:
+    assert category(name) == expected
+
+
+def test_gaps_are_the_time_in_which_no_kernel_runs() -> None:
+    kernels = [
+        Kernel("nvjet", 0, 1000),
+        Kernel("triton_poi_a", 1500, 2000),
+        Kernel("triton_poi_b", 1800, 1900),
+        Kernel("nvjet", 2250, 4250),
+    ]
+    found = busy(kernels[::-1], runs=2)
+    assert found.ms == {"product": 1.5, "elementwise": 0.3, "gap": 0.375}
+    assert found.launches == {"product": 1, "elementwise": 1}
+    assert found.slowest[0] == ("nvjet", 1.5, 1.0)
+
+
+def test_every_acceleration_every_form_and_every_size_is_timed() -> None:
+    sizes = [Size(8, 750), Size(4, 750), Size(8, 1500)]
+    work = decoder_times.plan(sizes)
+    assert len(work) == len({(size, variant.name) for size, variant in work}), "each once"
+    assert {size for size, _variant in work} == set(sizes)
+    for size in sizes[1:]:
+        assert [variant.switches.on for at, variant in work if at == size] == [ACCELERATIONS, ()]
+    first = [variant.switches for size, variant in work if size == sizes[0]]
+    assert {each.band for each in first if each == each.turned_on(*ACCELERATIONS)} == set(BandForm)
+    for n in range(len(ACCELERATIONS) + 1):
+        assert any(each.on == ACCELERATIONS[:n] for each in first)
+
+
+def timed(seconds: float, *variants: Variant) -> list[dict[str, Any]]:
+    bench = decoder_times.Bench("tiny", "cpu", lambda _words: None)
+    with torch.no_grad():
+        return list(decoder_times.timed(bench, [(SIZE, each) for each in variants], seconds))
+
+
+def test_a_variant_that_fails_or_has_no_time_is_said_and_the_others_are_timed() -> None:
+    cudnn = Variant("all, band cudnn", DecoderSwitches(banded_attention=True, band="cudnn"))
+    failed, made = timed(60, cudnn, Variant("all", ALL))
+    assert failed["failed"].startswith("NotImplementedError")
+    assert made["ms"] > 0 and made["products_ms"] > 0 and made["from_eager"] < 1e-2
+    assert made["ratio"] == made["ms"] / made["products_ms"]
+    (late,) = timed(-1, Variant("all", ALL))
+    assert "left_out" in late and "ms" not in late
+    assert [decoder_times.line(each)[:8].split() for each in (failed, made, late)] == [["13", "2"]] * 3
+
+
+def test_rows_in_parts_are_the_same_rows() -> None:
+    (made,) = timed(60, Variant("all, 2 streams", ALL, streams=2))
+    assert made["from_eager"] < 1e-2
+
+
+def test_the_fastest_forms_are_those_that_later_variants_get() -> None:
+    bench = decoder_times.Bench("tiny", "cpu", lambda _words: None)
+    for band, ms in (("bias", 3.0), ("flex", 1.0), ("repeated", 2.0)):
+        bench._note(Variant(f"all, band {band}", ALL), replace(ALL, band=band), ms)
+    assert bench.fastest == {"band": BandForm.FLEX, "full": "auto", "norms": "kernels"}
+    bench._note(Variant("all, full flash", ALL), replace(ALL, band="flex", full="flash"), 1.5)
+    bench._note(Variant("all", ALL), replace(ALL, full="flash"), 0.1)
+    assert bench.fastest["full"] == "auto", "slower, or no variant that compares forms"
+    bench._note(Variant("all, full cudnn", ALL), replace(ALL, band="flex", full="cudnn"), 0.5)
+    assert bench.fastest == {"band": BandForm.FLEX, "full": "cudnn", "norms": "kernels"}
+
+
+def test_the_command_writes_what_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_times, "plan", lambda sizes: [(sizes[0], Variant("all", ALL))])
+    command = ["times", "--out", str(tmp_path / "new"), "--preset", "tiny", "--device", "cpu"]
+    assert decoder.main([*command, "--frames", "13", "--rows", "2", "--tokens", "7"]) == 0
+    document = json.loads((tmp_path / "new/decoder_times.json").read_text())
+    assert document["device"] == "CPU"
+    (found,) = document["found"]
+    assert (found["variant"], found["rows"], found["frames"], found["tokens"]) == ("all", 2, 13, 7)
