@@ -70,7 +70,7 @@ class CrossAttentionMask:
         self._lock = threading.RLock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy has a lock of its own.
+        """Copy the mask alone: a copy has a lock of its own."""
         return type(self), (self.mask,)
 
     def turn(self) -> AbstractContextManager[object]:
