@@ -183,3 +183,14 @@ def test_a_comparison_that_fails_or_compares_nothing_is_no_success(
     )
     code, document = parity(tmp_path)
     assert (code, document["found"][0]["verdict"]) == (1, "exceeds")
+
+
+def test_a_variant_that_does_not_run_is_said_and_the_others_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cudnn = DecoderSwitches(banded_attention=True, full="cudnn")
+    monkeypatch.setattr(decoder_parity, "variants", lambda on_gpu: {"cudnn": cudnn, "all": ALL})
+    code, document = parity(tmp_path)
+    first, second, *_ = document["found"]
+    assert first["variant"] == "cudnn" and first["failed"].startswith("NotImplementedError")
+    assert (code, second["variant"], second["verdict"]) == (0, "all", "within")

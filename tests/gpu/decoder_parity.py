@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from harness.engine.decoders.accelerated import AcceleratedDecoder, accelerated
 from harness.engine.decoders.decoder_switches import ACCELERATIONS, ALL, PLAIN, BandForm, DecoderSwitches, FullForm
 from harness.engine.executors.compiled import compiled
 from harness.parity.baselines import platform
-from harness.parity.proofs.decoder_error import Case, Lengths, Verdict, measure
+from harness.parity.proofs.decoder_error import Case, Lengths, Verdict, drawn, measure
 
 PARITY = "decoder_parity.json"
 ON_GPU = ("kernels of fused_norms", "band cudnn", "full cudnn", "full flash")
@@ -84,8 +84,23 @@ def compared(asked: Asked) -> Iterator[dict[str, Any]]:
                         made["diffusers, compiled"] = judged(decoder, PLAIN, compile_it=True)
                         made["all, compiled"] = judged(decoder, ALL, compile_it=True)
                         made["all, band flex, compiled"] = judged(decoder, replace(ALL, band="flex"), compile_it=True)
+                    for name, why in _failures(decoder, made, case).items():
+                        del made[name]
+                        yield {**named, "variant": name, "failed": why}
                     for name, finding in measure(decoder, made, case, asked.inputs).items():
                         yield {**named, "variant": name, **asdict(finding)}
+
+
+def _failures(plain: AceStepDecoder, decoders: Mapping[str, Decoder], case: Case) -> dict[str, str]:
+    """Decoders that do not run at all, with the error: a kernel of cuDNN takes no float32."""
+    found = {}
+    for name, decoder in decoders.items():
+        try:
+            with torch.no_grad():
+                decoder(**drawn(case, 0, plain))
+        except Exception as error:  # noqa: BLE001 - a variant that cannot run is a finding
+            found[name] = f"{type(error).__name__}: {error}"[:300]
+    return found
 
 
 HEADER = (
@@ -96,7 +111,9 @@ HEADER = (
 def line(found: dict[str, Any]) -> str:
     """One row of the table."""
     head = f"{found['dtype']:<9} {found['frames']:<5} {found['rows']:<5} {found['lengths']:<8}"
-    if "verdict" not in found:
+    if "failed" in found:
+        return f"{head} {found['variant']} failed: {found['failed']}"
+    if "left_out" in found:
         return f"{head} left out: {found['left_out']}"
     velocity, latent = (
         f"{each['ratio']:.4f} ({each['low']:.4f} to {each['high']:.4f})"
