@@ -194,3 +194,10 @@ def test_a_variant_that_does_not_run_is_said_and_the_others_are_compared(
     first, second, *_ = document["found"]
     assert first["variant"] == "cudnn" and first["failed"].startswith("NotImplementedError")
     assert (code, second["variant"], second["verdict"]) == (0, "all", "within")
+
+
+def test_an_acceleration_that_does_not_run_is_a_failure() -> None:
+    right = {"verdict": "exact", "apart": True, "variant": "all"}
+    assert not decoder_parity.failed([right, {"variant": "all, full cudnn", "failed": "no float32"}])
+    assert decoder_parity.failed([right, {"variant": "fused_norms", "failed": "no kernel"}])
+    assert decoder_parity.failed([right, {**right, "apart": False}])

@@ -149,8 +149,13 @@ def run(out: Path, asked: Asked, say: Callable[[str], object] | None = None) -> 
     return found
 
 
+MUST_RUN = (*ACCELERATIONS, "all", "diffusers, compiled", "all, compiled")
+"""Variants that run on every device in every dtype; a form of attention may take fewer."""
+
+
 def failed(found: Sequence[dict[str, Any]]) -> bool:
-    """Say whether an acceleration exceeds its bound, or lets a row depend on others."""
-    judged_ones = [each for each in found if "verdict" in each]
-    wrong = (each["verdict"] == Verdict.EXCEEDS or not each["apart"] for each in judged_ones)
-    return not judged_ones or any(wrong)
+    """Say whether an acceleration does not run, exceeds its bound, or lets a row depend on others."""
+    compared_ones = [each for each in found if "verdict" in each]
+    wrong = [each["verdict"] == Verdict.EXCEEDS or not each["apart"] for each in compared_ones]
+    absent = ["failed" in each and each["variant"] in MUST_RUN for each in found]
+    return not compared_ones or any(wrong) or any(absent)
