@@ -16,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 from harness.engine.decoders import AceStepDecoder
 from harness.engine.decoders.decoder_switches import ACCELERATIONS, ALL, BandForm, DecoderSwitches
 from harness.engine.executors import Shape
-from harness.parity.proofs.decoder_error import Lengths
+from harness.parity.baselines.platform import ROOT
+from harness.parity.proofs.decoder_error import BOUND, Lengths
 from tests.gpu import decoder, decoder_parity, decoder_times
 from tests.gpu.decoder_kernels import Kernel, busy, category
 from tests.gpu.decoder_times import Size, Variant, products
@@ -201,3 +202,28 @@ def test_an_acceleration_that_does_not_run_is_a_failure() -> None:
     assert not decoder_parity.failed([right, {"variant": "all, full cudnn", "failed": "no float32"}])
     assert decoder_parity.failed([right, {"variant": "fused_norms", "failed": "no kernel"}])
     assert decoder_parity.failed([right, {**right, "apart": False}])
+
+
+REPORTS = sorted((ROOT / "captures").glob("*/decoder_parity/*.json"))
+
+
+@pytest.mark.parametrize("path", REPORTS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+def test_a_kept_report_has_every_acceleration_and_its_verdicts_are_those_of_its_ratios(path: Path) -> None:
+    document = json.loads(path.read_text())
+    assert document["inputs"] >= 16 and not decoder_parity.failed(document["found"])
+    cases: dict[tuple[Any, ...], set[str]] = {}
+    for each in document["found"]:
+        assert each["preset"] == path.stem
+        if "verdict" in each:
+            cases.setdefault(tuple(each[name] for name in ("dtype", "frames", "rows", "lengths")), set()).add(
+                each["variant"]
+            )
+            ratios = each["velocity"], each["latent"]
+            assert max(ratio["high"] for ratio in ratios) <= BOUND
+            assert each["verdict"] != "exact" or {ratio["ratio"] for ratio in ratios} == {1.0}
+    assert all(names >= {*ACCELERATIONS, "all"} for names in cases.values())
+    assert {lengths for *_, lengths in cases} == set(Lengths)
+
+
+def test_a_report_is_kept() -> None:
+    assert "tiny" in {path.stem for path in REPORTS}
