@@ -16,7 +16,9 @@ from torch.overrides import TorchFunctionMode
 from harness.engine.decoders import AceStepDecoder
 from harness.engine.decoders.decoder_switches import ACCELERATIONS, ALL, BandForm, DecoderSwitches
 from harness.engine.executors import Shape
-from tests.gpu import decoder, decoder_times
+from harness.parity.baselines.platform import ROOT
+from harness.parity.proofs.decoder_error import BOUND, Lengths
+from tests.gpu import decoder, decoder_parity, decoder_times
 from tests.gpu.decoder_kernels import Kernel, busy, category
 from tests.gpu.decoder_times import Size, Variant, products
 
@@ -152,3 +154,76 @@ def test_the_command_writes_what_it_found(tmp_path: Path, monkeypatch: pytest.Mo
     assert document["device"] == "CPU"
     (found,) = document["found"]
     assert (found["variant"], found["rows"], found["frames"], found["tokens"]) == ("all", 2, 13, 7)
+
+
+def parity(folder: Path, *more: str) -> tuple[int, dict[str, Any]]:
+    command = ["parity", "--out", str(folder), "--preset", "tiny", "--device", "cpu", "--frames", "13", "--rows", "2"]
+    code = decoder.main([*command, "--tokens", "5", "--inputs", "2", "--dtypes", "float32", *more])
+    return code, json.loads((folder / "decoder_parity.json").read_text())
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_every_acceleration_is_compared_and_what_a_cpu_cannot_run_is_said(tmp_path: Path) -> None:
+    code, document = parity(tmp_path)
+    assert code == 0
+    assert document["untested"] == list(decoder_parity.ON_GPU)
+    for lengths in Lengths:
+        found = {each["variant"]: each for each in document["found"] if each["lengths"] == lengths}
+        assert set(ACCELERATIONS) < set(found)
+        assert {name for name, each in found.items() if each["verdict"] == "exact"} >= {"fused_products", "fused_norms"}
+        assert found["all"]["verdict"] == "within" and found["all"]["velocity"]["high"] <= 1.1
+
+
+def test_a_comparison_that_fails_or_compares_nothing_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert parity(tmp_path, "--seconds", "-1")[0] == 1
+    monkeypatch.setattr(decoder_parity, "variants", lambda on_gpu: {"wrong": ALL})
+    monkeypatch.setattr(
+        decoder_parity, "judged", lambda plain, *_switches, **_how: lambda **given: plain(**given) * 1.01
+    )
+    code, document = parity(tmp_path)
+    assert (code, document["found"][0]["verdict"]) == (1, "exceeds")
+
+
+def test_a_variant_that_does_not_run_is_said_and_the_others_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cudnn = DecoderSwitches(banded_attention=True, full="cudnn")
+    monkeypatch.setattr(decoder_parity, "variants", lambda on_gpu: {"cudnn": cudnn, "all": ALL})
+    code, document = parity(tmp_path)
+    first, second, *_ = document["found"]
+    assert first["variant"] == "cudnn" and first["failed"].startswith("NotImplementedError")
+    assert (code, second["variant"], second["verdict"]) == (0, "all", "within")
+
+
+def test_an_acceleration_that_does_not_run_is_a_failure() -> None:
+    right = {"verdict": "exact", "apart": True, "variant": "all"}
+    assert not decoder_parity.failed([right, {"variant": "all, full cudnn", "failed": "no float32"}])
+    assert decoder_parity.failed([right, {"variant": "fused_norms", "failed": "no kernel"}])
+    assert decoder_parity.failed([right, {**right, "apart": False}])
+
+
+REPORTS = sorted((ROOT / "captures").glob("*/decoder_parity/*.json"))
+
+
+@pytest.mark.parametrize("path", REPORTS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+def test_a_kept_report_has_every_acceleration_and_its_verdicts_are_those_of_its_ratios(path: Path) -> None:
+    document = json.loads(path.read_text())
+    assert document["inputs"] >= 16 and not decoder_parity.failed(document["found"])
+    cases: dict[tuple[Any, ...], set[str]] = {}
+    for each in document["found"]:
+        assert each["preset"] == path.stem
+        if "verdict" in each:
+            cases.setdefault(tuple(each[name] for name in ("dtype", "frames", "rows", "lengths")), set()).add(
+                each["variant"]
+            )
+            ratios = each["velocity"], each["latent"]
+            assert max(ratio["high"] for ratio in ratios) <= BOUND
+            assert each["verdict"] != "exact" or {ratio["ratio"] for ratio in ratios} == {1.0}
+    assert all(names >= {*ACCELERATIONS, "all"} for names in cases.values())
+    assert {lengths for *_, lengths in cases} == set(Lengths)
+
+
+def test_a_report_is_kept() -> None:
+    assert "tiny" in {path.stem for path in REPORTS}
