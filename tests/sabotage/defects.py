@@ -85,7 +85,7 @@ FUSED = [
     ),
     Defect(
         "fused rows beyond the executor's ceiling",
-        PLAN,
+        "harness/engine/rows.py",
         "if fused and len(positives) + len(negatives) <= max_rows:",
         "if fused:",
         f"{T_PLAN}::test_rows_are_split_where_they_do_not_fit",

@@ -37,8 +37,8 @@ RECORDS = [
     Defect(
         "a stream that refuses forgets its last submission",
         SESSION,
-        "        request = replace(self._template, seed=seed",
-        "        self.last_submission = None\n        request = replace(self._template, seed=seed",
+        "            request = replace(self._template, seed=seed",
+        "            self.last_submission = None\n            request = replace(self._template, seed=seed",
         f"{REFUSALS}::test_a_stream_that_refuses_leaves_everything_as_it_was[seed-1]",
     ),
     Defect(
