@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from harness.engine import checks
 from harness.engine.request import Condition
+from harness.engine.versions import version
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,4 +140,4 @@ def _row_key(condition: Condition, context: Tensor) -> tuple[SourceKey, SourceKe
 
 def source_key(tensor: Tensor) -> SourceKey:
     """Key of a tensor: its identity and its version counter (0 for an inference tensor)."""
-    return id(tensor), 0 if tensor.is_inference() else tensor._version  # noqa: SLF001 torch has no public counter
+    return id(tensor), version(tensor) or 0

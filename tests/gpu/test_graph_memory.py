@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine import DCW, Guidance, PipelineConfig, StreamPipeline
+from harness.engine import DCW, Guidance, PipelineConfig, Request, StreamPipeline
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import CudaGraphExecutor, CudaStream, EagerExecutor, Executor, Shape, StaticExecutor
 from harness.parity.compare import assert_identical
 from tests.engine.builders import E
 from tests.gpu.test_graphs import CUDA, SHAPE, made, tiny, velocity
+from tests.gpu.test_kept import scribble
 from tests.gpu.test_kernels import variants
 from tests.gpu.test_submit import prompt
 
@@ -25,10 +26,9 @@ SLEEP = 400_000_000
 """Clock cycles, about a fifth of a second."""
 
 
-def scribble(*nbytes: int) -> list[Tensor]:
-    """Write NaN over the free memory of the current stream that tensors of these sizes would get."""
-    nan = float("nan")
-    return [torch.full((size // 4,), nan, device=CUDA) for size in nbytes for _ in range(40)]
+def over(*sizes: int) -> list[Tensor]:
+    """Write NaN over the free memory of the current stream that tensors of so many bytes would get."""
+    return scribble(*((size // 4,) for size in sizes))
 
 
 def test_weights_that_move_without_an_update_stay_in_memory_while_graphs_read_them() -> None:
@@ -39,7 +39,7 @@ def test_weights_that_move_without_an_update_stay_in_memory_while_graphs_read_th
     for parameter in decoder.parameters():
         parameter.data = parameter.data.clone()
     torch.cuda.synchronize()
-    kept = scribble(*sizes)
+    kept = over(*sizes)
     assert_identical(velocity(executor, SHAPE, 2), before, "velocity")
     assert kept
     executor.close()
@@ -60,7 +60,7 @@ def test_a_batch_is_kept_until_its_run_has_read_it() -> None:
         torch.cuda._sleep(SLEEP)
     found = executor.run(batch)
     del batch
-    kept = scribble(*sizes)
+    kept = over(*sizes)
     executor.stream.join()
     assert_identical(found.clone(), wanted, "velocity")
     assert kept
@@ -154,7 +154,7 @@ def test_shapes_that_come_back_after_an_eviction_make_their_bits_again() -> None
     for _ in range(3):
         for shape in shapes:
             assert_identical(velocity(executor, shape, 2), wanted[shape], str(shape))
-            kept = scribble(1 << 20)
+            kept = over(1 << 20)
     assert executor.stats().evicted >= 3 and kept
     executor.close()
 
@@ -198,8 +198,6 @@ USES: dict[str, Callable[[], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("dcw", [DCW(), DCW("pix")], ids=["haar", "pix"])
 def test_no_tick_compiles_a_kernel(dcw: DCW) -> None:
-    from harness.engine import Request  # noqa: PLC0415 - beside its use
-
     executor = CudaGraphExecutor(AffineDecoder(E), device=CUDA)
     executor.prepare([Shape(24, 64, CHANNELS, E)])
     before = variants()

@@ -97,7 +97,7 @@ CACHED = [
     Defect(
         "a stale cache entry is kept when a source was written to",
         CONDITIONING,
-        "0 if tensor.is_inference() else tensor._version",
+        "version(tensor) or 0",
         "0",
         f"{T_CACHE}::test_a_source_that_was_written_to_is_built_again",
         "cached_conditioning",
@@ -105,7 +105,7 @@ CACHED = [
     Defect(
         "a stale cache entry, as a stream meets it",
         CONDITIONING,
-        "0 if tensor.is_inference() else tensor._version",
+        "version(tensor) or 0",
         "0",
         f"{SWITCHES}[cached_conditioning-eager]",
         "cached_conditioning",

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from harness.engine import checks
 from harness.engine.decoders import attention
-from harness.engine.decoders.ace_step import AceStepDecoder, CrossAttentionMask, attention_backend, shallow
+from harness.engine.decoders.ace_step import (
+    AceStepDecoder,
+    CrossAttentionMask,
+    OfTransformer,
+    attention_backend,
+    shallow,
+)
 from harness.engine.decoders.attention import Band
 from harness.engine.decoders.base import Decoder
 from harness.engine.decoders.decoder_switches import DecoderSwitches
@@ -85,7 +91,7 @@ def accelerated(decoder: AceStepDecoder, switches: DecoderSwitches) -> Decoder:
     return AcceleratedDecoder(decoder, switches) if switches.on else decoder
 
 
-class AcceleratedDecoder(nn.Module):
+class AcceleratedDecoder(OfTransformer):
     """A `Decoder` that computes the velocity of an `AceStepDecoder` from the same parameters, without autograd.
 
     **Weights.** `transformer` is that of the plain decoder: same module, same parameters, same names in the state dict.
@@ -121,7 +127,7 @@ class AcceleratedDecoder(nn.Module):
     def __init__(self, decoder: AceStepDecoder, switches: DecoderSwitches) -> None:
         super().__init__()
         self.switches = switches
-        self.transformer: Any = decoder.transformer
+        self.transformer = decoder.transformer
         self.register_buffer("null_embedding", decoder.null_embedding, persistent=False)
         self.zero = KeptZero() if switches.kept_time else None
         self._blocks: dict[tuple[int, torch.device], Band] = {}
@@ -219,32 +225,10 @@ class AcceleratedDecoder(nn.Module):
         return twin
 
     @property
-    def channels(self) -> int:
-        """Latent channels `D`."""
-        return int(self.transformer.config.audio_acoustic_hidden_dim)
-
-    @property
-    def encoder_dim(self) -> int:
-        """Encoder width `E`."""
-        return int(self.transformer.condition_embedder.in_features)
-
-    @property
     def kept_dim(self) -> int:
         """Width of what `condition` returns."""
         config = self.transformer.config
         return int(len(self.transformer.layers) * 2 * config.num_key_value_heads * config.head_dim)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype that the transformer computes in."""
-        dtype: torch.dtype = self.transformer.scale_shift_table.dtype
-        return dtype
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the transformer's parameters."""
-        device: torch.device = self.transformer.scale_shift_table.device
-        return device
 
     def _made(self) -> Parts:
         check_plain("transformer", self.transformer, AceStepTransformer1DModel)

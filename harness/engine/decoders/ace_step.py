@@ -86,7 +86,42 @@ class CrossAttentionMask:
         return args, {**kwargs, "encoder_attention_mask": self.mask}
 
 
-class AceStepDecoder(nn.Module):
+class OfTransformer(nn.Module):
+    """A decoder with the sizes, the dtype and the device of its transformer.
+
+    Attributes:
+        transformer: the model of diffusers.
+    """
+
+    transformer: Any
+
+    @property
+    def channels(self) -> int:
+        """Latent channels `D`."""
+        return int(self.transformer.config.audio_acoustic_hidden_dim)
+
+    @property
+    def encoder_dim(self) -> int:
+        """Encoder width `E`."""
+        return int(self.transformer.condition_embedder.in_features)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that the transformer computes in."""
+        return self._parameter.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the transformer's parameters."""
+        return self._parameter.device
+
+    @property
+    def _parameter(self) -> Tensor:
+        parameter: Tensor = self.transformer.scale_shift_table  # quantization and adapters do not change this one
+        return parameter
+
+
+class AceStepDecoder(OfTransformer):
     """The `AceStepTransformer1DModel` of diffusers as a `Decoder`: the original forward, and a mask on the padding.
 
     A pre-hook on each block passes the mask to the cross-attention. The hook is active only while this decoder runs; a
@@ -200,31 +235,6 @@ class AceStepDecoder(nn.Module):
                 yield
             finally:
                 ace_step_transformer._get_current_attention_backend = before  # noqa: SLF001 as above
-
-    @property
-    def channels(self) -> int:
-        """Latent channels `D`."""
-        return int(self.transformer.config.audio_acoustic_hidden_dim)
-
-    @property
-    def encoder_dim(self) -> int:
-        """Encoder width `E`."""
-        return int(self.transformer.condition_embedder.in_features)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype that the transformer computes in."""
-        return self._parameter.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the transformer's parameters."""
-        return self._parameter.device
-
-    @property
-    def _parameter(self) -> Tensor:
-        parameter: Tensor = self.transformer.scale_shift_table  # quantization and adapters do not change this one
-        return parameter
 
     @classmethod
     def preset(

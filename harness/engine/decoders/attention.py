@@ -98,19 +98,19 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor
         scale: factor of the scores.
         mask: bool or additive, `[N or 1, 1, S or 1, keys]`; None: every key is attended.
     """
-    q, k, v = (each.permute(0, 2, 1, 3) for each in (query, key, value))
+    q, k, v = _heads_first(query, key, value)
     grouped = query.shape[2] != key.shape[2]
     made = functional.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=grouped)
-    return made.permute(0, 2, 1, 3).flatten(2, 3)
+    return _heads_last(made)
 
 
 def attend_band(query: Tensor, key: Tensor, value: Tensor, scale: float, band: Band, form: BandForm) -> Tensor:
     """Attention over a window in one of the forms; `band` is a mask of blocks for `FLEX`, else a bias."""
     if isinstance(band, BlockMask):
-        q, k, v = (each.permute(0, 2, 1, 3) for each in (query, key, value))
+        q, k, v = _heads_first(query, key, value)
         made = flex_attention(q, k, v, block_mask=band, scale=scale, enable_gqa=query.shape[2] != key.shape[2])
         assert isinstance(made, Tensor)  # noqa: S101 - for mypy: a tuple comes only where more is asked for
-        return made.permute(0, 2, 1, 3).flatten(2, 3)
+        return _heads_last(made)
     if form is BandForm.CUDNN:
         return _by_cudnn(query, key, value, scale, band)
     if form is BandForm.REPEATED:
@@ -124,15 +124,24 @@ def attend_full(query: Tensor, key: Tensor, value: Tensor, scale: float, form: F
     if form is FullForm.CUDNN:
         return _by_cudnn(query, key, value, scale, None)
     if form is FullForm.FLASH:
-        q, k, v = (each.permute(0, 2, 1, 3) for each in (query, key, value))
+        q, k, v = _heads_first(query, key, value)
         made: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, scale=scale)[0]  # noqa: SLF001
-        return made.permute(0, 2, 1, 3).flatten(2, 3)
+        return _heads_last(made)
     return attend(query, key, value, scale)
 
 
 def _by_cudnn(query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor | None) -> Tensor:
-    q, k, v = (each.permute(0, 2, 1, 3) for each in (query, key, value))
+    q, k, v = _heads_first(query, key, value)
     # The operator itself, and not torch's choice: where cuDNN does not take a shape, this is an error and no fallback.
     op = torch.ops.aten._scaled_dot_product_cudnn_attention  # noqa: SLF001 it has no public name
     made: Tensor = op(q, k, v, bias, False, scale=scale)[0]
+    return _heads_last(made)
+
+
+def _heads_first(*given: Tensor) -> tuple[Tensor, ...]:
+    """Views `[N, heads, S, width]`, as torch's attention takes them."""
+    return tuple(each.permute(0, 2, 1, 3) for each in given)
+
+
+def _heads_last(made: Tensor) -> Tensor:
     return made.permute(0, 2, 1, 3).flatten(2, 3)

@@ -1,4 +1,4 @@
-"""What comes before the first and after the last transformer block of ACE-Step, with accelerations."""
+"""The ends of ACE-Step's transformer, before the first and after the last block, with accelerations."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from harness.engine.decoders.attention import band_bias, mask_bias
 from harness.engine.decoders.decoder_switches import BandForm, DecoderSwitches
 from harness.engine.decoders.fast_layer import Pending, Shared, settle
 from harness.engine.decoders.joined import check_plain
+from harness.engine.versions import version
 
 
 class Entry(NamedTuple):
-    """What the blocks start from.
+    """Inputs of the first block, and of all blocks.
 
     Attributes:
         states: hidden states `[N, S, H]`.
@@ -70,13 +71,12 @@ class KeptZero(nn.Module):
         self.embedding = _written(self.embedding, embedding)
         self.projection = _written(self.projection, projection)
         # Aliases: while they are held, no other weight gets the same address.
-        self._of = [(each.detach(), _version(each)) for each in weights]
+        self._of = [(each.detach(), version(each)) for each in weights]
 
     def _is_of(self, weights: list[Tensor]) -> bool:
         return len(weights) == len(self._of) and all(
-            version is not None
-            and (kept.data_ptr(), kept.dtype, version) == (each.data_ptr(), each.dtype, _version(each))
-            for (kept, version), each in zip(self._of, weights, strict=True)
+            before is not None and (kept.data_ptr(), kept.dtype, before) == (each.data_ptr(), each.dtype, version(each))
+            for (kept, before), each in zip(self._of, weights, strict=True)
         )
 
 
@@ -111,7 +111,7 @@ class Head(nn.Module):
         context: Tensor,
         zero: tuple[Tensor, Tensor] | None,
     ) -> Entry:
-        """What the blocks start from.
+        """Compute the inputs of the first block, and of all blocks.
 
         Args:
             hidden: latents `[N, T, D]`.
@@ -211,10 +211,6 @@ class Tail(nn.Module):
         size = self.transformer.patch_size
         columns = functional.linear(normed, conv.weight.flatten(1).t(), conv.bias.repeat_interleave(size))
         return torch.unflatten(columns, -1, (-1, size)).transpose(2, 3).flatten(1, 2)
-
-
-def _version(tensor: Tensor) -> int | None:
-    return None if tensor.is_inference() else tensor._version  # noqa: SLF001 torch has no public counter
 
 
 def _written(held: Tensor | None, values: Tensor) -> Tensor:

@@ -131,14 +131,7 @@ class FastLayer(nn.Module):
         tables = pending.table, table
         if self._norms is NormForm.KERNELS:
             return fused.residual_norm(hidden, pending.made, tables, modulation, norm.weight, norm.eps, numbers)
-        gate, shift = numbers
-        made = pending.made if gate == NONE else pending.made * (tables[0] + modulation)[:, gate : gate + 1]
-        hidden = (hidden + made).type_as(hidden)
-        normed = norm(hidden)
-        if shift != NONE:
-            rows = table + modulation
-            normed = normed * (1 + rows[:, shift + 1 : shift + 2]) + rows[:, shift : shift + 1]
-        return hidden, normed.type_as(hidden)
+        return fused.residual_by(norm, hidden, pending.made, tables, modulation, numbers)
 
     def condition(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the cross-attention, `[N, L, kv]` each, of an embedded condition `[N, L, H]`."""

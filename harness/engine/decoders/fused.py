@@ -7,6 +7,7 @@ of the attention, then of the feed-forward part.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -45,11 +46,23 @@ def plain_residual_norm(
     numbers: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
     """The plain form of `residual_norm`."""
+    return residual_by(lambda x: rms(x, weight, eps), hidden, made, tables, modulation, numbers)
+
+
+def residual_by(
+    norm: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    made: Tensor,
+    tables: tuple[Tensor, Tensor],
+    modulation: Tensor,
+    numbers: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """The plain form of `residual_norm` with a norm of the caller's."""
     gate, shift = numbers
     if gate != NONE:
         made = made * (tables[0] + modulation)[:, gate : gate + 1]
     hidden = (hidden + made).type_as(hidden)
-    normed = rms(hidden, weight, eps)
+    normed = norm(hidden)
     if shift != NONE:
         rows = tables[1] + modulation
         normed = normed * (1 + rows[:, shift + 1 : shift + 2]) + rows[:, shift : shift + 1]

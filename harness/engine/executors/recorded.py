@@ -22,6 +22,7 @@ from torch import Tensor
 
 from harness.engine.executors.base import Batch
 from harness.engine.executors.static_buffers import fill
+from harness.engine.versions import version
 
 _MODE = threading.RLock()
 """Held while torch's mode for waits is changed, which is one for the whole process."""
@@ -257,7 +258,7 @@ class Recorded:
         fill({name: static[name] for name in changed}, batch)
         for name in changed:
             if name in STEADY:
-                self._held[name] = (given[name], _version(given[name]))
+                self._held[name] = (given[name], version(given[name]))
         self.copied += len(changed)
         self.kept += len(given) - len(changed)
         self.replay()
@@ -279,7 +280,7 @@ class Recorded:
 
     def _is_kept(self, name: str, source: Tensor) -> bool:
         held = self._held.get(name)
-        return held is not None and held[0] is source and held[1] is not None and held[1] == _version(source)
+        return held is not None and held[0] is source and held[1] is not None and held[1] == version(source)
 
 
 @contextmanager
@@ -292,7 +293,3 @@ def _uncollected() -> Iterator[None]:
     finally:
         if collects:
             gc.enable()
-
-
-def _version(source: Tensor) -> int | None:
-    return None if source.is_inference() else source._version  # noqa: SLF001 torch has no public counter

@@ -123,7 +123,7 @@ class Battery:
     @property
     def on_cpu(self) -> bool:
         """True where the scenarios are played on the CPU."""
-        return torch.device(self.device).type == "cpu"
+        return not platform.on_gpu(self.device)
 
 
 BATTERY = Battery(SCENARIOS, play, fresh_digests, plain_tensors)

@@ -179,7 +179,7 @@ def check(
     with platform.one_thread():
         here = platform.of_captures(device)
         known = sources(captures, here, device)
-        elsewhere = known[0].differs if torch.device(device).type != "cpu" else ()
+        elsewhere = known[0].differs if platform.on_gpu(device) else ()
         if elsewhere:
             skipped = tuple(Result(name, Verdict.NOT_GATED) for name in chosen)
             return Report(skipped, platform.name(device), {}, here, elsewhere)

@@ -12,8 +12,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import BlessRefused, refuse_unless_explicit
 from harness.parity.baselines.captures import CAPTURES
@@ -240,7 +238,7 @@ def path(captures: Path, device: str = "cpu") -> Path:
 
 def fingerprint(device: str = "cpu") -> dict[str, str]:
     """Facts that decide the bits on `device`, without executor and dtype, of which each subject has its own."""
-    if torch.device(device).type == "cuda":
+    if platform.on_gpu(device):
         return platform.gpu_fingerprint(device)
     return {name: value for name, value in platform.fingerprint().items() if name not in ("executor", "dtype")}
 

@@ -106,12 +106,16 @@ def of_captures(device: torch.device | str = "cpu") -> dict[str, str]:
     Raises:
         InvalidInput: a device of another type.
     """
-    kind = torch.device(device).type
-    if kind == "cpu":
-        return fingerprint()
-    if kind != "cuda":
+    if on_gpu(device):
+        return {**gpu_fingerprint(device), "executor": "eager", "dtype": "float32"}
+    if torch.device(device).type != "cpu":
         raise InvalidInput("device", f"'{device}'", "the CPU or a CUDA device")
-    return {**gpu_fingerprint(device), "executor": "eager", "dtype": "float32"}
+    return fingerprint()
+
+
+def on_gpu(device: torch.device | str) -> bool:
+    """Say whether a device is a CUDA device."""
+    return torch.device(device).type == "cuda"
 
 
 def differing(here: Mapping[str, str], there: Mapping[str, str]) -> tuple[str, ...]:
@@ -121,7 +125,7 @@ def differing(here: Mapping[str, str], there: Mapping[str, str]) -> tuple[str, .
 
 def name(device: torch.device | str = "cpu") -> str:
     """The folder that this platform's captures are kept in, such as `cpu-x86_64-avx2` or `cuda-nvidia-h200`."""
-    if torch.device(device).type == "cuda":
+    if on_gpu(device):
         words = f"cuda-{torch.cuda.get_device_name(device)}"
     else:
         words = f"cpu-{host.machine()}-{torch.backends.cpu.get_cpu_capability()}"

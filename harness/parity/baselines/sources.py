@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from harness.parity.baselines import platform, store
@@ -77,7 +76,7 @@ def sources(captures: Path, here: Mapping[str, str], device: str = "cpu") -> tup
     if not captures.is_dir():
         raise store.NoCaptures(f"{captures}: no such folder of captures")
     own = captures / platform.name(device) / "scenarios"
-    if torch.device(device).type != "cpu":
+    if platform.on_gpu(device):
         if not _filled(own):
             raise store.NoCaptures(f"{own}: no captures")
         return (_source(own, here),)
