@@ -18,6 +18,7 @@ BASES: dict[str, tuple[type[Exception], ...]] = {
     "RequestFailed": (RuntimeError,),
     "ExecutorError": (RuntimeError,),
     "RecordingFailed": (errors.ExecutorError,),
+    "WrongVelocity": (errors.ExecutorError,),
     "EngineError": (RuntimeError,),
     **dict.fromkeys(["PackageMissing", "ExportRefused", "BuildFailed"], (errors.EngineError,)),
     **dict.fromkeys(["SidecarMissing", "PlanCorrupt", "PlanMismatch"], (errors.EngineError,)),
