@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -52,12 +53,26 @@ def look(rows: Sequence[Row], velocity: Tensor) -> Look:
     if velocity.device.type != "cpu":
         found = transfer.read(_magnitudes(velocity), "velocities that must be finite")
         return Look(rows, None, lambda: list(map(math.isfinite, found)))
-    sums: Any = np.empty(len(rows), dtype=np.float32)
-    torch.sum(velocity, dim=(1, 2), out=torch.from_numpy(sums))
-    if np.isfinite(sums).all():
+    memory, sums = _sums(len(rows))
+    torch.sum(velocity, dim=(1, 2), out=sums)
+    if np.isfinite(memory).all():
         return Look(rows, None, lambda: [True] * len(rows))
     exact = torch.isfinite(velocity).all(dim=2).all(dim=1).tolist()
     return Look(rows, None, lambda: exact)
+
+
+_HERE = threading.local()
+"""Memory for the sums of each number of rows, made once for each thread."""
+
+
+def _sums(rows: int) -> tuple[Any, Tensor]:
+    known: dict[int, tuple[Any, Tensor]] = vars(_HERE).setdefault("sums", {})
+    if rows not in known:
+        memory = np.empty(rows, dtype=np.float32)
+        # Outside inference mode, because a tensor made inside it cannot be written to outside of it.
+        with torch.inference_mode(False):
+            known[rows] = memory, torch.from_numpy(memory)
+    return known[rows]
 
 
 def _magnitudes(velocity: Tensor) -> Tensor:
