@@ -97,6 +97,10 @@ class ExportRefused(EngineError):
     """An exported file is refused: truncated, no decoder, with a frozen dimension or a local path, or inaccurate."""
 
 
+class Inaccurate(ExportRefused):
+    """An exported file is farther from float64 than allowed."""
+
+
 class BuildFailed(EngineError):
     """TensorRT could not build a plan; the message holds TensorRT's errors."""
 

@@ -21,6 +21,7 @@ BASES: dict[str, tuple[type[Exception], ...]] = {
     "WrongVelocity": (errors.ExecutorError,),
     "EngineError": (RuntimeError,),
     **dict.fromkeys(["PackageMissing", "ExportRefused", "BuildFailed"], (errors.EngineError,)),
+    "Inaccurate": (errors.ExportRefused,),
     **dict.fromkeys(["SidecarMissing", "PlanCorrupt", "PlanMismatch"], (errors.EngineError,)),
 }
 """By name, written down a second time: whoever catches a base catches these and no others."""
