@@ -39,8 +39,10 @@ def _ends(how: str) -> None:
 
 
 @commands.command("writes")
-def _writes() -> None:
+@click.argument("code", type=int)
+def _writes(code: int) -> None:
     sys.stdout.write("\u2502 \u00fc\n")  # as the tables are written, past click
+    sys.exit(code)
 
 
 def raises(error: BaseException) -> Callable[[], None]:
@@ -75,7 +77,7 @@ def test_a_command_that_ends_this_way_has_this_code(how: str) -> None:
 
 
 def test_what_the_terminal_lacks_is_written_as_an_escape_sequence() -> None:
-    call = "from tests.commands.test_endings import commands; commands(['writes'])"
+    call = "from tests.commands.test_endings import commands; commands(['writes', '0'])"
     environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", call], cwd=ROOT, env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (0, b"\\u2502 \\xfc\n"), done.stderr
@@ -132,7 +134,8 @@ def test_a_bench_of_a_broken_checkpoint_could_not_run(tmp_path: Path) -> None:
 # As processes.
 
 CHECK = [sys.executable, "-m", "harness", "check", "ode_plain"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+# Without a buffer nothing would be left to fail at the end of a process.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
 
 
 def test_a_report_that_finds_no_room_could_not_run() -> None:
@@ -142,6 +145,17 @@ def test_a_report_that_finds_no_room_could_not_run() -> None:
         )
     assert done.returncode == exits.COULD_NOT_RUN, done.stderr
     assert done.stderr == "cannot write the output: [Errno 28] No space left on device\n"
+
+
+def test_a_verdict_whose_report_finds_no_room_is_none() -> None:
+    call = "from tests.commands.test_endings import commands; commands(['writes', '1'])"
+    with Path("/dev/full").open("w") as full:
+        pipes = {"stdout": full, "stderr": subprocess.PIPE}
+        done = subprocess.run([sys.executable, "-c", call], cwd=ROOT, env=ENVIRONMENT, text=True, check=False, **pipes)
+    assert (done.returncode, done.stderr) == (
+        exits.COULD_NOT_RUN,
+        "cannot write the output: [Errno 28] No space left on device\n",
+    )
 
 
 def test_a_terminal_of_ascii_changes_no_verdict() -> None:

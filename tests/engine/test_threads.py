@@ -360,7 +360,8 @@ def test_several_threads_that_tick_take_turns() -> None:
 
 
 @pytest.mark.parametrize("call", ["length", "cancel", "depth"])
-def test_what_is_told_while_a_tick_waits_for_the_gpu_is_told_before_it_takes_anything(call: str) -> None:
+@pytest.mark.parametrize("when", ["waits", "has read"])
+def test_what_is_told_before_a_tick_takes_anything_is_done_at_once(call: str, when: str) -> None:
     p, _ = telling(2)
     p.submit(request(0))
     p.tick()
@@ -371,7 +372,20 @@ def test_what_is_told_while_a_tick_waits_for_the_gpu_is_told_before_it_takes_any
         "depth": lambda: p.set_depth(1),
     }
     told: list[Any] = []
-    p._pace.wait = lambda: told.extend(calls.pop(call)() if call in calls else ())  # type: ignore[method-assign]
+    read = p._verdicts.due
+
+    def tell() -> None:
+        told.extend(calls.pop(call)() if call in calls else ())
+
+    def then(*given: Any) -> Any:
+        made = read(*given)
+        tell()
+        return made
+
+    if when == "waits":
+        p._pace.wait = tell  # type: ignore[method-assign]
+    else:
+        p._verdicts.due = then  # type: ignore[method-assign]
     ended = p.drain()
     assert sorted([*ids(told), *ids(ended)]) == (["r0", "r1", "r2"] if call == "length" else ["r0", "r1"])
     assert ended.dropped == ()

@@ -146,8 +146,9 @@ def test_a_tick_that_fails_forgets_no_verdict_and_adds_none(later: bool) -> None
                 raise MemoryError
             return made
 
-    p = pipeline(1, 9, Failing(math.nan, 0, 2, 4))
+    p = pipeline(2, 9, Failing(math.nan, 0, 2, 4))
     p.submit(request(1))
+    p.submit(request(2))
     failed: list[Any] = []
     for _ in range(9):
         try:
@@ -261,3 +262,9 @@ def test_a_velocity_of_another_width_than_the_model_s_under_autocast_is_refused(
     ):
         p.tick()
     assert ids(p.drain()) == ["r1"]
+
+
+def test_a_drain_names_the_first_bad_step(later: bool) -> None:
+    p = pipeline(1, 3, Spoiling(math.nan, 0, 2, 3))
+    p.submit(request(1))
+    assert [(each.id, each.step) for each in p.drain().failed] == [("r1", 1)]
