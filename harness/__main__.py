@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 
-from harness.commands.exits import COULD_NOT_RUN
+from harness.commands.exits import COULD_NOT_RUN, INTERRUPTED
 
 __all__ = ["main"]
 
@@ -14,6 +14,8 @@ try:
 except Exception:  # noqa: BLE001 - a revision that cannot be imported is one `git bisect run` must skip, not blame
     traceback.print_exc()
     sys.exit(COULD_NOT_RUN)
+except KeyboardInterrupt:
+    sys.exit(INTERRUPTED)
 
 if __name__ == "__main__":
     main(prog_name="python -m harness")

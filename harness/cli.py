@@ -10,6 +10,7 @@ from harness.commands.bless import bless_command
 from harness.commands.build import build_command
 from harness.commands.check import check_command
 from harness.commands.compare import compare_command
+from harness.commands.endings import Commands
 from harness.commands.export import export_command
 from harness.commands.fresh import costs_command, digests_command, tensors_command
 from harness.commands.probe import probe_command
@@ -31,7 +32,7 @@ COMMANDS = (
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="harness")
 @click.pass_context
 def main(context: click.Context) -> None:

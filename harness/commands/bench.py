@@ -21,7 +21,7 @@ from harness.commands.common import (
     write_json,
 )
 from harness.commands.exits import COULD_NOT_RUN
-from harness.engine.errors import EngineError, ExecutorError, InvalidInput, OutsideProfile
+from harness.engine.errors import EngineError, ExecutorError, InvalidInput, OutsideProfile, RequestFailed
 from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.switches import SWITCHES, Switches
 from harness.parity.baselines import contract, platform
@@ -100,7 +100,7 @@ def bench_command(threads: int, steadied: bool, ablated: bool, json_path: Path |
                 ratio = steady.measured(asked) if steadied else None
         except InvalidInput as error:
             raise click.UsageError(str(error)) from error
-        except (EngineError, ExecutorError, OutsideProfile) as error:
+        except (EngineError, ExecutorError, OutsideProfile, RequestFailed) as error:
             click.echo(f"cannot bench: {error}", err=True)
             sys.exit(COULD_NOT_RUN)
         where = {"name": platform.name(asked.device), "fingerprint": contract.fingerprint(asked.device)}

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from harness import registry
-from harness.commands.exits import COULD_NOT_RUN, DIFFERS
+from harness.commands.exits import COULD_NOT_RUN, DIFFERS, USAGE
 from harness.engine import atomic
-from harness.engine.errors import EngineError, ExportRefused, InvalidInput
+from harness.engine.errors import EngineError, ExportRefused, Inaccurate, InvalidInput
 from harness.parity.baselines.bless import Battery
 from harness.parity.baselines.captures import CAPTURES, select
 
@@ -117,6 +117,8 @@ def usage_errors() -> Iterator[None]:
 def reported(what: str) -> Iterator[None]:
     """Print an error of a compiled decoder inside a `with` block in one line, and exit.
 
+    The code is 1 for a file that is inaccurate, 2 for any other file that is refused, and 125 where nothing could run.
+
     Args:
         what: the verb of the message, such as `export` in `cannot export: ...`.
     """
@@ -125,7 +127,7 @@ def reported(what: str) -> Iterator[None]:
             yield
     except ExportRefused as error:
         click.echo(f"refused: {error}", err=True)
-        sys.exit(DIFFERS)
+        sys.exit(DIFFERS if isinstance(error, Inaccurate) else USAGE)
     except (EngineError, OSError) as error:
         click.echo(f"cannot {what}: {error}", err=True)
         sys.exit(COULD_NOT_RUN)

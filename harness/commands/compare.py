@@ -42,10 +42,10 @@ def compare_command(rounds: int, most: int, calibrate: bool, json_path: Path | N
     is the working tree as it is now. Any option of `bench` may follow them and goes to the bench of both. With
     --calibrate BASE, else the working tree, is compared with itself, its ticks made slower by more or by less.
 
-    Exits with 0 where HEAD is faster or the same, with 1 where it is slower in two draws, with 2 where that cannot be
+    Exits with 0 where HEAD is faster or the same, with 1 where it is slower in two draws, with 3 where that cannot be
     said, and with 125 where a revision cannot be had or does not run. Where outputs moved, or HEAD lacks a scenario,
     the exit code is 1 whatever the times are. --calibrate exits with 0 where it found a slowdown that is caught, else
-    with 2.
+    with 3.
     """
     named, options = _revisions_and_options(words)
     if len(named) > (1 if calibrate else 2) or not (named or calibrate):

@@ -66,6 +66,10 @@ class ExecutorError(RuntimeError):
     """An executor did not return one velocity per row, or its runtime refused a call."""
 
 
+class WrongVelocity(ExecutorError):
+    """A decoder or an executor returned something else than a velocity of the shape and dtype that it must have."""
+
+
 class RecordingFailed(ExecutorError):
     """A decoder could not be recorded as a CUDA graph, or a replay makes other bits than the decoder itself."""
 
@@ -91,6 +95,10 @@ class PackageMissing(EngineError):
 
 class ExportRefused(EngineError):
     """An exported file is refused: truncated, no decoder, with a frozen dimension or a local path, or inaccurate."""
+
+
+class Inaccurate(ExportRefused):
+    """An exported file is farther from float64 than allowed."""
 
 
 class BuildFailed(EngineError):

@@ -12,9 +12,10 @@ from torch import Tensor
 from harness.engine import advance, kernels
 from harness.engine.conditioning import Conditioner, ConditioningCache, build
 from harness.engine.curve import Curve
-from harness.engine.errors import ExecutorError
-from harness.engine.executors.base import Batch, Executor
+from harness.engine.errors import WrongVelocity
+from harness.engine.executors.base import Batch, Executor, declared, velocity_of
 from harness.engine.executors.stream import joiner
+from harness.engine.finite import Look, look
 from harness.engine.geometry import Geometry
 from harness.engine.plan import Path, SlotPlan, TickPlan
 from harness.engine.rows import Row
@@ -48,6 +49,7 @@ class Machinery:
         encoder_length: number of tokens L that conditions are padded to.
         integrator: integration of slots on the plain Euler path; on a GPU also their guidance and correction.
         join: called between a decoder run and the first use of its output; see `executors.stream`.
+        looks: list to which a look at the velocity of every run is added.
         observe: called with every tensor of every stage, or None.
     """
 
@@ -56,6 +58,7 @@ class Machinery:
     encoder_length: int
     integrator: Integrator
     join: Callable[[], None]
+    looks: list[Look]
     observe: Observer | None = None
 
     @classmethod
@@ -65,6 +68,7 @@ class Machinery:
         cache: ConditioningCache,
         geometry: Geometry | None,
         switches: Switches,
+        looks: list[Look],
         observe: Observer | None,
     ) -> Machinery:
         """Put the parts of a pipeline together.
@@ -80,6 +84,7 @@ class Machinery:
             encoder_length=geometry.encoder_length,
             integrator=Integrator(switches.integrator),
             join=joiner(executor, joined=switches.joined_stream),
+            looks=looks,
             observe=observe,
         )
 
@@ -104,10 +109,11 @@ def execute(plan: TickPlan, slots: Mapping[int, Slot], machinery: Machinery) -> 
         machinery: executor, conditioner and settings.
 
     Raises:
-        ExecutorError: the executor's output has another shape than its input.
+        WrongVelocity: the executor's output is no floating tensor of its input's shape, or has another dtype than the
+            executor declares. The message names the requests of the run and their steps.
     """
     states = {p.index: advance.blended_state(p, slots[p.index]) for p in plan.slots}
-    positives, negatives = _velocities(plan, states, machinery)
+    positives, negatives = _velocities(plan, slots, states, machinery)
     combined = _combine(plan, slots, positives, negatives, machinery)
     for index, c in combined.items():
         for name, tensor in c.tensors().items():
@@ -134,7 +140,7 @@ def observed(observe: Observer | None, moved: Mapping[int, Slot]) -> None:
 
 
 def _velocities(
-    plan: TickPlan, states: Mapping[int, Tensor], machinery: Machinery
+    plan: TickPlan, slots: Mapping[int, Slot], states: Mapping[int, Tensor], machinery: Machinery
 ) -> tuple[dict[int, list[Tensor]], dict[int, list[Tensor]]]:
     positives: dict[int, list[Tensor]] = {p.index: [] for p in plan.slots}
     negatives: dict[int, list[Tensor]] = {p.index: [] for p in plan.slots}
@@ -142,21 +148,27 @@ def _velocities(
     inputs = {index: _decoder_input(x, plan.channel_gain) for index, x in states.items()}
     for number, rows in enumerate(plan.runs):
         batch = _gather(rows, requests, inputs, machinery)
-        out = machinery.executor.run(batch)
+        try:
+            made = machinery.executor.run(batch)
+            out = velocity_of(made, batch.hidden_states.shape, declared(machinery.executor).dtype)
+        except WrongVelocity as error:
+            raise WrongVelocity(f"{error}; its rows are of {_of(rows, slots)}") from error
         machinery.join()
-        if out.shape != batch.hidden_states.shape:
-            raise ExecutorError(
-                f"the executor returned {list(out.shape)} for rows of {list(batch.hidden_states.shape)}"
-            )
         # Copy where another run follows: that run may overwrite the output's buffer, and a cast from float32 to float32
         # copies nothing.
         # Contiguous: a norm over T rounds differently in a transposed layout, and bits must not depend on the layout.
         velocity = out.to(torch.float32, copy=number + 1 < len(plan.runs)).contiguous()
+        machinery.looks.append(look(rows, velocity))
         for position, row in enumerate(rows):
             v = velocity[position : position + 1]
             (negatives if row.negative else positives)[row.index].append(v)
             machinery.saw(Stage.DECODER, row.index, row.name, v)
     return positives, negatives
+
+
+def _of(rows: tuple[Row, ...], slots: Mapping[int, Slot]) -> str:
+    """The requests of a run's rows with their steps, in words."""
+    return ", ".join(f"request {slots[i].id!r} at step {slots[i].step}" for i in dict.fromkeys(r.index for r in rows))
 
 
 def _decoder_input(x: Tensor, gain: Curve | None) -> Tensor:

@@ -19,6 +19,7 @@ from harness.engine.curve import Curve, CurveLike, curve
 from harness.engine.errors import InvalidInput, PipelineClosed
 from harness.engine.execute import Machinery, Observer, execute, observed
 from harness.engine.executors.base import Executor
+from harness.engine.finite import Look
 from harness.engine.geometry import Geometry, fix
 from harness.engine.pace import HostPace, Pace, pace
 from harness.engine.plan import Admission, TickPlan, plan_tick
@@ -28,7 +29,7 @@ from harness.engine.schedule import known_timesteps
 from harness.engine.slot import Slot, admit
 from harness.engine.state import Queued, Ring, State, fitted
 from harness.engine.turns import Turn, turn_of
-from harness.engine.verdicts import Verdicts, in_order, refused
+from harness.engine.verdicts import Verdicts, in_order
 
 
 class StreamPipeline:
@@ -138,7 +139,7 @@ class StreamPipeline:
         """
         with self._ticking.taken():
             self._advance()
-            return self._hand_out()
+            return self.collect()
 
     def drain(self) -> Outcomes:
         """Tick until nothing is queued or in flight; return everything that left the ring, in order.
@@ -160,11 +161,14 @@ class StreamPipeline:
             with self._lock:
                 self._state = self._state.keeping(made)
             raise
-        return Outcomes().joined(*made)
+        with self._ticking.taken():
+            return Outcomes().joined(*made, self._verdicts.rest())
 
     def collect(self) -> Outcomes:
         """Return what a `drain` has kept whose tick failed; run no tick. Allowed after `close`."""
-        return self._hand_out()
+        with self._lock:
+            kept, self._state = self._state.kept, self._state.handed_out()
+        return kept
 
     def cancel(self, id: str | int) -> tuple[Dropped, ...]:
         """Drop every request of a name, waiting or in flight; return those that left.
@@ -293,23 +297,27 @@ class StreamPipeline:
             raise
 
     def _tick(self) -> None:
-        with self._lock:
-            self._state = self._state.started()
-            ring = self._state.ring
         self._pace.wait()
-        ring, failed = self._verdicts.due(ring, self._state.stats.ticks)
+        seen = self._state
+        due = self._verdicts.due(seen.ring, seen.stats.ticks)
         with self._lock:
-            ring = fitted(ring, self._state.depth)
-            free = [place for place in range(self._state.depth) if ring[place] is None]
-            # Bound after it was marked, so that the pace orders all of it.
-            state = self._state = self._state.taking(free)
+            state = self._state.started()
+            due = due.among(seen.ring, state.ring)
+            ring = fitted(due.ring, state.depth)
+            # Whoever submits marks first and binds then, so that the pace orders all that is taken.
+            state = self._state = state.taking([place for place in range(state.depth) if ring[place] is None])
         self._pace.begin(lambda: self._held(state))
-        plan = self._plan(ring, state)
+        plan, looks = self._plan(ring, state), list[Look]()
         admitted = {each.index: self._admitted(each, plan.tick) for each in plan.admissions}
         held = {index: slot for index, slot in enumerate(ring) if slot is not None} | admitted
         slots = {p.index: held[p.index] for p in plan.slots}
-        moved = self._moved(plan, slots, state.geometry) if plan.slots else {}
-        self._commit(plan, ring, moved, failed)
+        moved = self._moved(plan, slots, state.geometry, looks) if plan.slots else {}
+        last = self._verdicts.last(plan, looks, slots, moved)
+        after = tuple(None if index in last else moved.get(index) for index in range(len(ring)))
+        observed(self._observe, moved)
+        self._pace.end()
+        self._commit(plan, after, in_order(due.failed, last), due.late.values())
+        self._verdicts.commit(due, plan.tick, looks, slots, last)
 
     def _plan(self, ring: Ring, state: State) -> TickPlan:
         tick, taken, most = state.stats.ticks, tuple(state.taken.values()), self.executor.max_rows
@@ -319,28 +327,19 @@ class StreamPipeline:
         q = admission.queued
         return admit(q.id, q.request, q.times, tick, masked=admission.masked, unread=q.unread)
 
-    def _moved(self, plan: TickPlan, slots: Mapping[int, Slot], geometry: Geometry | None) -> dict[int, Slot]:
-        machinery = Machinery.of(self.executor, self._cache, geometry, self.config.switches, self._observe)
+    def _moved(
+        self, plan: TickPlan, slots: Mapping[int, Slot], geometry: Geometry | None, looks: list[Look]
+    ) -> dict[int, Slot]:
+        switches, watch = self.config.switches, self._observe
         with self._running.taken():
-            return execute(plan, slots, machinery)
+            return execute(plan, slots, Machinery.of(self.executor, self._cache, geometry, switches, looks, watch))
 
-    def _commit(self, plan: TickPlan, ring: Ring, moved: dict[int, Slot], failed: Mapping[int, Failed]) -> None:
-        finishing = [p.index for p in plan.slots if p.finishes]
-        last = {index: self._verdicts.outcome(moved[index], plan.tick) for index in finishing}
-        outcomes = in_order(failed, last | {each.index: refused(each) for each in plan.failed})
-        after = tuple(None if index in finishing else moved.get(index) for index in range(len(ring)))
-        observed(self._observe, moved)
-        self._pace.end()
+    def _commit(self, plan: TickPlan, ring: Ring, outcomes: Outcomes, late: Iterable[Failed]) -> None:
         with self._lock:
             counted = plan.counted(self._state.stats, own_stream=self.executor.stream is not None)
             stats = replace(counted, conditioning=self._cache.counts)
-            self._state = self._state.committed(after, outcomes, stats, proven=bool(plan.slots))
+            self._state = self._state.committed(ring, outcomes, stats, late, proven=bool(plan.slots))
             self._let_go()
-
-    def _hand_out(self) -> Outcomes:
-        with self._lock:
-            kept, self._state = self._state.kept, self._state.handed_out()
-        return kept
 
     def _let_go(self) -> None:
         """Forget the cached conditions of a closed pipeline, as soon as no tick reads them."""

@@ -71,11 +71,13 @@ class FailReason(StrEnum):
 
     `input_not_finite`: a tensor of the request that lies on a GPU holds a value that is not finite in float32. On the
     CPU such a tensor is refused when the record is made. `callback`: `strength_at` raised an exception or returned a
-    value out of range.
+    value out of range. `velocity_not_finite`: a decoder run made a value of the request's rows that is not finite in
+    float32.
     """
 
     INPUT_NOT_FINITE = "input_not_finite"
     CALLBACK = "callback"
+    VELOCITY_NOT_FINITE = "velocity_not_finite"
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,8 @@ class Failed:
     Attributes:
         id: the request's name.
         reason: the reason.
-        step: number of steps whose results were kept until then.
-        detail: the field and what was found in it, for people.
+        step: number of steps whose results were kept until then; for a velocity the first step that made a bad one.
+        detail: the field or row, and what was found in it, for people.
     """
 
     id: str | int

@@ -19,7 +19,7 @@ from harness.engine.errors import InvalidInput
 from harness.engine.geometry import Geometry
 from harness.engine.once import Unread
 from harness.engine.request import Request
-from harness.engine.results import Dropped, DropReason, Outcomes, Stats
+from harness.engine.results import Dropped, DropReason, Failed, Outcomes, Stats
 from harness.engine.slot import Slot
 
 Ring = tuple[Slot | None, ...]
@@ -189,16 +189,19 @@ class State:
         lost = tuple(Dropped(queued.id, why[place]) for place, queued in self.taken.items() if place in why)
         return _ended(self, self.ring, (*back, *self.queue), lost)
 
-    def committed(self, ring: Ring, outcomes: Outcomes, stats: Stats, *, proven: bool) -> State:
+    def committed(
+        self, ring: Ring, outcomes: Outcomes, stats: Stats, late: Iterable[Failed] = (), *, proven: bool
+    ) -> State:
         """End a tick.
 
         Args:
             ring: the slots after the tick, by place.
             outcomes: what left the ring, without the names of `gone`.
             stats: the counts after the tick, made of those of this record, but for what left the ring.
+            late: requests that failed after their latent was handed out; they are not counted a second time.
             proven: the tick has moved a slot.
         """
-        kept = self.kept.joined(outcomes, Outcomes(dropped=self.gone))
+        kept = self.kept.joined(outcomes, Outcomes(failed=late, dropped=self.gone))
         finished, failed = stats.finished + len(outcomes), stats.failed + len(outcomes.failed)
         stats = replace(stats, finished=finished, failed=failed)
         return _ended(replace(self, stats=stats, kept=kept, gone=(), proven=self.proven or proven), ring, self.queue)

@@ -1,17 +1,73 @@
-"""Verdicts on requests in flight: what a ring finds out about them after it has accepted them."""
+"""Verdicts on requests in flight: what a ring finds out about them after it has accepted them.
+
+A verdict that comes from a GPU is read before the tick that is `ahead + 1` ticks after the tick that asked for it: the
+host has waited for that tick by then, for other reasons. A request may have ended meanwhile. On the CPU a verdict on a
+velocity is there at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from harness.engine.plan import Unplanned
+from harness.engine.finite import Look
+from harness.engine.plan import TickPlan
 from harness.engine.results import Failed, FailReason, Finished, Outcomes
 from harness.engine.slot import Slot
 
+Key = tuple[int, int]
+"""A slot for its whole life: its place and the tick that admitted it."""
+
+
+@dataclass(frozen=True)
+class Who:
+    """A slot before a tick, without its tensors: the request's name, the number of its step, and its admission."""
+
+    id: str | int
+    step: int
+    admitted_at: int
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A look at a run whose numbers are on their way.
+
+    Attributes:
+        tick: number of the tick of the run.
+        look: the look.
+        slots: the slots of the run before that tick, by place.
+    """
+
+    tick: int
+    look: Look
+    slots: Mapping[int, Who]
+
+
+@dataclass(frozen=True)
+class Due:
+    """What is known before a tick.
+
+    Attributes:
+        ring: the ring without the requests that failed.
+        failed: the requests that failed in the ring, by place.
+        late: the requests that failed after their latent was handed out.
+    """
+
+    ring: tuple[Slot | None, ...]
+    failed: Mapping[int, Failed]
+    late: Mapping[Key, Failed]
+
+    def among(self, seen: tuple[Slot | None, ...], now: tuple[Slot | None, ...]) -> Due:
+        """Return what is known of the ring `now`, which another thread may have changed since it was `seen`."""
+        same = {place for place, (one, other) in enumerate(zip(seen, now, strict=False)) if one is other}
+        ring = tuple(self.ring[place] if place in same else slot for place, slot in enumerate(now))
+        return Due(ring, {place: each for place, each in self.failed.items() if place in same}, self.late)
+
 
 class Verdicts:
-    """Reads what is known of the requests of a ring, by the thread that ticks.
+    """Reads what is known of the requests of a ring, for the thread that ticks.
+
+    Nothing is forgotten before `commit`, so that a tick that fails can be run again.
 
     Args:
         ahead: number of ticks that the host may be ahead of a GPU.
@@ -23,18 +79,65 @@ class Verdicts:
     def __init__(self, ahead: int) -> None:
         self.waits = 0
         self._ahead = ahead
+        self._asked: tuple[Asked, ...] = ()
+        # Slots that have handed out a latent, with the tick of their last step.
+        self._finished: dict[Key, int] = {}
 
-    def due(self, ring: tuple[Slot | None, ...], tick: int) -> tuple[tuple[Slot | None, ...], dict[int, Failed]]:
-        """Read what is due before a tick; return the ring without the requests that failed, and those by place."""
+    def due(self, ring: tuple[Slot | None, ...], tick: int) -> Due:
+        """Read what is due before a tick."""
         left, failed = list(ring), {}
         for index, slot in enumerate(ring):
-            if slot is None or slot.unread is None or slot.admitted_at > tick - self._ahead - 1:
+            if slot is None or slot.unread is None or not self._is_due(slot.admitted_at, tick):
                 continue
             bad = self.not_finite(slot)
             left[index] = replace(slot, unread=None) if bad is None else None
             if bad is not None:
                 failed[index] = Failed(slot.id, FailReason.INPUT_NOT_FINITE, slot.step, bad)
-        return tuple(left), failed
+        found = self._read(each for each in self._asked if self._is_due(each.tick, tick))
+        for index, slot in enumerate(left):
+            if slot is not None and (index, slot.admitted_at) in found:
+                failed[index], left[index] = found[index, slot.admitted_at], None
+        return Due(tuple(left), failed, self._late(found))
+
+    def last(
+        self, plan: TickPlan, looks: Iterable[Look], slots: Mapping[int, Slot], moved: Mapping[int, Slot]
+    ) -> dict[int, Finished | Failed]:
+        """What ends in a tick, by place: latents, and requests that failed in it.
+
+        Args:
+            plan: the plan of the tick.
+            looks: the looks at its runs.
+            slots: its slots before their step, by place.
+            moved: its slots after their step, by place.
+        """
+        ended = {p.index: self.outcome(moved[p.index], plan.tick) for p in plan.slots if p.finishes}
+        here = failures((look for look in looks if look.fetched is None), _who(slots))
+        ended |= {place: failed for (place, _admitted), failed in here.items()}
+        return ended | {u.index: Failed(u.id, FailReason.CALLBACK, u.step, u.detail) for u in plan.failed}
+
+    def commit(
+        self, due: Due, tick: int, looks: Sequence[Look], slots: Mapping[int, Slot], last: Mapping[int, object]
+    ) -> None:
+        """Remember a tick that is committed, and forget what was due before it.
+
+        Args:
+            due: what was due before the tick.
+            tick: the number of the tick.
+            looks: the looks at its runs.
+            slots: its slots before their step, by place.
+            last: what has ended in it, by place.
+        """
+        asked = [Asked(tick, look, _who(slots)) for look in looks if look.fetched is not None]
+        self._asked = (*(each for each in self._asked if not self._is_due(each.tick, tick)), *asked)
+        known = {key: at for key, at in self._finished.items() if key not in due.late and not self._is_due(at, tick)}
+        ended = [place for place, each in last.items() if isinstance(each, Finished)] if asked else []
+        self._finished = known | {(place, slots[place].admitted_at): tick for place in ended}
+
+    def rest(self) -> Outcomes:
+        """Read everything, after the last tick; the host waits for a GPU. Return the requests that failed."""
+        late = self._late(self._read(self._asked))
+        self._asked, self._finished = (), {}
+        return Outcomes(failed=late.values())
 
     def outcome(self, slot: Slot, tick: int) -> Finished | Failed:
         """What becomes of a slot that has made its last step."""
@@ -52,10 +155,41 @@ class Verdicts:
         self.waits += slot.unread.waited and not before
         return bad
 
+    def _is_due(self, asked: int, tick: int) -> bool:
+        return asked <= tick - self._ahead - 1
 
-def refused(unplanned: Unplanned) -> Failed:
-    """What becomes of a slot whose callback failed."""
-    return Failed(unplanned.id, FailReason.CALLBACK, unplanned.step, unplanned.detail)
+    def _read(self, asked: Iterable[Asked]) -> dict[Key, Failed]:
+        """Requests that failed, each at its first bad step."""
+        found: dict[Key, Failed] = {}
+        for each in asked:
+            fetched = each.look.fetched
+            before = fetched is None or fetched.waited
+            found = failures([each.look], each.slots) | found
+            self.waits += fetched is not None and fetched.waited and not before
+        return found
+
+    def _late(self, found: Mapping[Key, Failed]) -> dict[Key, Failed]:
+        return {key: failed for key, failed in found.items() if key in self._finished}
+
+
+def failures(looks: Iterable[Look], slots: Mapping[int, Who]) -> dict[Key, Failed]:
+    """Requests whose velocity is not finite; each names its first bad row.
+
+    Args:
+        looks: looks at the runs of a tick.
+        slots: its slots before their step, by place.
+    """
+    found: dict[Key, Failed] = {}
+    for row in (row for look in looks for row in look.bad()):
+        slot = slots[row.index]
+        detail = f"{row.name}: a velocity that is not finite in float32"
+        failed = Failed(slot.id, FailReason.VELOCITY_NOT_FINITE, slot.step, detail)
+        found.setdefault((row.index, slot.admitted_at), failed)
+    return found
+
+
+def _who(slots: Mapping[int, Slot]) -> dict[int, Who]:
+    return {place: Who(slot.id, slot.step, slot.admitted_at) for place, slot in slots.items()}
 
 
 def in_order(failed: Mapping[int, Failed], last: Mapping[int, Finished | Failed]) -> Outcomes:
@@ -63,7 +197,7 @@ def in_order(failed: Mapping[int, Failed], last: Mapping[int, Finished | Failed]
 
     Args:
         failed: requests that failed before the tick, by place. The tick may have admitted others there.
-        last: what became of slots that made their last step, by place.
+        last: what became of slots in the tick, by place.
     """
     ended = [each[place] for place in sorted({*failed, *last}) for each in (failed, last) if place in each]
     return Outcomes(

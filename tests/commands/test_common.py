@@ -16,7 +16,7 @@ from rich.console import Console
 from harness.commands import build, common, exits
 from harness.commands.common import check_writable, choice, could_not_run, progress, reported, write_json
 from harness.commands.on_engine import CannotRun
-from harness.engine.errors import BuildFailed, EngineError, ExportRefused, InvalidInput, PackageMissing
+from harness.engine.errors import BuildFailed, EngineError, ExportRefused, Inaccurate, InvalidInput, PackageMissing
 from harness.registry import ExecutorKind
 
 
@@ -114,7 +114,8 @@ def within(block: AbstractContextManager[None], error: BaseException | None) -> 
 @pytest.mark.parametrize(("error", "code", "said"), [
     (None, None, ""),
     (InvalidInput("x", 1, "2"), click.UsageError, ""),
-    (ExportRefused("too far"), 1, "refused: too far\n"),
+    (Inaccurate("too far"), 1, "refused: too far\n"),
+    (ExportRefused("frozen"), 2, "refused: frozen\n"),
     (BuildFailed("no kernel"), 125, "cannot build: no kernel\n"),
     (PackageMissing("onnx", "onnx"), 125, f"cannot build: {PackageMissing('onnx', 'onnx')}\n"),
     (FileNotFoundError("gone"), 125, "cannot build: gone\n"),
@@ -157,7 +158,7 @@ def test_any_other_error_is_125_with_its_traceback_and_never_the_1_of_a_differen
 
 
 def test_the_exit_codes_are_those_that_the_docs_and_git_bisect_know() -> None:
-    assert (exits.PASSED, exits.DIFFERS, exits.USAGE, exits.INCONCLUSIVE, exits.COULD_NOT_RUN) == (0, 1, 2, 2, 125)
+    assert (exits.PASSED, exits.DIFFERS, exits.USAGE, exits.INCONCLUSIVE, exits.COULD_NOT_RUN) == (0, 1, 2, 3, 125)
     assert CannotRun("x").exit_code == 125
 
 

@@ -141,7 +141,7 @@ def test_the_json_is_the_comparison_and_of_a_calibration_all_of_them(called: Cal
 
 @pytest.mark.parametrize(("verdict", "moved", "code"), [
     (TimeVerdict.FASTER, False, 0), (TimeVerdict.SAME, False, 0), (TimeVerdict.SLOWER, False, 1),
-    (TimeVerdict.INCONCLUSIVE, False, 2), (TimeVerdict.FASTER, True, 1), (TimeVerdict.SAME, True, 1),
+    (TimeVerdict.INCONCLUSIVE, False, 3), (TimeVerdict.FASTER, True, 1), (TimeVerdict.SAME, True, 1),
     (TimeVerdict.SLOWER, True, 1), (TimeVerdict.INCONCLUSIVE, True, 1),
 ])  # fmt: skip
 def test_each_verdict_has_its_exit_code_and_a_moved_output_always_1(
@@ -150,4 +150,4 @@ def test_each_verdict_has_its_exit_code_and_a_moved_output_always_1(
     one: Any = SimpleNamespace(outputs=SimpleNamespace(passes=not moved), verdict=verdict)
     assert _exit_code({0.0: one}, calibrate=False) == code
     caught = verdict is TimeVerdict.SLOWER
-    assert _exit_code({0.01: one}, calibrate=True) == (1 if moved else 0 if caught else 2)
+    assert _exit_code({0.01: one}, calibrate=True) == (1 if moved else 0 if caught else 3)

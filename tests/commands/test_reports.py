@@ -24,7 +24,7 @@ from harness.engine.aot.export import Exported
 from harness.engine.aot.layers import Layer
 from harness.engine.aot.sidecar import Sidecar
 from harness.engine.decoders import AceStepDecoder
-from harness.engine.errors import BuildFailed, EngineError, ExportRefused, InvalidInput
+from harness.engine.errors import BuildFailed, EngineError, ExportRefused, Inaccurate, InvalidInput
 from tests.commands.test_tables import rows
 
 NEAR = Closeness((
@@ -124,7 +124,8 @@ def test_an_export_is_reported_whole(exporting: Exporting, mask: bool, tmp_path:
 
 FAILURES = [
     (InvalidInput("frames", 3, "an even one"), 2, "Error: frames: got 3, expected an even one\n"),
-    (ExportRefused("too far"), 1, "refused: too far\n"),
+    (Inaccurate("too far"), 1, "refused: too far\n"),
+    (ExportRefused("frozen"), 2, "refused: frozen\n"),
     (BuildFailed("no kernel"), 125, "cannot {}: no kernel\n"),
     (EngineError("no driver"), 125, "cannot {}: no driver\n"),
     (OSError("no space left"), 125, "cannot {}: no space left\n"),

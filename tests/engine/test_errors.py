@@ -18,8 +18,10 @@ BASES: dict[str, tuple[type[Exception], ...]] = {
     "RequestFailed": (RuntimeError,),
     "ExecutorError": (RuntimeError,),
     "RecordingFailed": (errors.ExecutorError,),
+    "WrongVelocity": (errors.ExecutorError,),
     "EngineError": (RuntimeError,),
     **dict.fromkeys(["PackageMissing", "ExportRefused", "BuildFailed"], (errors.EngineError,)),
+    "Inaccurate": (errors.ExportRefused,),
     **dict.fromkeys(["SidecarMissing", "PlanCorrupt", "PlanMismatch"], (errors.EngineError,)),
 }
 """By name, written down a second time: whoever catches a base catches these and no others."""

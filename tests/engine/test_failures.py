@@ -256,3 +256,10 @@ def test_sizes_stay_once_a_tick_has_run_with_them() -> None:
     p.drain()
     with pytest.raises(InvalidInput, match="as the pipeline's first request has"):
         p.submit(request(2, conditions=[Condition(fixed(1, 3, E + 1))]))
+
+
+def test_a_request_of_a_stream_may_be_asked_for_in_every_tick() -> None:
+    stream = Session(AffineDecoder(E)).stream([condition()], fixed(7, T, 2 * D))
+    for _ in range(3):
+        stream.tick(seed=5)
+    assert stream.pipeline.stats().submitted == 3

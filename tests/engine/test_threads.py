@@ -305,7 +305,7 @@ def scheduled(seed: int, tellers: int = 7, times: int = 12) -> tuple[Told, Sched
     return told, scheduler
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(30))
 def test_eight_threads_that_a_seed_switches_lose_no_request_and_no_bit(seed: int) -> None:
     told, scheduler = scheduled(seed)
     told.check()
@@ -357,3 +357,35 @@ def test_several_threads_that_tick_take_turns() -> None:
     for each in threads:
         each.join()
     told.check()
+
+
+@pytest.mark.parametrize("call", ["length", "cancel", "depth"])
+@pytest.mark.parametrize("when", ["waits", "has read"])
+def test_what_is_told_before_a_tick_takes_anything_is_done_at_once(call: str, when: str) -> None:
+    p, _ = telling(2)
+    p.submit(request(0))
+    p.tick()
+    p.submit(request(1))
+    calls: dict[str, Callable[[], Any]] = {
+        "length": lambda: p.submit(request(2, T + 1)).dropped,
+        "cancel": lambda: (*p.cancel("r0"), *p.cancel("r1")),
+        "depth": lambda: p.set_depth(1),
+    }
+    told: list[Any] = []
+    read = p._verdicts.due
+
+    def tell() -> None:
+        told.extend(calls.pop(call)() if call in calls else ())
+
+    def then(*given: Any) -> Any:
+        made = read(*given)
+        tell()
+        return made
+
+    if when == "waits":
+        p._pace.wait = tell  # type: ignore[method-assign]
+    else:
+        p._verdicts.due = then  # type: ignore[method-assign]
+    ended = p.drain()
+    assert sorted([*ids(told), *ids(ended)]) == (["r0", "r1", "r2"] if call == "length" else ["r0", "r1"])
+    assert ended.dropped == ()

@@ -15,15 +15,16 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import main
+from harness.commands.exits import INCONCLUSIVE
 from harness.parity.baselines.platform import ROOT
 from harness.rails.compare import revisions, statistics
 from harness.rails.compare.revisions import Asked, Comparison, Outputs
 from harness.rails.compare.statistics import Ratio, Round, Side, TimeVerdict, judge
 from harness.rails.compare.worktrees import CannotCompare, Revision
-from tests.judged.rows import Gives, Row, both, nothing, without_row
+from tests.judged.rows import CODES, Gives, Row, both, nothing, without_row
 
 FASTER, SAME = Gives(TimeVerdict.FASTER, 0), Gives(TimeVerdict.SAME, 0)
-SLOWER, UNDECIDED = Gives(TimeVerdict.SLOWER, 1), Gives(TimeVerdict.INCONCLUSIVE, 2)
+SLOWER, UNDECIDED = Gives(TimeVerdict.SLOWER, 1), Gives(TimeVerdict.INCONCLUSIVE, 3)
 MOVED, FAILED, USAGE = Gives("moved", 1), Gives(None, 125), Gives(None, 2)
 
 LIMIT, NOISIEST, MATCHED, ABSOLUTE_MS, FEWEST = 0.025, 0.1, 1.1, 0.02, 16
@@ -151,7 +152,7 @@ def test_compare(act: Callable[[Compared], Any], gives: Gives, monkeypatch: pyte
 
 
 def test_every_verdict_and_exit_code_has_a_row() -> None:
-    assert without_row(TABLE, TimeVerdict) == set()
+    assert without_row(TABLE, TimeVerdict, CODES | {INCONCLUSIVE}) == set()
 
 
 def test_no_scenario_at_all_in_common_is_no_pass_even_where_neither_lacks_one(monkeypatch: pytest.MonkeyPatch) -> None:

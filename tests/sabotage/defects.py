@@ -10,7 +10,7 @@ from tests.sabotage.aot_defects import AHEAD_OF_TIME
 from tests.sabotage.judge_defects import JUDGE
 from tests.sabotage.record_defects import RECORDS
 from tests.sabotage.runner import Defect
-from tests.sabotage.thread_defects import THREADS
+from tests.sabotage.thread_defects import FAILING, THREADS
 
 ENGINE, PARITY = "harness/engine", "harness/parity"
 EXECUTE, PLAN, PIPELINE = f"{ENGINE}/execute.py", f"{ENGINE}/plan.py", f"{ENGINE}/pipeline.py"
@@ -85,7 +85,7 @@ FUSED = [
     ),
     Defect(
         "fused rows beyond the executor's ceiling",
-        "harness/engine/rows.py",
+        f"{ENGINE}/rows.py",
         "if fused and len(positives) + len(negatives) <= max_rows:",
         "if fused:",
         f"{T_PLAN}::test_rows_are_split_where_they_do_not_fit",
@@ -352,14 +352,14 @@ RING = [
     Defect(
         "a slot's guidance average outlives its request",
         PIPELINE,
-        "        moved = self._moved(plan, slots, state.geometry)",
+        "        moved = self._moved(plan, slots, state.geometry, looks)",
         "        past = self.__dict__.setdefault('past', {})\n"
         "        for a in plan.admissions:\n"
         "            old, new = past.get(a.index), slots[a.index]\n"
         "            reuse = old is not None and new.average is not None and old.x.shape == new.x.shape\n"
         "            slots[a.index] = replace(new, average=old.average) if reuse else new\n"
         "        past.update({i: s for i, s in slots.items() if s.average is not None})\n"
-        "        moved = self._moved(plan, slots, state.geometry)",
+        "        moved = self._moved(plan, slots, state.geometry, looks)",
         "tests/parity/proofs/test_machine.py::test_whatever_happens_every_latent_is_the_oracle_s[eager]",
     ),
     Defect(
@@ -571,8 +571,8 @@ RAILS = [
     Defect(
         "one decoder run more a tick",
         EXECUTE,
-        "        out = machinery.executor.run(batch)\n",
-        "        out = machinery.executor.run(batch) if number else "
+        "            made = machinery.executor.run(batch)\n",
+        "            made = machinery.executor.run(batch) if number else "
         "[machinery.executor.run(batch), machinery.executor.run(batch)][1]\n",
         _COSTS,
         says="different: decoder_runs in 31, decoder_rows in 31, operators in 31, operator aten::slice in 31\n",
@@ -763,7 +763,7 @@ BATTERY = [
 
 DEFECTS = [
     *FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *RECORDS, *PROOFS, *BATTERY, *RAILS, *TIMES, *PLUGIN,
-    *AHEAD_OF_TIME, *JUDGE, *THREADS,
+    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING,
 ]  # fmt: skip
 
 # Every defect that is known to have slipped through some comparison of some engine, by the name it has here.

@@ -18,7 +18,7 @@ from torch import Tensor
 from harness.engine import decoders
 from harness.engine.aot.runtime import computes_in, session
 from harness.engine.aot.signature import MASK
-from harness.engine.errors import ExportRefused
+from harness.engine.errors import Inaccurate
 from harness.engine.noise import Purpose, noise
 
 FACTOR = 2.0
@@ -90,10 +90,10 @@ class Closeness:
         """Refuse a file that does not pass.
 
         Raises:
-            ExportRefused: the distance is too large; the message holds the distances.
+            Inaccurate: the distance is too large; the message holds the distances.
         """
         if not self.passes:
-            raise ExportRefused(
+            raise Inaccurate(
                 f"the file's distance from float64 is {self.file:.3g} (root mean square; worst {self.worst:.3g}), "
                 f"expected at most {FACTOR:g} times torch's own distance, {self.torch:.3g}"
             )

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from harness.engine.errors import BatchTooLarge
+from harness.engine.errors import BatchTooLarge, WrongVelocity
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +118,30 @@ class Executor(Protocol):
     def close(self) -> None:
         """Free the executor's resources. A second call does nothing."""
         ...
+
+
+def velocity_of(made: object, shape: torch.Size, dtype: torch.dtype | None, maker: str = "executor") -> Tensor:
+    """Return what a decoder or an executor made, if it is a velocity.
+
+    Args:
+        made: any object.
+        shape: the shape `[N, T, D]` that it must have.
+        dtype: its dtype; None allows any floating dtype.
+        maker: who made it, for the error message.
+
+    Raises:
+        WrongVelocity: it is no floating tensor of this shape and dtype.
+    """
+    if isinstance(made, Tensor) and made.shape == shape and made.is_floating_point() and dtype in (None, made.dtype):
+        return made
+    kind = "floating" if dtype is None else str(dtype)
+    raise WrongVelocity(f"the {maker} returned {_words(made)} for rows of {list(shape)}, expected a {kind} tensor")
+
+
+def _words(made: object) -> str:
+    if isinstance(made, Tensor):
+        return f"a {made.dtype} tensor of {list(made.shape)}"
+    return "None" if made is None else f"an object of type {type(made).__name__}"
 
 
 def check_rows(batch: Batch, max_rows: int) -> None:

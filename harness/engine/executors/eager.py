@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -40,7 +42,8 @@ class EagerExecutor:
 
     def run(self, batch: Batch) -> Tensor:
         """The velocity `[N, T, D]`; see `Executor.run`."""
-        return self.decode(self.prepared(batch))[: batch.rows]
+        made: Any = self.decode(self.prepared(batch))
+        return made[: batch.rows] if isinstance(made, Tensor) else made
 
     def prepared(self, batch: Batch) -> Batch:
         """The batch as the decoder gets it: padded to `pin_rows` rows.

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from harness.engine import checks
 from harness.engine.decoders.base import Decoder
-from harness.engine.errors import ExecutorError
-from harness.engine.executors.base import Batch, ExecutorStream
+from harness.engine.executors.base import Batch, ExecutorStream, velocity_of
 from harness.engine.executors.eager import EagerExecutor
 from harness.engine.executors.static_buffers import Kept
 
@@ -78,7 +77,8 @@ class StaticExecutor:
         Raises:
             PipelineClosed: the executor is closed.
             BatchTooLarge: the batch has more than `max_rows` rows.
-            ExecutorError: the shape or dtype of the decoder's output differs from the first call with this shape.
+            WrongVelocity: the decoder's output is no velocity, or has another dtype than at the first call with this
+                shape.
         """
         prepared = self._eager.prepared(batch)
         buffers = self._buffers_for(prepared)
@@ -92,10 +92,7 @@ class StaticExecutor:
             for each in self._buffers.values():
                 _poison(each)
             velocity = self._eager.decode(buffers.inputs)
-            if (velocity.shape, velocity.dtype) != (buffers.output.shape, buffers.output.dtype):
-                expected = checks.describe(buffers.output)
-                raise ExecutorError(f"the decoder returned a {checks.describe(velocity)}, expected a {expected}")
-            buffers.output.copy_(velocity)
+            buffers.output.copy_(velocity_of(velocity, buffers.output.shape, buffers.output.dtype, "decoder"))
 
         self._launch(work)
         return buffers.output[: batch.rows]
@@ -126,7 +123,8 @@ class StaticExecutor:
                 inputs = Batch(
                     **{n: torch.empty(t.shape, dtype=t.dtype, device=t.device) for n, t in prepared.tensors().items()}
                 )
-                output = torch.full_like(self._eager.decode(prepared), torch.nan)
+                shape, dtype = prepared.hidden_states.shape, self.declares.dtype
+                output = torch.full_like(velocity_of(self._eager.decode(prepared), shape, dtype, "decoder"), torch.nan)
             made.append(_Buffers(inputs, output))
 
         self._launch(work)

@@ -21,6 +21,7 @@ from harness.engine.config import DCW, PipelineConfig, Solver
 from harness.engine.controls import SharedControl
 from harness.engine.curve import Curve, CurveLike
 from harness.engine.executors.base import Batch, ExecutorStream
+from harness.engine.finite import Look
 from harness.engine.geometry import Geometry
 from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.pipeline import StreamPipeline
@@ -144,9 +145,11 @@ class Watched(StreamPipeline):
         self._sources[q.id, tick] = _sources(q.request)
         return _empty(q.id, q.request, q.times, tick)
 
-    def _moved(self, plan: TickPlan, slots: Mapping[int, Slot], geometry: Geometry | None) -> dict[int, Slot]:
+    def _moved(
+        self, plan: TickPlan, slots: Mapping[int, Slot], geometry: Geometry | None, looks: list[Look]
+    ) -> dict[int, Slot]:
         """Move every slot one step without computing its latent; note what is in force for each slot."""
-        del geometry
+        del geometry, looks
         ring = frozenset([*self._always, *self._of_tick(plan)])
         for p in plan.slots:
             seen = ring.union(self._of_slot(p), self._of_life(slots[p.index]))

@@ -82,8 +82,8 @@ def asked_of(log: Path, name: str) -> list[str]:
     ([10.0], "same", 0, 1),
     ([11.0], "slower", 1, 2),
     ([9.0], "faster", 0, 2),
-    ([11.0, 11.0, 10.0], "inconclusive", 2, 2),
-    ([9.0, 9.0, 10.0], "inconclusive", 2, 2),
+    ([11.0, 11.0, 10.0], "inconclusive", 3, 2),
+    ([9.0, 9.0, 10.0], "inconclusive", 3, 2),
 ])  # fmt: skip
 def test_a_difference_must_recur_in_other_processes(
     run: Compare, log: Path, ms: list[float], verdict: str, code: int, draws: int
@@ -93,7 +93,7 @@ def test_a_difference_must_recur_in_other_processes(
     assert result.stdout.splitlines()[-1].startswith(f"{verdict}: ")
     assert (", in both of two draws;" in result.stdout) == (verdict in ("slower", "faster"))
     assert len(asked_of(log, "head bench")) == sum(len(each["rounds"]) for each in report["draws"])
-    assert (code == 2) == ("did not recur in a second draw, which says same" in report["why"])
+    assert (code == 3) == ("did not recur in a second draw, which says same" in report["why"])
 
 
 def test_what_was_measured_is_in_the_report(run: Compare) -> None:
@@ -118,7 +118,7 @@ def test_the_report_s_platform_has_the_one_thread_of_every_bench_whatever_the_ca
 
 def test_a_contaminated_control_is_inconclusive_after_every_round_there_may_be(run: Compare) -> None:
     result, report = run(head={"ms": [11.0], "control": 1.1})
-    assert (result.exit_code, report["verdict"], len(report["draws"][0]["rounds"])) == (2, "inconclusive", 3)
+    assert (result.exit_code, report["verdict"], len(report["draws"][0]["rounds"])) == (3, "inconclusive", 3)
     assert "control" in result.stdout.splitlines()[-1]
 
 
@@ -407,7 +407,7 @@ def test_a_calibration_that_catches_nothing_says_so(tmp_path: Path, log: Path, m
     # A tick of no time at all is not made slower by any share of it.
     write(tmp_path / "base", log)
     result, report = invoke("--calibrate", "base")
-    assert (result.exit_code, report["smallest_caught"]) == (2, None)
+    assert (result.exit_code, report["smallest_caught"]) == (3, None)
     assert "no slowdown up to 12% was detected" in result.stdout
 
 
