@@ -145,7 +145,7 @@ class StreamPipeline:
         """Tick until nothing is queued or in flight; return everything that left the ring, in order.
 
         Where a tick fails, what has left the ring until then is kept: the next `tick` or `drain` hands it out, and
-        `collect` does without a tick.
+        `collect` does without a tick. At the end the host waits for a GPU: it reads what is known of every velocity.
 
         Raises:
             PipelineClosed: after `close`.

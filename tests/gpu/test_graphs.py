@@ -17,7 +17,7 @@ from torch._inductor.utils import fresh_cache
 from torch.profiler import ProfilerActivity, profile
 
 from harness import registry
-from harness.engine import Finished, InvalidInput, PipelineConfig, StreamPipeline, Switches
+from harness.engine import InvalidInput, PipelineConfig, StreamPipeline, Switches
 from harness.engine.decoders import AceStepDecoder, AffineDecoder
 from harness.engine.errors import NotPrepared, RecordingFailed
 from harness.engine.executors import Batch, CudaGraphExecutor, EagerExecutor, Executor, Shape
@@ -143,7 +143,7 @@ def ring(executor: Executor, **config: Any) -> StreamPipeline:
 
 
 def ended(pipeline: StreamPipeline) -> list[Tensor]:
-    return [each.latent for each in pipeline.drain() if isinstance(each, Finished)]
+    return [each.latent for each in pipeline.drain()]
 
 
 def graphs(slow: bool = False) -> CudaGraphExecutor:
@@ -159,7 +159,7 @@ def expected(name: str, seeds: int = 4) -> list[Tensor]:
     for seed in range(seeds):
         plain.submit(request(seed, name))
         found += plain.tick()
-    return [each.latent for each in found if isinstance(each, Finished)] + ended(plain)
+    return [each.latent for each in found] + ended(plain)
 
 
 @pytest.mark.parametrize("name", NEW)
@@ -173,7 +173,7 @@ def test_a_slow_replay_is_never_read_too_early_nor_fed_too_late(name: str) -> No
         pipeline.submit(copied(each))
         found += pipeline.tick()
     # `.cpu()` follows at once: it waits for the current stream alone.
-    latent = [each.latent.cpu() for each in found if isinstance(each, Finished)]
+    latent = [each.latent.cpu() for each in found]
     latent += [each.cpu() for each in ended(pipeline)]
     assert_identical(latent, [each.cpu() for each in wanted])
 
@@ -194,7 +194,7 @@ def test_submissions_and_ticks_may_run_on_any_stream(name: str) -> None:
     with torch.cuda.stream(streams[2]):
         found += pipeline.drain()
     torch.cuda.synchronize()
-    assert_identical([each.latent for each in found if isinstance(each, Finished)], wanted)
+    assert_identical([each.latent for each in found], wanted)
 
 
 @pytest.mark.parametrize("joined", [True, False])
@@ -223,7 +223,7 @@ def test_two_rings_that_take_turns_on_one_executor_each_keep_their_conditions() 
             with torch.cuda.stream(stream):
                 if tick < 3:
                     pipeline.submit(copied(given[number][tick]))
-                found[number] += [each.latent for each in pipeline.tick() if isinstance(each, Finished)]
+                found[number] += [each.latent for each in pipeline.tick()]
     torch.cuda.synchronize()
     assert_identical(found[0], wanted[0], "guided")
     assert_identical(found[1], wanted[1], "plain")

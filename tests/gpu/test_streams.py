@@ -63,7 +63,8 @@ def test_a_slow_run_is_never_read_too_early(expected: list[Tensor], joined: bool
 def test_without_joining_it_would_be(expected: list[Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CudaStream, "join", lambda self: None)
     made = latents(static(), Switches(fused_cfg=False))
-    assert any(difference(a, b) for a, b in zip(made, expected, strict=True))
+    # A velocity that is read too early may be anything, and one that is not finite fails its request.
+    assert len(made) < len(expected) or any(difference(a, b) for a, b in zip(made, expected, strict=True))
 
 
 def warm(script: Script, executor: Executor, switches: Switches) -> StreamPipeline:

@@ -5,13 +5,13 @@ negative velocity); the latents that the tick finished; and host facts (the requ
 requests that a submission displaced). Finished latents are compared again after every later tick. A difference is
 reported with the first tick, slot and stage that differ.
 
-State that is not finite is refused, because equal NaNs may have different causes and prove nothing. A run that compared
-nothing is refused too.
+State and velocities that are not finite are refused, because equal NaNs may have different causes and prove nothing. A
+run that compared nothing is refused too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from enum import StrEnum
 from types import TracebackType
@@ -30,12 +30,13 @@ from harness.engine.executors import Executor
 from harness.engine.geometry import LENGTH_MULTIPLE
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.request import Request
-from harness.engine.results import Dropped, Finished, Outcomes, Stats, Submission
+from harness.engine.results import Dropped, FailReason, Finished, Outcomes, Stats, Submission
 from harness.engine.slot import Slot
 from harness.engine.switches import SWITCHES, Switches
 from harness.parity.baselines import platform
 from harness.parity.battery.scripts import Script
-from harness.parity.compare import NothingCompared, compare_named, digest_tree, identical
+from harness.parity.compare import NothingCompared, compare_named, identical
+from harness.parity.proofs.inputs import inputs_of, writes
 
 T = TypeVar("T")
 
@@ -204,7 +205,7 @@ class Lockstep:
 
     def submit(self, request: Request) -> Submission:
         """Submit the request to both pipelines and compare the results."""
-        self._inputs.update(_inputs(f"request {self.stats().submitted}", request))
+        self._inputs.update(inputs_of(f"request {self.stats().submitted}", request))
         first, second = self._both(lambda pipeline: pipeline.submit(request))
         self._agree({(None, name): fact for name, fact in vars(first).items()},
                     {(None, name): fact for name, fact in vars(second).items()})  # fmt: skip
@@ -215,6 +216,8 @@ class Lockstep:
         for seen in self._seen:
             seen.clear()
         first, second = self._both(lambda pipeline: pipeline.tick())
+        if any(each.reason is FailReason.VELOCITY_NOT_FINITE for each in (*first.failed, *second.failed)):
+            self._compare_stages(finite=True)  # a stage says more than the failure that it leads to
         self._agree(_facts(self.first, first), _facts(self.second, second))
         self._compare_stages()
         self._compare_what_is_left(first, second)
@@ -285,11 +288,8 @@ class Lockstep:
         return cast(T, first), cast(T, second)
 
     def _versions(self) -> dict[tuple[int | None, str], object]:
-        """Number of writes to each input, by name: a pipeline must not change what the other one reads.
-
-        Torch does not count the writes to an inference tensor, so the digest of its content stands for the number.
-        """
-        return {(None, f"writes to {name}"): _version(tensor) for name, tensor in self._inputs.items()}
+        """The writes to each input, by name: a pipeline must not change what the other one reads."""
+        return {(None, f"writes to {name}"): writes(tensor) for name, tensor in self._inputs.items()}
 
     def _agree(
         self, first: Mapping[tuple[int | None, str], object], second: Mapping[tuple[int | None, str], object]
@@ -300,12 +300,14 @@ class Lockstep:
             if a != b:
                 raise self._parted(slot, HOST, f"{name}: {a} and {b}")
 
-    def _compare_stages(self) -> None:
+    def _compare_stages(self, *, finite: bool = False) -> None:
         first, second = self._seen
         for stage in Stage:
             a, b = first.get(stage, {}), second.get(stage, {})
             for slot in sorted(a.keys() | b.keys()):
                 self._compare(slot, stage, a.get(slot, {}), b.get(slot, {}))
+                if finite:
+                    self._refuse_not_finite(slot, a.get(slot, {}), stage)
 
     def _compare_what_is_left(self, first: Sequence[Finished], second: Sequence[Finished]) -> None:
         for index, (a, b) in enumerate(zip(self.first.slots, self.second.slots, strict=True)):
@@ -333,10 +335,10 @@ class Lockstep:
             return
         raise self._parted(slot, stage, "\n  ".join(map(str, compare_named(first, second))))
 
-    def _refuse_not_finite(self, slot: int | None, tensors: Mapping[str, Tensor]) -> None:
+    def _refuse_not_finite(self, slot: int | None, tensors: Mapping[str, Tensor], stage: str = Stage.COMMIT) -> None:
         for name, tensor in tensors.items():
             if not bool(torch.isfinite(tensor).all()):
-                raise self._parted(slot, Stage.COMMIT, f"{name} is not finite in both: equal NaNs prove nothing")
+                raise self._parted(slot, stage, f"{name} is not finite in both: equal NaNs prove nothing")
 
     def _parted(self, slot: int | None, stage: str, detail: str) -> Parted:
         return Parted(self._who, self._ticking, slot, stage, detail, self._repro)
@@ -376,23 +378,6 @@ def _facts(pipeline: StreamPipeline, outcomes: Outcomes) -> dict[tuple[int | Non
     # Switches change these counts, and timing the last. They must not change the number of rows.
     different = ("decoder_runs", "conditioning", "joins", "waits")
     return {**facts, **{(None, name): stats[name] for name in stats if name not in different}}
-
-
-def _inputs(name: str, request: Request) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a request that the engine does not copy, by name."""
-    yield f"{name}'s context_latents", request.context_latents
-    for number, condition in enumerate((*request.conditions, *request.negatives)):
-        yield f"{name}'s condition {number}", condition.encoder_hidden_states
-    if request.source is not None:
-        yield f"{name}'s source", request.source
-    if request.x0_target is not None:
-        yield f"{name}'s x0_target", request.x0_target.latent
-    if request.latent_mask is not None:
-        yield f"{name}'s latent_mask", request.latent_mask.original
-
-
-def _version(tensor: Tensor) -> int | str:
-    return digest_tree({"": tensor}) if tensor.is_inference() else tensor._version  # noqa: SLF001 no public counter
 
 
 def _arguments(switches: Switches) -> str:

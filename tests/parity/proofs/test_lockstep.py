@@ -348,8 +348,8 @@ def test_two_sides_that_are_not_finite_are_not_called_the_same() -> None:
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
-@pytest.mark.parametrize(("step", "name"), [(0, "x is"), (1, "x is"), (2, r"finished\[0\] is")])
-def test_one_value_that_is_not_finite_is_found_at_the_step_that_makes_it(step: int, name: str, value: str) -> None:
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_one_value_that_is_not_finite_is_found_at_the_step_that_makes_it(step: int, value: str) -> None:
     def spoiling() -> EagerExecutor:
         def decode(**inputs: Tensor) -> Tensor:
             velocity = AffineDecoder()(**inputs)
@@ -362,9 +362,9 @@ def test_one_value_that_is_not_finite_is_found_at_the_step_that_makes_it(step: i
         return EagerExecutor(decode)
 
     script = Script((Submit(1), Drain()), steps=3)
-    with two(script, spoiling(), spoiling()) as lockstep, pytest.raises(Parted, match=f"{name} not finite") as found:
+    with two(script, spoiling(), spoiling()) as lockstep, pytest.raises(Parted, match="not finite in both") as found:
         script.play(lockstep)
-    assert (found.value.tick, found.value.stage) == (step, "commit")
+    assert (found.value.tick, found.value.slot, found.value.stage) == (step, 0, "decoder")
 
 
 @pytest.mark.parametrize("script", [Script(), Script((Tick(3),)), Script((Submit(),))])
