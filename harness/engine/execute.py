@@ -15,7 +15,7 @@ from harness.engine.curve import Curve
 from harness.engine.errors import WrongVelocity
 from harness.engine.executors.base import Batch, Executor, declared, velocity_of
 from harness.engine.executors.stream import joiner
-from harness.engine.finite import Look, look
+from harness.engine.finite import Look, widened
 from harness.engine.geometry import Geometry
 from harness.engine.plan import Path, SlotPlan, TickPlan
 from harness.engine.rows import Row
@@ -156,9 +156,8 @@ def _velocities(
         machinery.join()
         # Copy where another run follows: that run may overwrite the output's buffer, and a cast from float32 to float32
         # copies nothing.
-        # Contiguous: a norm over T rounds differently in a transposed layout, and bits must not depend on the layout.
-        velocity = out.to(torch.float32, copy=number + 1 < len(plan.runs)).contiguous()
-        machinery.looks.append(look(rows, velocity))
+        velocity, seen = widened(rows, out, copy=number + 1 < len(plan.runs))
+        machinery.looks.append(seen)
         for position, row in enumerate(rows):
             v = velocity[position : position + 1]
             (negatives if row.negative else positives)[row.index].append(v)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.engine import once, transfer
+from harness.engine import kernels, once, transfer
 from harness.engine.rows import Row
 
 Read: TypeAlias = Callable[[], list[bool]]
@@ -25,8 +25,7 @@ class Look:
 
     Attributes:
         rows: the rows of the run.
-        fetched: a number for each row on its way from a GPU to the host, not finite where a value of the row is not;
-            None where `read` answers at once.
+        fetched: what `read` reads, on its way from a GPU to the host; None where `read` answers at once.
         read: says of each row whether every value is finite. The host waits where the numbers have not come yet.
     """
 
@@ -39,13 +38,33 @@ class Look:
         return [row for row, is_finite in zip(self.rows, self.read(), strict=True) if not is_finite]
 
 
+def widened(rows: Sequence[Row], output: Tensor, *, copy: bool) -> tuple[Tensor, Look]:
+    """The velocity `[N, T, D]` of the rows of a run in float32, contiguous, and a look at it.
+
+    Args:
+        rows: the rows.
+        output: the decoder's output, of any float width.
+        copy: the velocity must not share the memory of `output`.
+
+    On a GPU with Triton one kernel does both. A layout is not kept: a norm over T rounds differently in a transposed
+    one, and bits must not depend on it.
+    """
+    found = kernels.widen(output)
+    if found is not None:
+        velocity, flags = found
+        return velocity, Look(rows, flags, lambda: [not any(each) for each in flags.read()])
+    velocity = output.to(torch.float32, copy=copy).contiguous()
+    return velocity, look(rows, velocity)
+
+
 def look(rows: Sequence[Row], velocity: Tensor) -> Look:
     """Look at the velocity `[N, T, D]`, float32, of the rows of a run.
 
-    The reference is `torch.isfinite(velocity).all(dim=(1, 2))`. On a GPU one kernel finds the largest magnitude of each
-    row, and the numbers travel to the host behind it. On the CPU one operator sums each row, into memory of the host
-    that is read without torch. A sum takes a twentieth of the time that magnitudes take, and is not finite where a
-    value is not. Where a sum is not finite, every value is looked at, because finite values may have such a sum.
+    The reference is `torch.isfinite(velocity).all(dim=(1, 2))`. On a GPU without Triton one kernel finds the largest
+    magnitude of each row, and the numbers travel to the host behind it. On the CPU one operator sums each row, into
+    memory of the host that is read without torch. A sum takes a twentieth of the time that magnitudes take, and is not
+    finite where a value is not. Where a sum is not finite, every value is looked at, because finite values may have
+    such a sum.
     """
     if velocity.device.type in once.READ_LATER:
         fetched = transfer.fetch(_magnitudes(velocity))

@@ -199,6 +199,29 @@ def fetch(values: Tensor) -> Fetched:
     return Fetched(held, block)
 
 
+def written(
+    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, launch: Callable[[Tensor], object]
+) -> Fetched:
+    """Let a kernel write a small tensor straight into pinned memory; the host does not wait.
+
+    Args:
+        shape: of the tensor.
+        dtype: of it.
+        device: the GPU. On another device the memory is not pinned.
+        launch: function that launches the kernel on the current stream. The kernel writes every element.
+    """
+    like = torch.empty(shape, dtype=dtype, device="meta")
+    if device.type != "cuda":
+        made = torch.empty(shape, dtype=dtype, device=device)
+        launch(made)
+        return Fetched(made, None)
+    block = BLOCKS.take(like.nbytes, _indexed(device))
+    held = block.holding(like)
+    launch(held)
+    block.mark()
+    return Fetched(held, block)
+
+
 _WAITS: Counter[str] = Counter()
 _COUNTING = threading.Lock()
 

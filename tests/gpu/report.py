@@ -202,28 +202,37 @@ def section_lockstep(say: Said) -> Iterator[dict[str, Any]]:
 
 def section_two(say: Said) -> Iterator[dict[str, Any]]:
     """Whether the second GPU of a host makes the bits of the first: recorded runs of the 2B decoder, shape by shape."""
-    for compile_it in (False, True):
-        for frames in (40, 750, 1500):
-            shape, digests = Shape(frames, 200, 64, 2048), []
-            fixed = [kernels_digest.digest(torch.device("cuda", index)) for index in range(2)]
-            for index in range(2):
-                device = torch.device("cuda", index)
-                with torch.cuda.device(device):
-                    decoder = registry.decoder("2b", dtype=torch.bfloat16, device=str(device))
-                    executor = CudaGraphExecutor(decoder, compiled=compile_it, device=device)
-                    executor.prepare([shape])
-                    made = {}
-                    for rows in executor.row_buckets:
-                        batch = shape.example(rows, device)
-                        drawn = [noise(7 + row, Purpose.INITIAL, 0, (1, frames, 64), device) for row in range(rows)]
-                        velocity = run_to_end(executor, replace(batch, hidden_states=torch.cat(drawn)))
-                        made[rows] = digest_tree({"velocity": velocity.cpu()})
-                    executor.close()
-                digests.append(made)
-            equal = {rows: digests[0][rows] == digests[1][rows] for rows in digests[0]}
-            form = "compiled" if compile_it else "eager"
-            say(f"{form} T {frames}: equal bits by rows {equal}")
-            yield {"decoder": form, "frames": frames, "equal": equal, "digests": digests, "fixed": fixed}
+    return on_two(say, compile_it=False)
+
+
+def section_two_compiled(say: Said) -> Iterator[dict[str, Any]]:
+    """The same with the compiled decoder."""
+    return on_two(say, compile_it=True)
+
+
+def on_two(say: Said, *, compile_it: bool) -> Iterator[dict[str, Any]]:
+    """Digests of the velocities of both GPUs."""
+    for frames in (750, 1500, 40):
+        shape, digests = Shape(frames, 200, 64, 2048), []
+        fixed = [kernels_digest.digest(torch.device("cuda", index)) for index in range(2)]
+        for index in range(2):
+            device = torch.device("cuda", index)
+            with torch.cuda.device(device):
+                decoder = registry.decoder("2b", dtype=torch.bfloat16, device=str(device))
+                executor = CudaGraphExecutor(decoder, compiled=compile_it, device=device)
+                executor.prepare([shape])
+                made = {}
+                for rows in executor.row_buckets:
+                    batch = shape.example(rows, device)
+                    drawn = [noise(7 + row, Purpose.INITIAL, 0, (1, frames, 64), device) for row in range(rows)]
+                    velocity = run_to_end(executor, replace(batch, hidden_states=torch.cat(drawn)))
+                    made[rows] = digest_tree({"velocity": velocity.cpu()})
+                executor.close()
+            digests.append(made)
+        equal = {rows: digests[0][rows] == digests[1][rows] for rows in digests[0]}
+        form = "compiled" if compile_it else "eager"
+        say(f"{form} T {frames}: equal bits by rows {equal}")
+        yield {"decoder": form, "frames": frames, "equal": equal, "digests": digests, "fixed": fixed}
 
 
 START = """

@@ -118,10 +118,78 @@ def test_strided_tensors_are_read_as_what_they_are(drawn: Drawn) -> None:
     assert_identical(kernels.guide([turned]), kernels.guide([slot]), "turned")
 
 
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+WIDTHS = [(1, 1, 1), (3, 16, 8), (8, 750, 64), (4, 1501, 64)]
+"""Shapes `[N, T, D]` of a velocity: less than a block of a row, whole blocks, and blocks that end in the middle."""
+
+
+def spoilt(velocity: torch.Tensor) -> list[bool]:
+    found = kernels.widen(velocity)
+    assert found is not None
+    return [any(each) for each in found[1].read()]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("shape", WIDTHS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_widened_velocity_has_the_bits_of_a_cast_and_is_contiguous(
+    dtype: torch.dtype, shape: tuple[int, int, int], transposed: bool
+) -> None:
+    n, t, d = shape
+    velocity = torch.randn((n, d, t) if transposed else shape, device=CUDA, dtype=torch.float64).to(dtype)
+    velocity = velocity.mT if transposed else velocity
+    velocity[0, 0, 0] = -0.0
+    found = kernels.widen(velocity)
+    assert found is not None
+    assert found[0].is_contiguous()
+    assert found[0].data_ptr() != velocity.data_ptr()
+    assert_identical(found[0], velocity.float().contiguous())
+    assert spoilt(velocity) == [False] * n
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("shape", WIDTHS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_value_that_is_not_finite_is_found_in_its_row_wherever_it_is(
+    dtype: torch.dtype, shape: tuple[int, int, int], value: float
+) -> None:
+    size = shape[1] * shape[2]
+    for place in sorted({0, size // 2, min(4095, size - 1), min(4096, size - 1), size - 2, size - 1}):
+        velocity = torch.full(
+            shape, torch.finfo(dtype).max if dtype != torch.float64 else 1.0, device=CUDA, dtype=dtype
+        )
+        velocity.view(shape[0], -1)[-1, place] = value
+        assert spoilt(velocity) == [*[False] * (shape[0] - 1), True], place
+
+
+def test_a_value_beyond_float32_is_not_finite_there() -> None:
+    assert spoilt(torch.full((1, 2, 8), 1e300, dtype=torch.float64, device=CUDA)) == [True]
+
+
+def test_flags_that_are_read_late_are_those_of_their_own_velocity() -> None:
+    """A block of pinned memory is not written to again before its flags are read."""
+    good, bad = (torch.full((2, 750, 64), value, device=CUDA) for value in (1.0, float("nan")))
+    found = [kernels.widen(each) for each in (good, bad, good, bad)]
+    torch.cuda.synchronize()
+    flags = [each[1].read() for each in found if each is not None]
+    assert [any(map(any, each)) for each in flags] == [False, True, False, True]
+
+
+def test_flags_are_read_when_their_kernel_has_ended() -> None:
+    """Otherwise those that an earlier velocity left in the host's memory would be read."""
+    good, bad = (torch.full((2, 750, 64), value, device=CUDA) for value in (1.0, float("nan")))
+    for _ in range(4):
+        assert spoilt(good) == [False, False]
+    torch.cuda.synchronize()
+    torch.cuda._sleep(100_000_000)
+    assert spoilt(bad) == [True, True]
+
+
 def variants() -> int:
     from harness.engine.kernels import triton_kernels  # noqa: PLC0415 - imports Triton
 
-    return sum(len(each.device_caches[0][0]) for each in (triton_kernels.guide, triton_kernels.correct))
+    compiled = (triton_kernels.guide, triton_kernels.correct, triton_kernels.widen)
+    return sum(len(each.device_caches[0][0]) for each in compiled)
 
 
 def test_nothing_is_compiled_after_prepare(drawn: Drawn) -> None:
@@ -133,6 +201,8 @@ def test_nothing_is_compiled_after_prepare(drawn: Drawn) -> None:
                 kernels.guide([guided(drawn, frames, 8, form) for _ in range(count)])
             for mode in DCWMode:
                 kernels.correct([corrected(drawn, frames, 8, mode, curves=True)[0] for _ in range(count)])
+            for dtype in DTYPES:
+                kernels.widen(torch.zeros(count + 1, frames, 8, dtype=dtype, device=CUDA)[1:])
     assert variants() == before
 
 

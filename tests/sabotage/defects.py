@@ -36,8 +36,8 @@ FUSED = [
     Defect(
         "the copy of a shared output buffer is dropped",
         EXECUTE,
-        "out.to(torch.float32, copy=number + 1 < len(plan.runs)).contiguous()",
-        "out.to(torch.float32).contiguous()",
+        "copy=number + 1 < len(plan.runs)",
+        "copy=False",
         f"{T_EXECUTE}::test_two_passes_over_one_output_buffer_guide_with_two_velocities",
         "fused_cfg",
         "guidance was computed from equal velocities",
@@ -400,9 +400,9 @@ RING = [
     ),
     Defect(
         "norms are taken over a transposed layout",
-        EXECUTE,
-        "copy=number + 1 < len(plan.runs)).contiguous()",
-        "copy=number + 1 < len(plan.runs))",
+        f"{ENGINE}/finite.py",
+        "output.to(torch.float32, copy=copy).contiguous()",
+        "output.to(torch.float32, copy=copy)",
         f"{T_EXECUTE}::test_bits_do_not_depend_on_the_layout_a_decoder_returns",
     ),
     Defect(
@@ -469,7 +469,7 @@ PROOFS = [
     Defect(
         "lockstep lets one side write what the other reads",
         LOCKSTEP,
-        '        return {(None, f"writes to {name}"): _version(tensor)',
+        '        return {(None, f"writes to {name}"): writes(tensor)',
         '        return {(None, f"writes to {name}"): 0',
         f"{T_LOCKSTEP}::test_a_side_that_writes_into_the_caller_s_tensor_is_found_before_the_other_reads_it",
     ),

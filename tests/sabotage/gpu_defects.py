@@ -239,6 +239,27 @@ ON_GRAPHS = [
         "        average = tl.where(inside, average, 0.0)\n",
         GUIDED,
     ),
+    Defect(
+        "a kernel takes an infinite velocity for a finite one",
+        TRITON,
+        "    bad = (value - value) != 0.0\n",
+        "    bad = value != value\n",
+        f"{KERNELS}::test_a_value_that_is_not_finite_is_found_in_its_row_wherever_it_is",
+    ),
+    Defect(
+        "a kernel looks past the end of a row",
+        TRITON,
+        "    value = tl.load(source + row * size + place, inside, 0.0).to(tl.float32)\n",
+        "    value = tl.load(source + row * size + place).to(tl.float32)\n",
+        f"{KERNELS}::test_a_value_that_is_not_finite_is_found_in_its_row_wherever_it_is",
+    ),
+    Defect(
+        "a look is read before its kernel has ended",
+        TRANSFER,
+        "    launch(held)\n    block.mark()\n",
+        "    launch(held)\n",
+        f"{KERNELS}::test_flags_are_read_when_their_kernel_has_ended",
+    ),
 ]
 """Recorded runs, compiled code and kernels."""
 

@@ -73,7 +73,7 @@ JUDGE = [
     ),
     Defect(
         "a condition that was written to in lockstep goes unseen",
-        f"{PROOFS}/lockstep.py",
+        f"{PROOFS}/inputs.py",
         '        yield f"{name}\'s condition {number}", condition.encoder_hidden_states\n',
         '        yield f"{name}\'s condition {number}", condition.encoder_hidden_states.clone()\n',
         f"{JUDGED}/test_lockstep.py::test_a_side_that_writes_to_an_input_is_named_and_one_that_reads_it_is_not",

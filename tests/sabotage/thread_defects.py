@@ -144,7 +144,7 @@ FAILING = [
     Defect(
         "no run is looked at",
         f"{ENGINE}/execute.py",
-        "        machinery.looks.append(look(rows, velocity))\n",
+        "        machinery.looks.append(seen)\n",
         "",
         f"{VELOCITIES}::test_a_velocity_that_is_not_finite_fails_its_request_by_name_at_its_first_bad_step",
     ),

@@ -1,4 +1,4 @@
-"""Guidance and the Haar correction on a GPU: all slots in one launch each, by kernels of Triton.
+"""Guidance and the Haar correction on a GPU: all slots in one launch each, by kernels of Triton. A third one casts.
 
 On a GPU the order in which `plain` computes is the form of both computations, on every path: torch's own reductions
 depend on the number of slots, and round otherwise. The kernels make the bits of `plain`, which computes slot by slot
@@ -17,8 +17,9 @@ import torch
 
 from harness.engine.kernels import plain
 from harness.engine.kernels.slots import Corrected, Guided
+from harness.engine.transfer import Fetched
 
-__all__ = ["Corrected", "Guided", "correct", "guide", "here", "plain", "prepare"]
+__all__ = ["Corrected", "Guided", "correct", "guide", "here", "plain", "prepare", "widen"]
 
 
 def here(device: torch.device) -> bool:
@@ -42,6 +43,15 @@ def correct(slots: Sequence[Corrected]) -> list[torch.Tensor]:
     from harness.engine.kernels import launches  # noqa: PLC0415 - imports Triton
 
     return launches.correct(slots)
+
+
+def widen(velocity: torch.Tensor) -> tuple[torch.Tensor, Fetched] | None:
+    """A copy in float32 and flags of what is not finite, in one launch; see `launches.widen`. None without Triton."""
+    if not (here(velocity.device) and _compiles()):
+        return None
+    from harness.engine.kernels import launches  # noqa: PLC0415 - imports Triton
+
+    return launches.widen(velocity)
 
 
 def prepare(device: torch.device, channels: int) -> None:

@@ -14,13 +14,16 @@ from torch import Tensor
 
 from harness.engine.kernels import triton_kernels
 from harness.engine.kernels.slots import BLOCK_FRAMES, Corrected, Guided
-from harness.engine.transfer import to_device
+from harness.engine.transfer import Fetched, to_device, written
 
 GUIDE_BLOCKS = {"BLOCK_T": BLOCK_FRAMES, "BLOCK_D": 8, "LEVELS": BLOCK_FRAMES.bit_length() - 1}
 """Frames and channels of a program of `guide`, and the number of times that its partial sums are halved."""
 
 PAIRS = 16
 """Pairs of frames of a program of `correct`."""
+
+WIDENED = 4096
+"""Values of a program of `widen`."""
 
 OPTIONS: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": False}
 
@@ -60,9 +63,29 @@ def correct(slots: Sequence[Corrected]) -> list[Tensor]:
     return list(torch.split(states, 1))
 
 
+def widen(velocity: Tensor) -> tuple[Tensor, Fetched]:
+    """A copy of `velocity` `[N, T, D]` in float32, and flags on their way to the host.
+
+    Returns:
+        The copy, contiguous; and int32 `[N, blocks]`, which is 1 where a block of a row holds a value that is not
+        finite in float32. The kernel writes the flags straight into pinned memory, so that no copy follows it.
+    """
+    dense, size = velocity.contiguous(), velocity[0].numel()
+    made = torch.empty(velocity.shape, dtype=torch.float32, device=velocity.device)
+    blocks = (len(velocity), triton.cdiv(size, WIDENED))
+
+    def launch(spoilt: Tensor) -> None:
+        with torch.cuda.device(velocity.device) if velocity.is_cuda else nullcontext():
+            triton_kernels.widen[blocks](dense, made, spoilt, size, BLOCK=WIDENED, **OPTIONS)
+
+    return made, written(blocks, torch.int32, velocity.device, launch)
+
+
 @lru_cache(maxsize=64)
 def prepare(device: torch.device, channels: int) -> None:
     """Compile every kernel for so many channels, and load it."""
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        widen(torch.zeros(1, 2, channels, dtype=dtype, device=device))
     x, one = (torch.zeros(size, device=device) for size in ((1, 2, channels), (1, 1, 1)))
     guide([Guided(x, x, x, one, one, one, 1.0, 1.0)])
     correct([Corrected(x, x, x, 1.0, one, 1.0, one, 1.0, None)])

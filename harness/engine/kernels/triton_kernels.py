@@ -168,3 +168,19 @@ def correct(  # type: ignore[no-untyped-def]
     own = slot * frames * channels
     tl.store(states + own + at_first, r0, has_first)
     tl.store(states + own + at_second, r1, has_second)
+
+
+@triton.jit(do_not_specialize=["size"], do_not_specialize_on_alignment=["source", "made", "spoilt"])
+def widen(source, made, spoilt, size, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Cast a block of one row's values to float32, and note whether one of them is not finite.
+
+    A program of row r and block b writes `spoilt[r, b]`, and no other does, so nothing is added up.
+    """
+    row, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    place = block * BLOCK + tl.arange(0, BLOCK)
+    inside = place < size
+    value = tl.load(source + row * size + place, inside, 0.0).to(tl.float32)
+    tl.store(made + row * size + place, value, inside)
+    # Infinity minus itself is NaN, and NaN equals nothing.
+    bad = (value - value) != 0.0
+    tl.store(spoilt + row * tl.num_programs(1) + block, tl.max(bad.to(tl.int32), 0))
