@@ -1,46 +1,73 @@
-"""The table of `docs/decoder.md` is that of the kept report."""
+"""The tables of `docs/decoder.md` are those of the kept reports."""
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
+
+import pytest
 
 from harness.engine.decoders.decoder_switches import ACCELERATIONS
 from harness.parity.baselines.platform import ROOT
 from harness.parity.proofs.decoder_error import BOUND
 
 PAGE = (ROOT / "docs/decoder.md").read_text().splitlines()
-KEPT = json.loads((ROOT / "captures/cpu-x86_64-avx2/decoder_parity/tiny.json").read_text())
+KEPT, ON_GPU, TIMES = (
+    json.loads((ROOT / "captures" / name).read_text())
+    for name in (
+        "cpu-x86_64-avx2/decoder_parity/tiny.json",
+        "cuda-nvidia-h200/decoder_parity/2b.json",
+        "cuda-nvidia-h100-80gb-hbm3/decoder_times/2b.json",
+    )
+)
 
 
 def interval(found: dict[str, float], verdict: str) -> str:
     return "exact" if verdict == "exact" else f"{found['low']:.3f} to {found['high']:.3f}"
 
 
-def lines() -> Iterator[str]:
-    for each in KEPT["found"]:
+def errors(report: dict[str, Any]) -> Iterator[str]:
+    for each in report["found"]:
         if each["lengths"] == "full":
-            errors = (interval(each[name], each["verdict"]) for name in ("velocity", "latent"))
-            yield f"| {each['variant']} | {each['dtype']} | {' | '.join(errors)} |"
+            found = (interval(each[name], each["verdict"]) for name in ("velocity", "latent"))
+            yield f"| {each['variant']} | {each['dtype']} | {' | '.join(found)} |"
 
 
-def test_the_table_has_every_figure_of_the_report_and_no_other() -> None:
-    expected = list(lines())
-    first = PAGE.index(expected[0])
-    assert PAGE[first : first + len(expected)] == expected
-    assert not PAGE[first + len(expected)].startswith("|")
-    assert PAGE[first - 1] == "| --- | --- | --- | --- |"
+def times(report: dict[str, Any]) -> Iterator[str]:
+    for each in report["found"]:
+        ms = defaultdict(float, each["kernels"]["ms"])
+        norms, elementwise = ms["norm"] + ms["other"], ms["elementwise"] + ms["copy"]
+        figures = (each["ms"], each["products_ms"], each["ratio"])
+        parts = (ms["product"], ms["attention"], norms, elementwise, ms["gap"])
+        cells = [each["frames"], each["rows"], each["variant"], *(f"{figure:.2f}" for figure in (*figures, *parts))]
+        yield f"| {' | '.join(map(str, cells))} | {round(sum(each['kernels']['launches'].values()))} |"
 
 
-def test_every_acceleration_is_in_the_report_and_in_the_table_of_switches() -> None:
-    found: list[dict[str, Any]] = KEPT["found"]
-    assert set(ACCELERATIONS) <= {each["variant"] for each in found}
+@pytest.mark.parametrize("lines", [[*errors(KEPT)], [*errors(ON_GPU)], [*times(TIMES)]])
+def test_a_table_has_every_figure_of_its_report_and_no_other(lines: list[str]) -> None:
+    first = PAGE.index(lines[0])
+    assert PAGE[first : first + len(lines)] == lines
+    assert not PAGE[first + len(lines)].startswith("|")
+    assert PAGE[first - 1].startswith("| --- ")
+
+
+def test_every_variant_was_timed_and_the_page_says_what_was_reached() -> None:
+    found = {(each["frames"], each["rows"], each["variant"]): each for each in TIMES["found"]}
+    assert [each for each in TIMES["found"] if "ms" not in each] == []
+    reached = [found[750, 8, "all, band flex"]["ratio"], found[750, 4, "all"]["ratio"], found[1500, 8, "all"]["ratio"]]
+    assert "{:.2f} and {:.2f} were reached, and {:.2f} with eight".format(*reached) in " ".join(PAGE)
+
+
+def test_every_acceleration_is_in_the_reports_and_in_the_table_of_switches() -> None:
+    for report in (KEPT, ON_GPU):
+        assert set(ACCELERATIONS) <= {each["variant"] for each in report["found"]}
     assert [line.split("`")[1] for line in PAGE if line.startswith("| `")] == list(ACCELERATIONS)
 
 
 def test_no_error_is_above_the_bound_and_no_row_depends_on_others() -> None:
-    for each in KEPT["found"]:
+    for each in (*KEPT["found"], *ON_GPU["found"]):
         assert each["apart"]
         assert max(each["velocity"]["high"], each["latent"]["high"]) <= BOUND
         assert (each["velocity"]["error"] == each["velocity"]["plain"]) or each["verdict"] == "within"

@@ -240,6 +240,8 @@ def test_what_it_says_of_exactness_is_what_the_contracts_record() -> None:
     gpu = json.loads((H200 / "contract.json").read_text())["subjects"]
     cpu = json.loads((ROOT / "captures" / "cpu-x86_64-avx512" / "contract.json").read_text())["subjects"]
     free = {f"the same, T {frames}": gpu[f"2b/eager/bfloat16/T{frames}/max8"] for frames in (40, 750, 1500)}
+    h100 = json.loads((ROOT / "captures" / "cuda-nvidia-h100-80gb-hbm3" / "contract.json").read_text())["subjects"]
+    free["the same"] = h100["2b/compiled_graph/bfloat16/T750/max8"]
     free['ACE-Step `"tiny"`, float32, CPU'] = cpu["tiny/eager/float32/T75/max8"]
     for subject, entry in free.items():
         holds, fails = entry["holds"]["fused"] or "no", entry["fails"]["fused"]
@@ -252,7 +254,9 @@ def test_what_it_says_of_exactness_is_what_the_contracts_record() -> None:
     assert "ONNX Runtime, CPU, one thread | free or pinned | exact | exact |" in TEXT
     assert not any(rows for entry in exported for rows in entry["fails"].values())
     pinned = {
-        name: entry for name, entry in {**gpu, **cpu}.items() if name.endswith("pinned8") and "affine" not in name
+        name: entry
+        for name, entry in {**gpu, **cpu, **h100}.items()
+        if name.endswith("pinned8") and "affine" not in name
     }
     assert len(pinned) >= 5
     assert not any(rows for e in pinned.values() for name, rows in e["fails"].items() if name != "padding")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 from harness.parity.baselines.platform import ROOT
 
 REPORTS = ROOT / "captures/cuda-nvidia-h100-80gb-hbm3/bench"
+LATER = ROOT / "captures/cuda-nvidia-h200/bench"
 PAGE = (ROOT / "docs/gpu.md").read_text().splitlines()
 
 
-def kept(section: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((REPORTS / f"{section}.json").read_text())["found"]
+def kept(section: str, where: Path = REPORTS) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((where / f"{section}.json").read_text())["found"]
     return found
 
 
@@ -30,9 +32,9 @@ def load(found: dict[str, Any]) -> str:
     return found["load"].replace("both", "cfg and dcw") + (", fresh" if found.get("fresh") else "")  # type: ignore[no-any-return]
 
 
-def cells(section: str) -> Iterator[str]:
+def cells(section: str, where: Path) -> Iterator[str]:
     """The rows of a section's table."""
-    for each in kept(section):
+    for each in kept(section, where):
         if section == "steady":
             yield f"{each['frames']} | {load(each)} | {ratios(each)}"
         elif section == "depth":
@@ -53,7 +55,7 @@ def cells(section: str) -> Iterator[str]:
         elif section == "bare":
             forms = ("engine", "compiled graph", "graph", "eager")
             yield f"{each['rows']} | " + " | ".join(f"{each['ms'][form]:.2f}" for form in forms)
-        elif section == "two":
+        elif section.startswith("two"):
             assert set(each["equal"].values()) == {True}
             yield f"{each['decoder']} | {each['frames']} | {', '.join(each['equal'])}"
         else:
@@ -63,13 +65,16 @@ def cells(section: str) -> Iterator[str]:
 SECTIONS = ("steady", "depth", "bare", "pinned", "start", "latency", "ablate", "lockstep", "two")
 
 
-def lines(section: str) -> list[str]:
-    return [f"| {each} |" for each in cells(section)]
+TABLES = [*((section, REPORTS) for section in SECTIONS), ("steady", LATER), ("two_compiled", LATER)]
 
 
-@pytest.mark.parametrize("section", SECTIONS)
-def test_a_table_has_every_figure_of_its_report_and_no_other(section: str) -> None:
-    expected = lines(section)
+def lines(section: str, where: Path) -> list[str]:
+    return [f"| {each} |" for each in cells(section, where)]
+
+
+@pytest.mark.parametrize(("section", "where"), TABLES)
+def test_a_table_has_every_figure_of_its_report_and_no_other(section: str, where: Path) -> None:
+    expected = lines(section, where)
     first = PAGE.index(expected[0])
     last = next(n for n in range(first, len(PAGE) + 1) if n == len(PAGE) or not PAGE[n].startswith("|"))
     assert PAGE[first:last] == expected
@@ -80,7 +85,7 @@ def test_every_report_that_is_kept_has_a_table() -> None:
     assert {path.stem for path in REPORTS.glob("*.json")} == set(SECTIONS)
 
 
-@pytest.mark.parametrize("found", [*kept("steady"), *kept("depth")], ids=ratios)
+@pytest.mark.parametrize("found", [*kept("steady"), *kept("depth"), *kept("steady", LATER)], ids=ratios)
 def test_a_kept_ratio_is_the_mean_of_its_pairs_and_every_run_was_replayed(found: dict[str, Any]) -> None:
     assert found["ratio"] == pytest.approx(fmean(found["pairs"]), abs=1e-4)
     assert found["low"] < found["ratio"] < found["high"] and len(found["pairs"]) >= 8

@@ -1,4 +1,7 @@
-"""Defects that only a GPU shows, and for each the test there that must notice it; each was seen red on an H100.
+"""Defects that only a GPU shows, and for each the test there that must notice it.
+
+Each was seen red on an H100 or H200. One was seen so with another test: "a host block is written to while its copy is
+in flight" now reaches blocks that hold addresses, and that test crashes. With its present test it has not run.
 
 `python -m tests.sabotage --gpu` plants them, on a machine that has one.
 """
@@ -45,7 +48,7 @@ ON_STREAMS = [
         TRANSFER,
         "                if block.event.query():\n",
         "                if True:\n",
-        f"{SUBMIT}::test_a_value_that_is_not_finite_fails_its_request_at_its_tick_and_no_other",
+        f"{SUBMIT}::test_a_gpu_that_lies_behind_gets_the_bits_that_were_meant[from a source]",
     ),
     Defect(
         "a stream does not wait for the copies of other streams",
