@@ -16,6 +16,9 @@ from harness.engine import decoders, executors
 from harness.engine.aot.export import TOKENS, export
 from harness.engine.aot.runtime import check_dtype
 from harness.engine.decoders import AffineDecoder, Decoder
+from harness.engine.decoders.accelerated import accelerated
+from harness.engine.decoders.ace_step import OfTransformer
+from harness.engine.decoders.decoder_switches import PLAIN, DecoderSwitches
 from harness.engine.errors import InvalidInput
 from harness.engine.executors import CudaGraphExecutor, CudaStream, EagerExecutor, Executor, StaticExecutor
 
@@ -26,8 +29,14 @@ AFFINE_CHANNELS = 4
 PRESETS = ("tiny", "mid", "2b")
 
 
-@lru_cache(maxsize=4)
-def decoder(name: str, *, encoder_dim: int = 16, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Decoder:
+def decoder(
+    name: str,
+    *,
+    encoder_dim: int = 16,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    switches: DecoderSwitches = PLAIN,
+) -> Decoder:
     """Make a decoder by name; calls with the same arguments return the same decoder.
 
     Args:
@@ -36,17 +45,34 @@ def decoder(name: str, *, encoder_dim: int = 16, dtype: torch.dtype = torch.floa
         encoder_dim: encoder width E of `affine`; not read for the other decoders.
         dtype: dtype in which the decoder computes; not read for `affine`.
         device: device of the decoder; `affine` has no weights and runs on every device.
+        switches: accelerations. A decoder with some shares its weights with the one that has none, and moves them; see
+            `AcceleratedDecoder`.
 
     Raises:
-        InvalidInput: neither a name nor a directory, or a device that is not available.
+        InvalidInput: neither a name nor a directory, a device that is not available, or accelerations of `affine`.
     """
     check_name(name)
     check_here(device)
+    # Arguments that the decoder does not read are left out of the cache's key: equal decoders are made once.
+    key = (name, encoder_dim if name == AFFINE else 0, dtype, device)
+    return _accelerated(key, switches) if switches.on else _decoder(*key)
+
+
+@lru_cache(maxsize=4)
+def _decoder(name: str, encoder_dim: int, dtype: torch.dtype, device: str) -> Decoder:
     if name == AFFINE:
         return AffineDecoder(encoder_dim)
     if name in PRESETS:
         return decoders.AceStepDecoder.preset(name, 0, dtype=dtype, device=device)
     return decoders.AceStepDecoder.from_pretrained(name, dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=8)
+def _accelerated(key: tuple[str, int, torch.dtype, str], switches: DecoderSwitches) -> Decoder:
+    plain = _decoder(*key)
+    if not isinstance(plain, decoders.AceStepDecoder):
+        raise InvalidInput("decoder_switches", ", ".join(switches.on), "none on: this decoder has no accelerations")
+    return accelerated(plain, switches)
 
 
 def onnx_file(name: str, *, encoder_dim: int = 16, dtype: str = "float32", tokens: int = TOKENS) -> Path:
@@ -109,7 +135,7 @@ def widths(decoder: Decoder) -> tuple[int, int]:
     """
     if isinstance(decoder, AffineDecoder):
         return AFFINE_CHANNELS, decoder.encoder_dim or 16
-    if not isinstance(decoder, decoders.AceStepDecoder):
+    if not isinstance(decoder, OfTransformer):
         raise TypeError(f"a {type(decoder).__name__} is no decoder of the registry: its widths are unknown")
     return decoder.channels, decoder.encoder_dim
 

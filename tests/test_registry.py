@@ -11,6 +11,8 @@ import torch
 
 from harness import registry
 from harness.engine import executors
+from harness.engine.decoders.accelerated import AcceleratedDecoder
+from harness.engine.decoders.decoder_switches import ALL, PLAIN
 from harness.engine.errors import InvalidInput
 from harness.engine.executors import OnnxExecutor
 from harness.registry import LIVE, DeferredStream, ExecutorKind
@@ -91,6 +93,20 @@ def test_every_named_decoder_is_a_name_and_an_unknown_one_is_told_them() -> None
         registry.check_name(name)
     with pytest.raises(InvalidInput, match="got 'none', expected affine, tiny, mid, 2b or a checkpoint's directory"):
         registry.check_name("none")
+
+
+def test_a_decoder_with_accelerations_shares_the_weights_of_the_one_without_and_has_its_widths() -> None:
+    plain, fast = (registry.decoder("tiny", switches=switches) for switches in (PLAIN, ALL))
+    assert isinstance(fast, AcceleratedDecoder)
+    assert fast.switches == ALL
+    assert fast.transformer is plain.transformer  # type: ignore[attr-defined]
+    assert registry.widths(fast) == registry.widths(plain) == (8, 32)
+    assert registry.decoder("tiny", switches=ALL) is fast
+
+
+def test_accelerations_of_the_affine_decoder_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="decoder_switches: got kept_time, expected none on"):
+        registry.decoder("affine", switches=PLAIN.turned_on("kept_time"))
 
 
 @pytest.mark.parametrize("device", ["nonsense", "", "cpu:-1", "hpu", "privateuseone"])

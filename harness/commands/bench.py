@@ -21,6 +21,7 @@ from harness.commands.common import (
     write_json,
 )
 from harness.commands.exits import COULD_NOT_RUN
+from harness.engine.decoders.decoder_switches import PLAIN, DecoderSwitches
 from harness.engine.errors import EngineError, ExecutorError, InvalidInput, OutsideProfile, RequestFailed
 from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.switches import SWITCHES, Switches
@@ -41,6 +42,18 @@ def _switched(_context: click.Context, _option: click.Parameter, assignments: Se
         except InvalidInput as error:
             raise click.BadParameter(f"{assignment!r}: expected {name}=on or {name}=off") from error
         switches = replace(switches, **changed)
+    return switches
+
+
+def _accelerated(_context: click.Context, _option: click.Parameter, assignments: Sequence[str]) -> DecoderSwitches:
+    """Read `name=value` for each, in order."""
+    switches = PLAIN
+    for assignment in assignments:
+        name, _, value = assignment.partition("=")
+        try:
+            switches = switches.assigned(name, value)
+        except InvalidInput as error:
+            raise click.BadParameter(f"{assignment!r}: {error}") from error
     return switches
 
 
@@ -70,6 +83,14 @@ def _switched(_context: click.Context, _option: click.Parameter, assignments: Se
 @click.option("--device", default="cpu", show_default=True, help="Where the decoder is, such as cuda.")
 @click.option("--threads", default=1, type=click.IntRange(min=1), show_default=True, help="Of torch's CPU operators.")
 @click.option("--switch", "switches", multiple=True, metavar="NAME=VALUE", callback=_switched, help="on or off.")
+@click.option(
+    "--decoder-switch",
+    "decoder_switches",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_accelerated,
+    help="An acceleration of the decoder, or all: on or off; a form: its name.",
+)
 @click.option("--steady", "steadied", is_flag=True, help="Also the ratio of a tick to the decoder's own replay.")
 @click.option("--ablate", "ablated", is_flag=True, help="Also measure what each switch saves.")
 @json_option("Write the figures here too.")
@@ -81,6 +102,9 @@ def bench_command(threads: int, steadied: bool, ablated: bool, json_path: Path |
 
     --steady needs an executor of recorded runs. Windows of ticks and windows of replays alternate, and the ratio of
     their means has a 95 % interval; host time and launches a tick are measured apart.
+
+    --decoder-switch all=on --decoder-switch kept_time=off turns on every acceleration but one. With --ablate, each that
+    is on is measured off too.
     """
     load = on_engine.benched(load)
     check_writable(json_path)

@@ -18,6 +18,7 @@ from harness.commands import bench as command
 from harness.engine import Switches
 from harness.engine.aot import bindings, sidecar
 from harness.engine.aot.sidecar import Sidecar
+from harness.engine.decoders.decoder_switches import ALL, PLAIN
 from harness.engine.errors import EngineError, InvalidInput, OutsideProfile
 from harness.engine.switches import PLAIN_PATH, SWITCHES
 from harness.parity.baselines import contract, platform
@@ -115,6 +116,9 @@ def bench(*words: str) -> Result:
     ("--switch integrator=off", {"switches": Switches(integrator="per_slot")}),
     ("--switch integrator=per_slot --switch integrator=foreach", {}),
     (" ".join(f"--switch {name}=off" for name in SWITCHES), {"switches": PLAIN_PATH}),
+    ("--decoder-switch kept_time=on", {"decoder_switches": PLAIN.turned_on("kept_time")}),
+    ("--decoder-switch all=on --decoder-switch kept_time=off", {"decoder_switches": ALL.turned_off("kept_time")}),
+    ("--decoder-switch band=flex --decoder-switch all=off", {"decoder_switches": replace(PLAIN, band="flex")}),
 ])  # fmt: skip
 def test_each_option_reaches_its_field_of_the_load_and_no_other(
     words: str, fields: dict[str, Any], asked: Asked, monkeypatch: pytest.MonkeyPatch
@@ -132,6 +136,13 @@ def test_a_switch_without_a_known_name_or_a_value_is_answered_with_all_names(wor
     result = bench("--switch", word)
     assert (result.exit_code, asked.loads) == (2, [])
     assert f"{word!r}: expected NAME=VALUE with a name of {', '.join(SWITCHES)}" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("word", ["kept_time", "kept_time=1", "all=none", "=on", "band=dense", "fused_cfg=on", ""])
+def test_an_acceleration_that_is_none_or_takes_no_such_value_is_a_usage_error(word: str, asked: Asked) -> None:
+    result = bench("--decoder-switch", word)
+    assert (result.exit_code, asked.loads) == (2, [])
+    assert f"{word!r}: switches" in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize("word", ["fused_cfg=1", "fused_cfg=ON", "fused_cfg=off=on", "integrator=none"])

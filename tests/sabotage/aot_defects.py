@@ -199,4 +199,45 @@ LAYERS = [
     ),
 ]
 
-AHEAD_OF_TIME = [*FILES, *ONNX, *TENSORRT, *LAYERS]
+_EMBEDDED = "tests/engine/executors/test_embedded.py"
+_RECORDED = f"{_EXECUTORS}/recorded.py"
+
+KEPT_CONDITIONS = [
+    Defect(
+        "a condition is embedded at every run",
+        _RECORDED,
+        "if self._embed is not None and ENCODER in names:",
+        "if self._embed is not None:",
+        f"{_EMBEDDED}::test_a_condition_is_embedded_once_and_the_decoder_takes_it_in_place_of_the_states",
+    ),
+    Defect(
+        "a condition of the old weights outlives an update",
+        _RECORDED,
+        "        self._held.clear()\n        self._fill(",
+        "        self._fill(",
+        f"{_EMBEDDED}::test_after_an_update_no_condition_of_the_old_weights_is_read",
+    ),
+    Defect(
+        "autocast of the caller reaches a condition",
+        f"{_EXECUTORS}/embedded.py",
+        ", torch.autocast(states.device.type, enabled=False):",
+        ":",
+        f"{_EMBEDDED}::test_the_caller_s_modes_change_no_condition",
+    ),
+    Defect(
+        "conditions that are kept count no bytes",
+        _RECORDED,
+        "for batch in (self.given, self.inputs) for each",
+        "for batch in (self.given,) for each",
+        f"{_EMBEDDED}::test_the_bytes_of_states_and_conditions_are_both_reported",
+    ),
+    Defect(
+        "an ablation turns every acceleration off at once",
+        f"{_RAILS}/bench/ablation.py",
+        "load.decoder_switches.turned_off(name) for name in",
+        "load.decoder_switches.turned_off(*load.decoder_switches.on) for name in",
+        f"{_T_RAILS}/bench/test_ablation.py::test_the_one_acceleration_that_is_off_is_that_of_the_row",
+    ),
+]
+
+AHEAD_OF_TIME = [*FILES, *ONNX, *TENSORRT, *LAYERS, *KEPT_CONDITIONS]

@@ -225,6 +225,11 @@ class AcceleratedDecoder(OfTransformer):
         return twin
 
     @property
+    def keeps_condition(self) -> bool:
+        """Whether executors call `condition`; see `Decoder`."""
+        return self.switches.kept_condition
+
+    @property
     def kept_dim(self) -> int:
         """Width of what `condition` returns."""
         config = self.transformer.config

@@ -16,6 +16,11 @@ class Decoder(Protocol):
 
     A decoder that keeps what it computed from its weights may have a method `weights_changed()`, which computes it
     anew. An executor's `update` calls the method after the weights changed.
+
+    A decoder that can compute ahead what depends on the encoder states alone has the attribute `keeps_condition = True`
+    and a method `condition(encoder_hidden_states)`, which maps `[N, L, E]` to `[N, L, W]`. The decoder takes the result
+    in place of the encoder states, too. An executor of recorded runs calls the method where the encoder states of a run
+    changed, and with the rows of the recorded run, so that a row's bits do not depend on how many rows were given.
     """
 
     def __call__(

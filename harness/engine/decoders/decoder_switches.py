@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from typing import Any
 
 from harness.engine import checks
 from harness.engine.errors import InvalidInput
@@ -103,6 +104,26 @@ class DecoderSwitches:
         """
         return self._turned(names, False)
 
+    def assigned(self, name: str, value: str) -> DecoderSwitches:
+        """Return a copy with one field set from a text.
+
+        Args:
+            name: an acceleration, a form (`band`, `full` or `norms`), or `all` for every acceleration.
+            value: `on` or `off`; of a form, its name.
+
+        Raises:
+            InvalidInput: another name or value.
+        """
+        if name in FORMS:
+            changed: dict[str, Any] = {name: value}
+            return replace(self, **changed)
+        names = ACCELERATIONS if name == EVERY else (name,)
+        if name != EVERY and name not in ACCELERATIONS:
+            raise InvalidInput("switches", repr(name), f"one of {', '.join((EVERY, *ACCELERATIONS, *FORMS))}")
+        if value not in ("on", "off"):
+            raise InvalidInput(f"switches.{name}", repr(value), "on or off")
+        return self._turned(names, value == "on")
+
     def _turned(self, names: tuple[str, ...], value: bool) -> DecoderSwitches:
         for name in names:
             if name not in ACCELERATIONS:
@@ -113,6 +134,12 @@ class DecoderSwitches:
 
 ACCELERATIONS = tuple(each.name for each in fields(DecoderSwitches) if each.type == "bool")
 """Names of the accelerations, in the order of the fields."""
+
+FORMS = tuple(each.name for each in fields(DecoderSwitches) if each.name not in ACCELERATIONS)
+"""Names of the fields that name a form."""
+
+EVERY = "all"
+"""In `assigned`: every acceleration."""
 
 PLAIN = DecoderSwitches()
 """No acceleration: the forward of diffusers."""

@@ -14,8 +14,9 @@ from harness.engine.decoders.base import Decoder
 from harness.engine.errors import ExecutorError, InvalidInput, NotPrepared, PipelineClosed, RecordingFailed
 from harness.engine.executors.base import Batch, Declared, ExecutorStream, check_rows
 from harness.engine.executors.compiled import compiled as compile_decoder
+from harness.engine.executors.embedded import embedded, embedding
 from harness.engine.executors.prepared import Prepared, Progress, silent
-from harness.engine.executors.recorded import CudaRecorder, HostRecorder, Pool, Recorded, Recorder
+from harness.engine.executors.recorded import CudaRecorder, HostRecorder, Pool, Recorded, Recorder, device_of
 from harness.engine.executors.shapes import Shape
 from harness.engine.executors.stream import CudaStream
 from harness.engine.executors.weights import Weights
@@ -112,11 +113,12 @@ class CudaGraphExecutor:
         self.max_rows = most if max_rows is None else min(checks.integer("max_rows", max_rows, 1), most)
         self.takes_mask = bool(getattr(decoder, "takes_mask", True))
         self.declares = replace(Declared.of_decoder(decoder), dtype=torch.float32)
-        self._device = _device(decoder, device)
+        self._device = device_of(decoder, device)
         self._recorder: Recorder = CudaRecorder(self._device) if self._device.type == "cuda" else HostRecorder()
         self.stream: ExecutorStream | None = CudaStream(self._device) if self._device.type == "cuda" else None
         self._compiled = checks.flag("compiled", compiled)
         self._call = compile_decoder(decoder) if self._compiled else decoder
+        self._embed = embedding(decoder)
         self._prepared = Prepared(self._recorder, self._made, max_bytes)
         self._weights = Weights(decoder)
         # Outside inference mode, as everything that a run writes to.
@@ -294,7 +296,8 @@ class CudaGraphExecutor:
         @torch.inference_mode(False)
         @torch.no_grad()
         def work() -> None:
-            inputs = shape.example(rows, self._device)
+            given = shape.example(rows, self._device)
+            inputs = embedded(given, self._embed)
             output = torch.full_like(inputs.hidden_states, torch.nan)
             for _ in range(WARM_UPS):
                 self._decode(inputs)
@@ -305,7 +308,7 @@ class CudaGraphExecutor:
                 output.copy_(self._decode(inputs))
                 self._replays.add_(1)
 
-            made.append(Recorded(inputs, output, self._recorder.record(call, pool)))
+            made.append(Recorded(given, inputs, output, self._recorder.record(call, pool), self._embed))
             if not self._replays_as(made[0], expected):
                 raise RecordingFailed(f"{rows} rows of {shape}: a replay makes other bits than the decoder itself")
 
@@ -345,7 +348,7 @@ class CudaGraphExecutor:
         @torch.no_grad()
         def work() -> None:
             # On the example: a change may not show in what was run last, such as NaN or zeros.
-            recorded.refill(Shape.of(recorded.inputs).example(recorded.inputs.rows, self._device))
+            recorded.refill(Shape.of(recorded.given).example(recorded.given.rows, self._device))
             found.append(self._replays_as(recorded, self._decode(recorded.inputs)))
 
         try:
@@ -388,10 +391,3 @@ class CudaGraphExecutor:
         if self.stream is None:
             raise TypeError("an executor on a CPU has no stream")
         return self.stream
-
-
-def _device(decoder: Decoder, named: torch.device | str | None) -> torch.device:
-    device = torch.device(named or getattr(decoder, "device", None) or "cuda")
-    if device == torch.device("cuda"):
-        return torch.device("cuda", torch.cuda.current_device())
-    return device

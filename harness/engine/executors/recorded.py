@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Protocol
 
@@ -21,13 +21,15 @@ import torch
 from torch import Tensor
 
 from harness.engine.executors.base import Batch
+from harness.engine.executors.embedded import Embed
 from harness.engine.executors.static_buffers import fill
 from harness.engine.versions import version
 
 _MODE = threading.RLock()
 """Held while torch's mode for waits is changed, which is one for the whole process."""
 
-STEADY = ("encoder_hidden_states", "encoder_mask", "context_latents")
+ENCODER = "encoder_hidden_states"
+STEADY = (ENCODER, "encoder_mask", "context_latents")
 """Inputs that stay the same tensors while the ring holds the same requests."""
 
 
@@ -223,29 +225,45 @@ class CudaRecorder:
 class Recorded:
     """A recorded run of one shape and number of rows.
 
+    A decoder that keeps conditions has one static tensor more: `given` holds the encoder states, and `inputs` what the
+    decoder makes of them, once for each change.
+
     An input that stays is copied only where its source is another tensor than at the last copy, or was written to since
     then (by its version counter; `ConditioningCache` lists the writes that move none). The source is held meanwhile, so
     that no other tensor takes its identity. An inference tensor has no counter and is copied at every run.
 
+    Args:
+        given: the static tensors that batches are copied into.
+        inputs: the static tensors that the decoder reads: those of `given`, or with other encoder states.
+        output: see the attributes.
+        recording: the recorded call.
+        embed: makes the encoder states of `inputs` from those of `given`; None where they are the same.
+
     Attributes:
-        inputs: the static inputs.
+        given: see the arguments.
+        inputs: see the arguments.
         output: the velocity `[N, T, D]`, float32.
         copied: number of inputs that were copied.
         kept: number of inputs that were left as they were.
     """
 
-    def __init__(self, inputs: Batch, output: Tensor, recording: Recording) -> None:
+    def __init__(
+        self, given: Batch, inputs: Batch, output: Tensor, recording: Recording, embed: Embed | None = None
+    ) -> None:
+        self.given = given
         self.inputs = inputs
         self.output = output
         self.copied = 0
         self.kept = 0
         self._recording = recording
+        self._embed = embed
         self._held: dict[str, tuple[Tensor, int | None]] = {}
 
     @property
     def nbytes(self) -> int:
         """Bytes of inputs and output."""
-        return sum(each.nbytes for each in (*self.inputs.tensors().values(), self.output))
+        static = {id(each): each for batch in (self.given, self.inputs) for each in batch.tensors().values()}
+        return sum(each.nbytes for each in (*static.values(), self.output))
 
     def run(self, batch: Batch) -> None:
         """Copy what changed, and replay, on the current stream."""
@@ -254,8 +272,7 @@ class Recorded:
         for name in changed:
             # A copy that fails leaves an input that belongs to no source.
             self._held.pop(name, None)
-        static = self.inputs.tensors()
-        fill({name: static[name] for name in changed}, batch)
+        self._fill(changed, batch)
         for name in changed:
             if name in STEADY:
                 self._held[name] = (given[name], version(given[name]))
@@ -266,7 +283,13 @@ class Recorded:
     def refill(self, batch: Batch) -> None:
         """Copy every input, on the current stream; the next run copies every one of its own."""
         self._held.clear()
-        fill(self.inputs.tensors(), batch)
+        self._fill(list(batch.tensors()), batch)
+
+    def _fill(self, names: Sequence[str], batch: Batch) -> None:
+        static = self.given.tensors()
+        fill({name: static[name] for name in names}, batch)
+        if self._embed is not None and ENCODER in names:
+            self.inputs.encoder_hidden_states.copy_(self._embed(self.given.encoder_hidden_states))
 
     def replay(self) -> None:
         """Launch the run on the inputs as they are, on the current stream."""
@@ -281,6 +304,12 @@ class Recorded:
     def _is_kept(self, name: str, source: Tensor) -> bool:
         held = self._held.get(name)
         return held is not None and held[0] is source and held[1] is not None and held[1] == version(source)
+
+
+def device_of(decoder: object, named: torch.device | str | None) -> torch.device:
+    """The device that is named, else the decoder's, else torch's current GPU; a GPU with its index."""
+    device = torch.device(named or getattr(decoder, "device", None) or "cuda")
+    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
 
 
 @contextmanager

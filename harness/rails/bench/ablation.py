@@ -102,7 +102,9 @@ class _Run:
 
 
 def ablate(load: Load, advance: Advance = silent) -> list[Saving]:
-    """Measure the savings of each switch: the load as it is, and with each switch off.
+    """Measure the savings of each switch, and of each acceleration of the decoder that is on.
+
+    The load is measured as it is, and with each of them off.
 
     These run in turn, `load.steps` ticks of each at a time and every other time backwards, so that a slow moment falls
     on all of them; what is saved is the middle of the differences within a turn. The first row switches nothing: what
@@ -110,21 +112,24 @@ def ablate(load: Load, advance: Advance = silent) -> list[Saving]:
     """
     variants = {"": load, FLOOR: load}
     variants |= {switch: replace(load, switches=load.switches.turned_off(switch)) for switch in SWITCHES}
+    of_decoder = {name: load.decoder_switches.turned_off(name) for name in load.decoder_switches.on}
+    variants |= {name: replace(load, decoder_switches=switches) for name, switches in of_decoder.items()}
     runs = _measured(variants, load, advance)
     on = runs[""]
     noise = _differences(runs[FLOOR], on)
     found = []
     for name, variant in variants.items():
         if name:
-            # Two equal loads are noise, whatever they do.
-            acts = name == FLOOR or (variant != load and acted(name, on.counts, runs[name].counts))
+            # Two equal loads are noise, whatever they do. No count of the ring says what a decoder did.
+            same = name == FLOOR or name in of_decoder
+            acts = same or (variant != load and acted(name, on.counts, runs[name].counts))
             found.append(_saving(name, runs[name], on, noise, acts=acts))
     return found
 
 
 def ablated_ticks(load: Load) -> int:
     """How often `ablate` advances."""
-    return (len(SWITCHES) + 2) * (load.warmup + _turns(load) * load.steps)
+    return (len(SWITCHES) + len(load.decoder_switches.on) + 2) * (load.warmup + _turns(load) * load.steps)
 
 
 def difference(saved: Sequence[float]) -> Difference:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -24,14 +24,13 @@ from harness.engine.noise import Purpose, noise
 from harness.engine.request import Condition, Guidance
 from harness.engine.results import Finished, all_finished
 from harness.engine.session import Session, Stream
-from harness.engine.switches import Switches
 from harness.parity.compare import digest_tree
 from harness.rails.bench.bare import Bare, Tap, bare, merged, runs
 from harness.rails.bench.clocks import EventClock, HostClock
+from harness.rails.bench.load import Load as Load
 from harness.rails.bench.stock import Stock
 from harness.rails.costs.workload import is_due
 
-FRAMES_PER_SECOND = 25
 TOKENS = 200
 """Of the prompt's condition."""
 
@@ -40,71 +39,6 @@ Advance = Callable[[str], None]
 
 def silent(_what: str) -> None:
     """Nobody wants to know."""
-
-
-@dataclass(frozen=True)
-class Load:
-    """The load of a session.
-
-    Attributes:
-        decoder: its name; see `registry.decoder`.
-        executor: kind.
-        dtype: what the decoder computes in, such as `"float32"`.
-        device: where.
-        engine: path of the file that an ahead-of-time kind runs; None is `registry.engine_for` the decoder.
-        duration: of a latent, in seconds of 25 frames.
-        depth: requests in flight.
-        steps: of a request.
-        denoise: of a request; below 1 it starts from a source.
-        ticks: in the window.
-        warmup: ticks before it, at least `steps`, so that the ring is full.
-        cfg: guidance mode, or None for no guidance.
-        guidance_scale: with `cfg`.
-        dcw: whether the wavelet correction is on.
-        fresh: whether every request has a prompt and a context of its own; else all share one.
-        max_ticks_ahead: of the pipeline.
-        switches: of the pipeline.
-
-    Raises:
-        InvalidInput: a window without ticks, or one that begins before the ring is full.
-    """
-
-    decoder: str = "tiny"
-    executor: str = "eager"
-    dtype: str = "float32"
-    device: str = "cpu"
-    engine: str | None = None
-    duration: float = 30.0
-    depth: int = 4
-    steps: int = 8
-    denoise: float = 1.0
-    ticks: int = 200
-    warmup: int = 30
-    cfg: str | None = None
-    guidance_scale: float = 2.5
-    dcw: bool = True
-    fresh: bool = False
-    max_ticks_ahead: int = 2
-    switches: Switches = field(default_factory=Switches)
-
-    def __post_init__(self) -> None:
-        """Check what no record further down checks."""
-        if self.ticks < 1:
-            raise InvalidInput("ticks", self.ticks, "at least 1")
-        if self.warmup < self.steps:
-            raise InvalidInput("warmup", self.warmup, f"at least steps, {self.steps}: before that the ring is not full")
-        if not self.duration * FRAMES_PER_SECOND >= 1:
-            raise InvalidInput("duration", self.duration, f"at least one frame, {1 / FRAMES_PER_SECOND} s")
-
-    @property
-    def frames(self) -> int:
-        """T."""
-        return round(self.duration * FRAMES_PER_SECOND)
-
-    @property
-    def max_rows(self) -> int:
-        """Of the executor: a tick's rows fit into one run."""
-        return max(8, 2 * self.depth)
 
 
 @dataclass(frozen=True)
@@ -236,7 +170,9 @@ class Driver:
     def __init__(self, load: Load) -> None:
         self.load = load
         # Made once for all drivers that name the same.
-        self.decoder = registry.decoder(load.decoder, dtype=getattr(torch, load.dtype), device=load.device)
+        self.decoder = registry.decoder(
+            load.decoder, dtype=getattr(torch, load.dtype), device=load.device, switches=load.decoder_switches
+        )
         channels, encoder_dim = registry.widths(self.decoder)
         device = torch.device(load.device)
 
@@ -246,6 +182,9 @@ class Driver:
         null = None if getattr(self.decoder, "null_embedding", None) is not None else drawn(4, 1, encoder_dim)
         engine = load.engine or registry.engine_for(load.executor, load.decoder, dtype=load.dtype, tokens=TOKENS)
         file = None if engine is None else Path(engine)
+        if file is not None and load.decoder_switches.on:
+            on = ", ".join(load.decoder_switches.on)
+            raise InvalidInput("decoder_switches", on, f"none on: {load.executor} runs a file that has its own decoder")
         executor = registry.executor(load.executor, self.decoder, load.max_rows, None, load.device, file)
         if isinstance(executor, PreparesShapes):
             executor.prepare([Shape(load.frames, TOKENS, channels, encoder_dim)])

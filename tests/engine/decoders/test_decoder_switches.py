@@ -37,3 +37,21 @@ def test_another_value_is_refused_by_the_name_of_its_field(wrong: dict[str, obje
 def test_a_name_that_is_no_acceleration_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput, match="switches"):
         PLAIN.turned_on(name)
+
+
+@pytest.mark.parametrize("name", ACCELERATIONS)
+def test_a_field_is_set_from_a_text(name: str) -> None:
+    assert PLAIN.assigned(name, "on") == PLAIN.turned_on(name)
+    assert ALL.assigned(name, "off") == ALL.turned_off(name)
+
+
+def test_a_form_and_all_accelerations_are_set_from_a_text() -> None:
+    assert PLAIN.assigned("band", "flex").band is BandForm.FLEX
+    assert PLAIN.assigned("all", "on") == ALL
+    assert PLAIN.assigned("full", "cudnn").assigned("all", "on").assigned("all", "off").full is FullForm.CUDNN
+
+
+@pytest.mark.parametrize(("name", "value"), [("nothing", "on"), ("kept_time", "On"), ("all", ""), ("band", "on")])
+def test_another_text_is_refused_and_the_message_says_what_is_expected(name: str, value: str) -> None:
+    with pytest.raises(InvalidInput, match="switches.*expected"):
+        PLAIN.assigned(name, value)

@@ -15,10 +15,23 @@ from hypothesis import strategies as st
 
 from harness.cli import main
 from harness.engine import Switches
+from harness.engine.decoders.decoder_switches import ACCELERATIONS, ALL, PLAIN
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.results import Stats
 from harness.engine.switches import PLAIN_PATH, SWITCHES
-from harness.rails.bench.ablation import FEWEST, FLOOR, Says, _differences, _measured, _Run, _saving, ablate, difference
+from harness.rails.bench import ablation
+from harness.rails.bench.ablation import (
+    FEWEST,
+    FLOOR,
+    Says,
+    _differences,
+    _measured,
+    _Run,
+    _saving,
+    ablate,
+    ablated_ticks,
+    difference,
+)
 from harness.rails.bench.throughput import Advance, Driver, Load, Window, silent
 from tests.fakes import StillClock
 
@@ -41,6 +54,30 @@ def idle(load: Load) -> set[str]:
 ])  # fmt: skip
 def test_a_switch_that_has_nothing_to_do_on_this_load_is_marked(more: dict[str, Any], expected: set[str]) -> None:
     assert idle(replace(SMALL, **more)) == expected
+
+
+def test_each_acceleration_that_is_on_is_measured_off_too_and_acts() -> None:
+    switches = PLAIN.turned_on("kept_time", "fused_norms")
+    load = replace(SMALL, decoder="tiny", ticks=8, decoder_switches=switches)
+    advanced: list[str] = []
+    found = {saving.switch: saving for saving in ablate(load, advanced.append)}
+    assert list(found) == [FLOOR, *SWITCHES, "kept_time", "fused_norms"]
+    assert Says.IDLE not in {found[name].tick for name in ("kept_time", "fused_norms")}
+    assert len(advanced) == ablated_ticks(load)
+
+
+def test_the_one_acceleration_that_is_off_is_that_of_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Load] = []
+
+    def measured(variants: dict[str, Load], load: Load, advance: Advance) -> dict[str, _Run]:
+        seen.extend(variants.values())
+        return {name: _Run([1.0] * 8, [1.0] * 8, Stats()) for name in variants}
+
+    monkeypatch.setattr(ablation, "_measured", measured)
+    ablate(replace(SMALL, decoder="tiny", decoder_switches=ALL))
+    on = {each.decoder_switches.on for each in seen[-len(ACCELERATIONS) :]}
+    assert on == {tuple(kept for kept in ACCELERATIONS if kept != name) for name in ACCELERATIONS}
+    assert {each.decoder_switches for each in seen[: -len(ACCELERATIONS)]} == {ALL}
 
 
 def test_what_a_switch_did_before_the_window_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from harness.cli import main
 from harness.engine import Finished, Switches
+from harness.engine.decoders.decoder_switches import ALL, PLAIN
 from harness.engine.errors import InvalidInput
 from harness.engine.executors import EagerExecutor
 from harness.engine.guidance_modes import GuidanceMode
@@ -390,3 +391,17 @@ def test_guidance_without_a_mode_is_full(options: list[str], mode: str | None, t
 def test_what_cannot_be_measured_is_a_wrong_command_line(more: list[str]) -> None:
     result = invoke(*more)
     assert result.exit_code == 2, result.output
+
+
+def test_accelerations_of_a_decoder_that_a_file_brings_along_are_refused() -> None:
+    load = Load(executor="onnx", engine="some.onnx", decoder_switches=PLAIN.turned_on("kept_time"))
+    with pytest.raises(InvalidInput, match="decoder_switches: got kept_time, expected none on: onnx runs a file"):
+        Driver(load)
+
+
+def test_a_ring_over_an_accelerated_decoder_makes_latents() -> None:
+    load = Load(duration=0.64, ticks=16, warmup=8, executor="cuda_graph", decoder_switches=ALL)
+    plain = replace(load, decoder_switches=PLAIN)
+    found, expected = bench(load), bench(plain)
+    assert (found.latents, found.dropped) == (expected.latents, 0)
+    assert found.outputs != expected.outputs  # its sums have another order

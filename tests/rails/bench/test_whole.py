@@ -20,6 +20,7 @@ from harness import registry
 from harness.engine import DCW, Guidance, Outcomes, Switches
 from harness.engine.conditioning import CacheCounts
 from harness.engine.curve import Curve
+from harness.engine.decoders.decoder_switches import ACCELERATIONS, PLAIN, DecoderSwitches
 from harness.engine.errors import InvalidInput
 from harness.engine.executors import Batch, EagerExecutor
 from harness.engine.noise import Purpose, noise
@@ -48,6 +49,7 @@ LOAD = Load(
     fresh=True,
     max_ticks_ahead=1,
     switches=PLAIN_PATH,
+    decoder_switches=DecoderSwitches(kept_time=True, band="flex"),
 )
 SAMPLES = {"tick_ms": [float(ms) for ms in range(200, -1, -1)], "host_ms": [3.0, 1.0, 2.0, 8.0]}
 BARE = Bare(7, {"eager": 80.0, "graph": 40.0, "engine": 64.0})
@@ -74,6 +76,13 @@ def test_the_report_holds_every_measurement_and_what_follows_from_it() -> None:
             "fresh": True,
             "max_ticks_ahead": 1,
             "switches": {name: getattr(PLAIN_PATH, name) for name in SWITCHES},
+            "decoder_switches": {
+                **dict.fromkeys(ACCELERATIONS, False),
+                "kept_time": True,
+                "band": "flex",
+                "full": "auto",
+                "norms": "kernels",
+            },
         },
         "samples": SAMPLES,
         "latents": 10,
@@ -592,7 +601,7 @@ def test_a_decoder_and_its_executor_are_those_that_the_load_names(
     driver = Driver(load)
     asked_for_it = [("engine_for", ("onnx", "tiny"), {"dtype": "bfloat16", "tokens": 200})]
     assert of.asked == [
-        ("decoder", ("tiny",), {"dtype": torch.bfloat16, "device": "cpu"}),
+        ("decoder", ("tiny",), {"dtype": torch.bfloat16, "device": "cpu", "switches": PLAIN}),
         *(asked_for_it if engine is None else []),
         ("executor", ("onnx", of.decoder, 12, None, "cpu", Path(file)), {}),
     ]
