@@ -6,7 +6,6 @@ and only captures that drifted are rewritten.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import subprocess
@@ -24,6 +23,7 @@ from torch import Tensor
 from harness import registry
 from harness.checkout import PACKAGE
 from harness.engine import atomic
+from harness.files import FileRefused, documents, reading
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.captures import CAPTURES, Play, distance, select, tolerance
 from harness.parity.baselines.changes import Change, drift, of_manifest, with_k
@@ -80,7 +80,7 @@ def fresh_digests(names: Sequence[str], device: str = "cpu") -> dict[str, Digest
     Raises:
         ReplayFailed: it failed.
     """
-    found = json.loads(_harness(["_digests", "--device", device, *names], {}))
+    found = documents.parse(_harness(["_digests", "--device", device, *names], {}), "harness _digests")
     return {name: Digests(each["content"], tuple(each["ticks"])) for name, each in found.items()}
 
 
@@ -327,7 +327,7 @@ def _write(
         new = store.entry(name, each.finished, each.ticks, ks[name], reason)
         before = kept.get(name)
         path = folder / new.file
-        if not path.is_file() or store.serialize(each.finished) != path.read_bytes():
+        if not _holds(path, store.serialize(each.finished)):
             atomic.write(path, store.serialize(each.finished))
         same = before is not None and (before.content, before.ticks) == (new.content, new.ticks)
         kept[name] = store.entry(name, each.finished, new.ticks, new.k, before.reason) if before and same else new
@@ -353,5 +353,12 @@ def _harness(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
     return result.stdout
 
 
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return reading.whole(path, len(data)) == data
+    except FileRefused:
+        return False
+
+
 def _load(path: Path) -> dict[str, Tensor]:
-    return store.deserialize(path.read_bytes())
+    return store.deserialize(reading.whole(path, reading.LARGE), path)
