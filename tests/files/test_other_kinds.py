@@ -50,6 +50,20 @@ def test_an_index_that_leads_out_of_its_folder_is_refused_and_not_followed(where
         AceStepDecoder.from_pretrained(checkpoint)
 
 
+@pytest.mark.parametrize("name", ["\x1b[31m", "norm_out.bias"])
+def test_an_index_of_other_tensors_than_the_files_have_is_refused(name: str, checkpoint: Path) -> None:
+    """diffusers would print the names as they are."""
+    index = checkpoint / f"{WEIGHTS}.index.json"
+    document = json.loads(index.read_text())
+    file = document["weight_map"].pop("norm_out.weight")
+    index.write_text(json.dumps(document))
+    with pytest.raises(InvalidInput, match="weight_map: got no 'norm_out.weight' in"):
+        AceStepDecoder.from_pretrained(checkpoint)
+    index.write_text(json.dumps({"weight_map": {**document["weight_map"], "norm_out.weight": file, name: file}}))
+    with pytest.raises(InvalidInput, match="weight_map: got '.*', expected tensors of the files"):
+        AceStepDecoder.from_pretrained(checkpoint)
+
+
 def rewritten(folder: Path, change: Callable[[dict[str, torch.Tensor]], object], tiny: AceStepDecoder) -> None:
     """The same checkpoint in one file, with other weights."""
     state = {name: value.clone() for name, value in tiny.transformer.state_dict().items()}

@@ -151,11 +151,16 @@ def _shards(folder: Path) -> Mapping[str, str]:
 def _weights(folder: Path) -> dict[str, Listed]:
     """The tensors of all files of weights, by name."""
     found: dict[str, Listed] = {}
-    for name in dict.fromkeys(_shards(folder).values()) or [WEIGHTS]:
+    shards = _shards(folder)
+    for name in dict.fromkeys(shards.values()) or [WEIGHTS]:
         for tensor, listed in tensors.header(folder / name).items():
+            if shards and shards.get(tensor) != name:
+                raise FileRefused(folder / INDEX, "weight_map", f"no {described(tensor)} in {name}", "every tensor")
             if listed.dtype not in _FLOATS:
                 raise FileRefused(folder / name, tensor, f"the dtype {listed.dtype}", f"one of {', '.join(_FLOATS)}")
             found[tensor] = listed
+    if unknown := shards.keys() - found.keys():
+        raise FileRefused(folder / INDEX, "weight_map", described(min(unknown)), "tensors of the files")
     return found
 
 
