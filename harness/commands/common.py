@@ -67,14 +67,14 @@ def say(words: object, *, err: bool = False) -> None:
 
 
 def write_json(path: Path | None, document: Mapping[str, object]) -> None:
-    """Write a report to `path`, whole or not at all; None writes nothing.
+    """Write a report to `path`, whole or not at all, through a link or a device that is there; None writes nothing.
 
     Exit with 125 if the write fails or if a number is not finite, which JSON cannot hold.
     """
     if path is None:
         return
     with _writing(path):
-        atomic.write(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+        atomic.write_output(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
 
 
 def check_writable(*paths: Path | None) -> None:
@@ -82,7 +82,7 @@ def check_writable(*paths: Path | None) -> None:
     for path in paths:
         if path is not None:
             with _writing(path):
-                atomic.check_writable(path)
+                atomic.check_output(path)
 
 
 def check_device(what: str, named: str) -> None:
