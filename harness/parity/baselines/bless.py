@@ -6,16 +6,18 @@ and only captures that drifted are rewritten.
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +33,8 @@ from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, play
 from harness.parity.compare import LISTED, digest_tree
 
+P = ParamSpec("P")
+T = TypeVar("T")
 ENGINE = PACKAGE / "engine"
 MARGIN = 4.0
 """A scenario's tolerance is this many times what plain scalar kernels move it by."""
@@ -134,6 +138,32 @@ def digests(played: Played) -> Digests:
     return Digests(digest_tree(played.finished), played.ticks)
 
 
+def alone(act: Callable[P, T]) -> Callable[P, T]:
+    """Let one process at a time do an act that writes to its argument `captures`; a second one is refused at once.
+
+    The folder around the captures is held while the act runs, so that nothing is left of it where a process dies.
+
+    Raises:
+        BlessRefused: another process is writing captures there.
+    """
+    signature = inspect.signature(act)
+
+    @wraps(act)
+    def held(*args: P.args, **kwargs: P.kwargs) -> T:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        captures = Path(bound.arguments["captures"]).resolve()
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(atomic.locked(next(each for each in captures.parents if each.is_dir())))
+            except BlockingIOError as error:
+                raise BlessRefused(f"{captures} is being written by another process") from error
+            return act(*args, **kwargs)
+
+    return held
+
+
+@alone
 def bless(
     reason: str,
     battery: Battery = BATTERY,

@@ -16,7 +16,7 @@ from typing import Any
 from harness.engine.errors import InvalidInput
 from harness.files.refused import described
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.bless import BlessRefused, refuse_unless_explicit
+from harness.parity.baselines.bless import BlessRefused, alone, refuse_unless_explicit
 from harness.parity.baselines.captures import CAPTURES
 from harness.parity.proofs.invariance import Held, Property, Subject, measure
 from harness.registry import AFFINE, compared
@@ -204,6 +204,7 @@ def probe(
     return Findings(tuple(findings), platform.name(device), differs, here, known is not None, unmeasured)
 
 
+@alone
 def record(
     reason: str,
     subjects: Sequence[Subject],

@@ -27,7 +27,7 @@ from harness.engine.switches import SWITCHES, Switches
 from harness.files import documents
 from harness.files.schema import Natural
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.bless import BlessRefused, ReplayFailed, refuse_unless_explicit
+from harness.parity.baselines.bless import BlessRefused, ReplayFailed, alone, refuse_unless_explicit
 from harness.parity.baselines.captures import CAPTURES
 from harness.rails.costs.counters import HostReads, Operators, curves_touched
 from harness.rails.costs.workload import KINDS, STREAMS, Ring, StreamRing, Workload
@@ -226,6 +226,7 @@ def table(rail: str, blessed: Counts, now: Counts) -> list[Row]:
     return [Row(rail, name, blessed.get(name), now.get(name)) for name in _in_order(now, blessed)]
 
 
+@alone
 def bless(
     reason: str, captures: Path = CAPTURES, fresh: Callable[[], Mapping[str, Counts]] | None = None
 ) -> CostReport:
