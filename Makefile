@@ -11,7 +11,7 @@ STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test coverage test-gpu test-gpu-complete test-tensorrt lint sabotage sabotage-shard mutants clean help
+.PHONY: run test fuzz coverage test-gpu test-gpu-complete test-tensorrt lint sabotage sabotage-shard mutants clean help
 
 run: $(STAMP)  ## check the engine against its blessed captures
 	$(BIN)/python -m harness check $(ARGS)
@@ -25,6 +25,9 @@ ifeq ($(strip $(ARGS)),)
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
+
+fuzz: $(STAMP)  ## read N=2000 mutated files of every kind, drawn from SEED=0; each must be refused by name or mean the same
+	$(BIN)/python -m tests.fuzz --seed $(or $(SEED),0) --files $(or $(N),2000)
 
 # Apart from `test`, as tracing makes the tests take half as long again.
 coverage: $(STAMP)  ## run the tests but those of time, and print which lines and branches they run

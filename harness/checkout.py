@@ -6,8 +6,9 @@ stands, but only where that has no package of its own: captures say nothing of a
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
+
+from harness.files import FileRefused, reading
 
 PACKAGE = Path(__file__).resolve().parent
 """The folder of this package."""
@@ -41,16 +42,18 @@ def around(folder: Path | None = None) -> Path | None:
 
 def is_checkout(folder: Path) -> bool:
     """True where the folder has a `pyproject.toml` with `[tool.harness]`."""
+    path = folder / "pyproject.toml"
     try:
-        text = (folder / "pyproject.toml").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
-        # A folder above that this user may not read is nobody's checkout.
+        text = reading.whole(path).decode(errors="replace")
+    except FileRefused:
+        # A file above that this user may not read is nobody's settings, and neither is a folder or a FIFO.
         return False
     try:
-        return "harness" in tomllib.loads(text).get("tool", {})
-    except tomllib.TOMLDecodeError:
+        tool = reading.toml_of(text, path).get("tool", {})
+    except FileRefused:
         # One that is being edited is still the checkout; whoever reads its settings says what is wrong with them.
         return "[tool.harness]" in text
+    return isinstance(tool, dict) and "harness" in tool
 
 
 def has_package(checkout: Path) -> bool:

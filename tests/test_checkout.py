@@ -122,9 +122,20 @@ def test_settings_in_any_encoding_are_read(tmp_path: Path) -> None:
 def test_settings_that_this_user_may_not_read_are_nobody_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[OSError]
 ) -> None:
-    def refused(*_asked: object, **_options: object) -> str:
+    def refused(*_asked: object, **_options: object) -> int:
         raise kind
 
     (tmp_path / "pyproject.toml").write_text(SETTINGS)
-    monkeypatch.setattr(Path, "read_text", refused)
+    monkeypatch.setattr(os, "open", refused)
+    assert not is_checkout(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["tool = 1", "tool = [1]", "tool = 'harness'", "[" * 100_000, "a = " + "1" * 9999])
+def test_settings_of_another_form_are_nobody_s(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    assert not is_checkout(tmp_path)
+
+
+def test_a_fifo_of_that_name_is_no_settings_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pyproject.toml")
     assert not is_checkout(tmp_path)

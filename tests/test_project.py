@@ -28,13 +28,14 @@ NUMERICS = ("schedule", "noise", "guidance", "blend", "solver", "wavelet", "seri
 RING = ("pipeline", "plan", "slot", "advance", "execute", "conditioning", "session", "StreamPipeline")
 # Each room and those that it may import, besides itself. The plugin imports the others inside functions alone.
 ROOMS = {
-    "checkout": (),
-    "engine": (),
+    "files": (),
+    "checkout": ("files",),
+    "engine": ("files",),
     "registry": ("engine",),
-    "parity": ("checkout", "engine", "registry"),
-    "rails": ("checkout", "engine", "registry", "parity"),
+    "parity": ("checkout", "engine", "files", "registry"),
+    "rails": ("checkout", "engine", "files", "registry", "parity"),
     "plugin": ("engine", "registry", "parity", "rails"),
-    "commands": ("engine", "registry", "parity", "rails"),
+    "commands": ("engine", "files", "registry", "parity", "rails"),
     "cli": ("commands", "parity"),
     "__main__": ("commands", "cli"),
     "script": ("checkout", "__main__"),

@@ -18,6 +18,7 @@ from harness.commands.common import (
     check_writable,
     json_option,
     progress,
+    say,
     write_json,
 )
 from harness.commands.exits import COULD_NOT_RUN
@@ -125,7 +126,7 @@ def bench_command(threads: int, steadied: bool, ablated: bool, json_path: Path |
         except InvalidInput as error:
             raise click.UsageError(str(error)) from error
         except (EngineError, ExecutorError, OutsideProfile, RequestFailed) as error:
-            click.echo(f"cannot bench: {error}", err=True)
+            say(f"cannot bench: {error}", err=True)
             sys.exit(COULD_NOT_RUN)
         where = {"name": platform.name(asked.device), "fingerprint": contract.fingerprint(asked.device)}
     if json_path is not None:

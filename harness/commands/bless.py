@@ -16,6 +16,7 @@ from harness.commands.common import (
     chosen,
     could_not_run,
     json_option,
+    say,
     write_json,
 )
 from harness.commands.exits import USAGE
@@ -62,10 +63,10 @@ def bless_command(
                 return
             blessed = bless(reason, battery.on(device), captures, names)
         except (BlessRefused, ReplayFailed, store.CapturesError) as error:
-            click.echo(f"refused: {error}", err=True)
+            say(f"refused: {error}", err=True)
             sys.exit(USAGE)
     write_json(json_path, blessed.document())
-    click.echo(blessed.summary())
+    say(blessed.summary())
 
 
 def _bless_costs(reason: str, captures: Path, json_path: Path | None) -> None:
@@ -74,5 +75,5 @@ def _bless_costs(reason: str, captures: Path, json_path: Path | None) -> None:
     write_json(json_path, {"costs": found.document()})
     changed = [row for row in found.rows if not row.same]
     for row in changed:
-        click.echo(f"{row.rail}: {row.name} {row.blessed} -> {row.now}")
-    click.echo(f"{len(changed)} of {len(found.rows)} counts written" if changed else "all as blessed, nothing written")
+        say(f"{row.rail}: {row.name} {row.blessed} -> {row.now}")
+    say(f"{len(changed)} of {len(found.rows)} counts written" if changed else "all as blessed, nothing written")

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from harness.commands.common import FILE, check_writable, json_option, reported, write_json
+from harness.commands.common import FILE, check_writable, json_option, reported, say, write_json
 from harness.engine.aot.bindings import Flavour
 from harness.engine.aot.build import SECONDS_30, SECONDS_60, Asked, Sizes, build
 
@@ -56,8 +56,8 @@ def build_command(onnx: Path, plan: Path | None, json_path: Path | None, **optio
         table.add_row(kind, str(number))
     Console().print(table)
     if built.differs:
-        click.echo(f"the plan that was there could not be used again: {', '.join(built.differs)}")
+        say(f"the plan that was there could not be used again: {', '.join(built.differs)}")
     state = "used again" if built.reused else "built"
     where = f"{made.flavour} {made.version} for compute capability {made.compute_capability}"
-    click.echo(f"{target}: {state}, {target.stat().st_size} bytes, {len(made.layers)} layers, {where}")
+    say(f"{target}: {state}, {target.stat().st_size} bytes, {len(made.layers)} layers, {where}")
     write_json(json_path, {"plan": str(target), "reused": built.reused, "differs": built.differs, **asdict(made)})

@@ -24,17 +24,20 @@ from harness.commands.common import (
     could_not_run,
     json_option,
     progress,
+    say,
     write_json,
 )
-from harness.commands.exits import COULD_NOT_RUN, DIFFERS
+from harness.commands.exits import COULD_NOT_RUN, DIFFERS, PASSED
+from harness.commands.parts import Parts
 from harness.engine.errors import EngineError, InvalidInput
 from harness.engine.switches import SWITCHES
+from harness.files import FileRefused
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import Battery
 from harness.parity.baselines.captures import Report, check, select
 from harness.parity.proofs.float64 import Engine, EngineReport
 from harness.parity.proofs.float64 import check as check_engine
-from harness.parity.proofs.switches import Pair, check_switches, pairs
+from harness.parity.proofs.switches import Pair, SwitchResult, check_switches, pairs
 from harness.rails.costs import rails as costs
 from harness.registry import ExecutorKind
 
@@ -73,10 +76,12 @@ def check_command(battery: Battery, /, **options: Any) -> None:
     export of the decoder. The finished latents must equal the eager executor's to the bit, or be at most twice as far
     from a replay in float64 as the eager executor's. Scenarios outside the compiled decoder's profile are not compared.
 
+    With --all, a part that cannot run does not hide the others: they still give their verdicts.
+
     The exit code is 0 if every verdict is exact or tolerance, 1 on any other verdict, 2 on a wrong command line, and
-    125 if nothing could be compared: no captures for this platform, captures of another GPU, no such device, no costs
-    for this version of torch, or a compiled decoder that fails before the comparison. `git bisect run` understands the
-    exit codes.
+    125 if something that was asked for could not be compared: no captures for this platform, captures of another GPU,
+    no such device, no costs for this version of torch, a file that is refused, or a compiled decoder that fails before
+    the comparison. `git bisect run` understands the exit codes.
     """
     names = chosen(battery, options["only"] + options["names"])
     with_switches = options["switches"] or options["everything"]
@@ -98,19 +103,26 @@ def check_command(battery: Battery, /, **options: Any) -> None:
     scenarios = len(select(battery.scenarios, names)) if options["everything"] or alone else 0
     console = Console()
     total = scenarios + len(compared) + len(costs.rails()) * with_costs
-    known = store.CapturesError, platform.NoReferencePlatform, EngineError
-    with could_not_run("check", *known), progress(console, total) as advance:
-        captures = _played(battery, engine, options, names, advance) if scenarios else None
-        switches = check_switches(compared, battery.scenarios, advance, whole=not names)
-        counted = costs.check(options["captures"], advance) if with_costs else None
-        checked = CheckReport(captures, tuple(switches), counted, options["device"])
+    known = store.CapturesError, platform.NoReferencePlatform, EngineError, FileRefused
+    parts = Parts("check", bool(scenarios) + with_switches + with_costs > 1, known)
+    captures: Report | EngineReport | None = None
+    switches: list[SwitchResult] = []
+    counted: costs.CostReport | None = None
+    with could_not_run("check"), progress(console, total) as advance:
+        with parts.isolated("captures"):
+            captures = _played(battery, engine, options, names, advance) if scenarios else None
+        with parts.isolated("switches"):
+            switches = check_switches(compared, battery.scenarios, advance, whole=not names)
+        with parts.isolated("costs"):
+            counted = costs.check(options["captures"], advance) if with_costs else None
+        checked = CheckReport(captures, tuple(switches), counted, options["device"], parts.failed)
         document = checked.document()
     write_json(options["json_path"], document)
     for table in tables.check_tables(checked):
         console.print(table)
     for line in checked.summary():
-        click.echo(line)
-    sys.exit(0 if checked.passes else DIFFERS if checked.compared else COULD_NOT_RUN)
+        say(line)
+    sys.exit(PASSED if checked.passes else DIFFERS if checked.differs else COULD_NOT_RUN)
 
 
 def _played(

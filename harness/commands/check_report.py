@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harness.parity.baselines import platform
@@ -23,12 +23,14 @@ class CheckReport:
         switches: results of the switches in lockstep; empty if not asked for.
         costs: report of the cost rails; None if not asked for.
         device: device of the captures and the switches.
+        failed: why, by the name of each part that was asked for and could not run.
     """
 
     captures: Report | EngineReport | None
     switches: tuple[SwitchResult, ...] = ()
     costs: CostReport | None = None
     device: str = "cpu"
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def compared(self) -> bool:
@@ -44,20 +46,26 @@ class CheckReport:
     @property
     def passes(self) -> bool:
         """Say whether something was compared and every verdict passes; costs that are not gated have no verdict."""
+        return self.compared and not self.failed and not self.differs
+
+    @property
+    def differs(self) -> bool:
+        """Say whether a verdict of what was compared does not pass, whatever else could not run."""
         parts = [] if self.captures is None or not self.captures.compared else [self.captures.passes]
         parts += [result.verdict.passes for result in self._switched]
         parts += [self.costs.passes] if self.costs is not None and self.costs.gated else []
-        return self.compared and all(parts)
+        return self.compared and not all(parts)
 
     @property
     def _switched(self) -> list[SwitchResult]:
         return [result for result in self.switches if result.verdict is not Verdict.OUTSIDE_PROFILE]
 
     def summary(self) -> list[str]:
-        """Summarize costs, switches and captures in one line each."""
+        """Summarize costs, switches and captures in one line each, then what could not run."""
         lines = [] if self.costs is None else [self.costs.summary()]
         lines += [summary_of(self.switches)] if self.switches else []
-        return lines + ([] if self.captures is None else [self.captures.summary()])
+        lines += [] if self.captures is None else [self.captures.summary()]
+        return lines + [f"{part}: could not run" for part in self.failed]
 
     def document(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
@@ -72,7 +80,8 @@ class CheckReport:
         summary = {"passes": self.passes, "verdicts": dict(verdicts), "text": "; ".join(self.summary())}
         switches = [asdict(result) for result in self.switches]
         costs = [] if self.costs is None else self.costs.document()
-        return {**found, "switches": switches, "costs": costs, "platform": where, "summary": summary}
+        failed = dict(self.failed)
+        return {**found, "switches": switches, "costs": costs, "failed": failed, "platform": where, "summary": summary}
 
 
 def summary_of(results: Sequence[SwitchResult]) -> str:

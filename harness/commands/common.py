@@ -18,6 +18,8 @@ from harness import registry
 from harness.commands.exits import COULD_NOT_RUN, DIFFERS, USAGE
 from harness.engine import atomic
 from harness.engine.errors import EngineError, ExportRefused, Inaccurate, InvalidInput
+from harness.files import FileRefused
+from harness.files.refused import shown
 from harness.parity.baselines.bless import Battery
 from harness.parity.baselines.captures import CAPTURES, select
 
@@ -54,15 +56,25 @@ def choice(name: str, values: Iterable[str], words: str) -> Callable[[Any], Any]
     return click.option(name, multiple=True, type=click.Choice([str(value) for value in values]), help=words)
 
 
+def say(words: object, *, err: bool = False) -> None:
+    """Print a line in which nothing controls the terminal: files give some of the words, and escapes are shown as such.
+
+    Args:
+        words: the line, or several ones.
+        err: True prints to standard error.
+    """
+    click.echo(shown(str(words)), err=err)
+
+
 def write_json(path: Path | None, document: Mapping[str, object]) -> None:
-    """Write a report to `path`, whole or not at all; None writes nothing.
+    """Write a report to `path`, whole or not at all, through a link or a device that is there; None writes nothing.
 
     Exit with 125 if the write fails or if a number is not finite, which JSON cannot hold.
     """
     if path is None:
         return
     with _writing(path):
-        atomic.write(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+        atomic.write_output(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
 
 
 def check_writable(*paths: Path | None) -> None:
@@ -70,7 +82,7 @@ def check_writable(*paths: Path | None) -> None:
     for path in paths:
         if path is not None:
             with _writing(path):
-                atomic.check_writable(path)
+                atomic.check_output(path)
 
 
 def check_device(what: str, named: str) -> None:
@@ -89,7 +101,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        click.echo(f"cannot write {path}: {error}", err=True)
+        say(f"cannot write {path}: {error}", err=True)
         sys.exit(COULD_NOT_RUN)
 
 
@@ -126,10 +138,10 @@ def reported(what: str) -> Iterator[None]:
         with usage_errors():
             yield
     except ExportRefused as error:
-        click.echo(f"refused: {error}", err=True)
+        say(f"refused: {error}", err=True)
         sys.exit(DIFFERS if isinstance(error, Inaccurate) else USAGE)
-    except (EngineError, OSError) as error:
-        click.echo(f"cannot {what}: {error}", err=True)
+    except (EngineError, FileRefused, OSError) as error:
+        say(f"cannot {what}: {error}", err=True)
         sys.exit(COULD_NOT_RUN)
 
 
@@ -146,7 +158,7 @@ def could_not_run(what: str, *known: type[Exception]) -> Iterator[None]:
     except (click.ClickException, click.exceptions.Exit):
         raise
     except known as error:
-        click.echo(f"cannot {what}: {error}", err=True)
+        say(f"cannot {what}: {error}", err=True)
         sys.exit(COULD_NOT_RUN)
     except Exception:  # noqa: BLE001 - a crash of any kind is no verdict
         Console(stderr=True).print_exception()

@@ -14,6 +14,7 @@ from harness.commands.common import (
     could_not_run,
     json_option,
     progress,
+    say,
     write_json,
 )
 from harness.commands.exits import DIFFERS, INCONCLUSIVE
@@ -65,7 +66,7 @@ def compare_command(rounds: int, most: int, calibrate: bool, json_path: Path | N
         write_json(json_path, {"smallest_caught": smallest, "tried": documents} if calibrate else documents[0])
     for part in rail_tables.calibrated(tried) if calibrate else rail_tables.compared(tried[0.0]):
         # Rich would break a line where a log has no width.
-        (click.echo if isinstance(part, str) else console.print)(part)
+        (say if isinstance(part, str) else console.print)(part)
     sys.exit(_exit_code(tried, calibrate))
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import registry
-from harness.commands.common import FILE, check_writable, json_option, reported, write_json
+from harness.commands.common import FILE, check_writable, json_option, reported, say, write_json
 from harness.engine import decoders
 from harness.engine.aot import closeness
 from harness.engine.aot.export import DTYPES, digest, export
@@ -55,7 +55,7 @@ def export_command(decoder: str, dtype: str, device: str, mask: bool, json_path:
     for d in found.distances:
         table.add_row(str(d.shape), *(f"{value:.3g}" for value in (d.scale, d.file, d.torch, d.worst)))
     Console().print(table)
-    click.echo(
+    say(
         f"{path}: {exported.nodes} nodes, {exported.size} bytes, worst error {found.worst:.3g}, root mean square "
         f"{found.file:.3g} of at most {closeness.FACTOR:g} x {found.torch:.3g}"
     )

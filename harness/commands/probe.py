@@ -19,6 +19,7 @@ from harness.commands.common import (
     could_not_run,
     json_option,
     progress,
+    say,
     usage_errors,
     write_json,
 )
@@ -65,9 +66,9 @@ def probe_command(context: click.Context, /, **options: Any) -> None:
         found = _measured(subjects, options["reason"], options["captures"], advance)
     write_json(options["json_path"], found.document())
     console.print(tables.probed(found))
-    click.echo(found.summary() + ("; recorded" if options["reason"] else ""))
+    say(found.summary() + ("; recorded" if options["reason"] else ""))
     if not options["reason"] and not found.gated:
-        click.echo(recording.advice(found, subjects, _given(context)))
+        say(recording.advice(found, subjects, _given(context)))
     sys.exit(
         DIFFERS if found.lost and not options["reason"] else 0 if found.gated or options["reason"] else COULD_NOT_RUN
     )
@@ -87,7 +88,7 @@ def _measured(
                 return contract.record(reason, subjects, captures, advance)
             return contract.probe(subjects, captures, advance)
     except BlessRefused as error:
-        click.echo(f"refused: {error}", err=True)
+        say(f"refused: {error}", err=True)
         sys.exit(USAGE)
 
 

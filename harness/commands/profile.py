@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from harness import registry
-from harness.commands.common import FILE, check_writable, json_option, write_json
+from harness.commands.common import FILE, check_writable, json_option, say, write_json
 from harness.commands.exits import COULD_NOT_RUN
 from harness.engine.aot.export import DTYPES
 from harness.engine.aot.runtime import check_dtype
@@ -67,13 +67,13 @@ def profile_command(context: click.Context, /, **options: Any) -> None:
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error
     except (EngineError, ExecutorError, BatchTooLarge, OutsideProfile) as error:
-        click.echo(f"cannot profile: {type(error).__name__}: {error}", err=True)
+        say(f"cannot profile: {type(error).__name__}: {error}", err=True)
         sys.exit(COULD_NOT_RUN)
     write_json(options["json_path"], report.document())
     console = Console()
     for part in tables.tables(report, options["top"]):
         # Rich would break a line where a log has no width.
-        (click.echo if isinstance(part, str) else console.print)(part)
+        (say if isinstance(part, str) else console.print)(part)
 
 
 def _check(context: click.Context, options: Mapping[str, Any]) -> None:

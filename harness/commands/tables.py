@@ -9,6 +9,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from harness.commands.check_report import CheckReport
+from harness.files.refused import shown
 from harness.parity.baselines import contract
 from harness.parity.baselines.captures import Report, Result, Verdict
 from harness.parity.proofs.float64 import EngineReport
@@ -42,7 +43,7 @@ def _cost_table(report: costs.CostReport) -> Table:
     table = Table("rail", "blessed", "now", f"in {report.file.parent.name}/{report.file.name}")
     for row in report.wrong():
         cells = (row.rail, f"{row.name}: {row.blessed}", str(row.now), costs.replacement(row))
-        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
+        table.add_row(*(Text(shown(cell), overflow="fold") for cell in cells))
     return table
 
 
@@ -61,7 +62,7 @@ def _switch_table(results: Sequence[SwitchResult]) -> Table:
         acted = sum(result.acted for result in group)
         table.add_row(*key, str(sum(r.scenario != EVERY for r in group) - len(outside)), str(acted), verdict)
         for result in wrong:
-            table.add_row("", "", "", Text(result.scenario), "", Text(result.detail, overflow="fold"))
+            table.add_row("", "", "", Text(shown(result.scenario)), "", Text(shown(result.detail), overflow="fold"))
     return table
 
 
@@ -132,9 +133,9 @@ def probed(found: contract.Findings) -> Table:
         fails = [f"{name} at {contract.ranges(rows)} rows" for name, rows in finding.fails.items() if rows]
         style = {contract.Standing.KEPT: "green", contract.Standing.LOST: "red"}.get(finding.standing, "yellow")
         words = "; ".join(fails) or "everything holds"
-        table.add_row(Text(finding.subject), Text(words), Text(finding.standing, style=style))
+        table.add_row(Text(shown(finding.subject)), Text(shown(words)), Text(finding.standing, style=style))
         if finding.detail:
-            table.add_row("", Text(f"{finding.standing}: {finding.detail}", style=style, overflow="fold"), "")
+            table.add_row("", Text(shown(f"{finding.standing}: {finding.detail}"), style=style, overflow="fold"), "")
     return table
 
 
@@ -146,5 +147,5 @@ def _scenario_table(report: Report | EngineReport) -> Table:
         # Text, because a detail may hold brackets that rich would read as markup.
         verdict = Text(str(result.verdict), style=_COLORS.get(result.verdict, "red"))
         whose = [Text(result.compared_with or "")] if several and isinstance(result, Result) else []
-        table.add_row(Text(result.name), verdict, *whose, Text(result.detail, overflow="fold"))
+        table.add_row(Text(shown(result.name)), verdict, *whose, Text(shown(result.detail), overflow="fold"))
     return table

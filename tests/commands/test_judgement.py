@@ -92,6 +92,7 @@ def test_the_document_has_every_part_as_it_is() -> None:
         "switches": [{**of_switch, "verdict": "moved", "acted": True},
                      {**of_switch, "verdict": "exact", "acted": False}],
         "costs": [{"rail": "plain/1", "name": "ticks", "blessed": 8, "now": 9, "verdict": "moved"}],
+        "failed": {},
         "summary": {"passes": False, "verdicts": {"moved": 1, "exact": 1, "tolerance": 1},
                     "text": "1 cost rails, 1 counts: different: ticks in 1; 2 comparisons of a switch on and off: "
                             "1 exact, 1 moved (in 1 the switch did not act); 1 scenario: 1 tolerance (here, "

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import stat
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -134,18 +139,24 @@ def test_all_of_the_data_is_on_disk_beside_the_target_before_it_takes_its_place(
     data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader sees what was there before; a temporary file elsewhere could not take the target's place at once."""
-    path, seen, synced = tmp_path / "a folder" / "file name", [], os.fsync
+    path, synced = tmp_path / "a folder" / "file name", os.fsync
+    seen: list[dict[str, bytes]] = []
+    folders: list[dict[str, bytes]] = []
     path.parent.mkdir()
     path.write_bytes(b"before")
     path.chmod(0o600)
 
     def sync(handle: int) -> None:
-        seen.append({each.name: each.read_bytes() for each in path.parent.iterdir()})
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            seen.append({each.name: each.read_bytes() for each in path.parent.iterdir()})
+        else:
+            folders.append({each.name: each.read_bytes() for each in path.parent.iterdir()})
         synced(handle)
 
     monkeypatch.setattr(os, "fsync", sync)
     atomic.write(path, data)
     (during,) = seen
+    assert folders == [{"file name": data}], "the folder is synced once, after the file has its name"
     assert during.pop("file name") == b"before"
     ((temporary, written),) = during.items()
     assert temporary.startswith(".writing-")
@@ -168,3 +179,92 @@ def test_a_link_is_replaced_and_what_it_led_to_stays(tmp_path: Path) -> None:
     assert (tmp_path / "other").read_bytes() == b"other"
     assert (tmp_path / "file").read_bytes() == b"data"
     assert not (tmp_path / "file").is_symlink()
+
+
+OUTPUTS = ["file", "link", "link to a link", "link to nothing"]
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_an_output_goes_through_the_links_that_are_there_and_a_file_keeps_its_mode(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.json").write_bytes(b"before")
+    (tmp_path / "real" / "a.json").chmod(0o600)
+    (tmp_path / "link").symlink_to("real/a.json")
+    (tmp_path / "link to a link").symlink_to("link")
+    (tmp_path / "link to nothing").symlink_to("real/new.json")
+    path = tmp_path / "real" / "a.json" if kind == "file" else tmp_path / kind
+    atomic.check_output(path)
+    atomic.write_output(path, b"after")
+    assert path.read_bytes() == b"after"
+    assert path.is_symlink() == (kind != "file")
+    new = kind == "link to nothing"
+    written = tmp_path / "real" / ("new.json" if new else "a.json")
+    assert (written.read_bytes(), stat.S_IMODE(written.stat().st_mode)) == (b"after", 0o644 if new else 0o600)
+    assert not written.is_symlink()
+
+
+def test_a_device_is_written_to_and_stays(capfd: pytest.CaptureFixture[str]) -> None:
+    before = os.stat("/dev/null")
+    atomic.check_output(Path("/dev/null"))
+    atomic.write_output(Path("/dev/null"), b"gone")
+    assert os.stat("/dev/null").st_rdev == before.st_rdev
+    os.write(1, b"a table\n")
+    atomic.check_output(Path("/dev/stdout"))
+    atomic.write_output(Path("/dev/stdout"), b"{}\n")
+    assert capfd.readouterr().out == "a table\n{}\n"
+
+
+def test_a_file_that_is_the_standard_output_is_appended_to(tmp_path: Path) -> None:
+    code = "import os; os.write(1, b'table '); from harness.engine import atomic; from pathlib import Path; "
+    code += "atomic.write_output(Path('/dev/stdout'), b'{}')"
+    with (tmp_path / "out").open("wb") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+    assert (tmp_path / "out").read_bytes() == b"table {}"
+
+
+def test_a_fifo_is_written_to_where_somebody_reads_and_nobody_is_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe"):
+        atomic.write_output(tmp_path / "pipe", b"data")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    atomic.write_output(tmp_path / "pipe", b"data")
+    assert os.read(reader, 100) == b"data"
+    os.close(reader)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+@pytest.mark.parametrize("function", [atomic.check_output, lambda path: atomic.write_output(path, b"")])
+def test_a_socket_and_a_folder_are_no_output(
+    function: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket has at most about a hundred characters
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind("socket")
+        with pytest.raises(OSError, match="expected a file"):
+            function(Path("socket"))
+    with pytest.raises(IsADirectoryError):
+        function(tmp_path)
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_only_a_file_system_that_cannot_sync_folders_is_let_pass(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_handle: int) -> None:
+        raise OSError(code, "no")
+
+    monkeypatch.setattr(os, "fsync", refused)
+    if code == errno.EIO:
+        with pytest.raises(OSError, match="no"):
+            atomic.sync_folder(tmp_path)
+    else:
+        atomic.sync_folder(tmp_path)
+
+
+def test_a_folder_is_held_by_one_block_and_free_after_it_also_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), atomic.locked(tmp_path):
+        with pytest.raises(BlockingIOError), atomic.locked(tmp_path):
+            pass
+        raise KeyError
+    with atomic.locked(tmp_path):
+        assert list(tmp_path.iterdir()) == []

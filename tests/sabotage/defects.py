@@ -7,6 +7,7 @@ shows any more that the test could fail.
 from __future__ import annotations
 
 from tests.sabotage.aot_defects import AHEAD_OF_TIME
+from tests.sabotage.file_defects import FILE_DEFECTS
 from tests.sabotage.judge_defects import JUDGE
 from tests.sabotage.record_defects import RECORDS
 from tests.sabotage.runner import Defect
@@ -763,7 +764,7 @@ BATTERY = [
 
 DEFECTS = [
     *FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *RECORDS, *PROOFS, *BATTERY, *RAILS, *TIMES, *PLUGIN,
-    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING,
+    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING, *FILE_DEFECTS,
 ]  # fmt: skip
 
 # Every defect that is known to have slipped through some comparison of some engine, by the name it has here.

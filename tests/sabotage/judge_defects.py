@@ -88,8 +88,8 @@ JUDGE = [
     Defect(
         "check --all passes where only captures moved",
         "harness/commands/check_report.py",
-        "        return self.compared and all(parts)\n",
-        "        return self.compared and all(parts[-1:])\n",
+        "        return self.compared and not all(parts)\n",
+        "        return self.compared and not all(parts[-1:])\n",
         f"{JUDGED}/test_check_parts.py::test_check_all_swallows_no_verdict",
     ),
     Defect(

@@ -22,6 +22,7 @@ from harness.engine.aot import constants, graph
 from harness.engine.aot.signature import INPUTS, MASK, VELOCITY
 from harness.engine.decoders import AffineDecoder, Decoder
 from harness.engine.errors import ExportRefused, InvalidInput, PackageMissing
+from harness.files import reading, tensors
 
 OPSET = 20
 """The newest ONNX opset that all supported runtimes read. Opset 23 adds single attention and norm operators, which not
@@ -167,7 +168,7 @@ def digest(path: Path) -> str:
     hashed = hashlib.sha256()
     for part in parts(path):
         if part.is_file():
-            with part.open("rb") as file:
+            with reading.opened(part, tensors.CHECKPOINT) as file:
                 while block := file.read(2**24):
                     hashed.update(block)
     return hashed.hexdigest()
@@ -236,7 +237,9 @@ def _save(program: Any, path: Path, accept: Callable[[Path], None], *, external:
         # The final name, because the file refers to its external data by name.
         partial = Path(folder) / path.name
         program.save(str(partial), external_data=external)
-        graph.check_places(partial.read_bytes(), (str(Path.home()), os.getcwd(), folder, tempfile.gettempdir()))
+        graph.check_places(
+            reading.whole(partial, reading.LARGE), (str(Path.home()), os.getcwd(), folder, tempfile.gettempdir())
+        )
         accept(partial)
         made = _data_of(partial)
         data = _data_of(path)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+from harness.files import documents
+from harness.files.schema import Text, Within, fit
 
 _HEADING = re.compile(r"Layers:|Engine Layer Information:")
 _FIELD = re.compile(r"(Name|LayerType|TacticName|StreamId): (.*?)(?=, [A-Z][A-Za-z]+: |$)")
 _SHORT = re.compile(r"Layer\((\w+)\): (.*?), Tactic: ([^,]*), ")
 """A layer in the builder's log of the full TensorRT, without metadata: `Layer(Myelin): NAME, Tactic: N, …`."""
 
-_ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+_ONNX_LAYER = "[ONNX Layer: "
 _METADATA = ", Metadata:"
+
+
+Stream = Annotated[int, Within(-(2**31), 2**31)]
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,23 @@ class Layer:
     name: str
     kind: str = ""
     tactic: str = ""
-    stream: int = 0
+    stream: Stream = 0
     nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """The fields of a layer that are read from the JSON of an engine inspector, which has many more."""
+
+    Name: str
+    LayerType: str = ""
+    TacticName: str = ""
+    StreamId: Stream | Annotated[str, Text(12, "-?[0-9]+")] = 0
+    Metadata: str | None = None
+
+
+_INSPECTED = tuple(each.name for each in fields(_Listed))
+_INSPECTOR = "the JSON of an engine inspector"
 
 
 def from_log(lines: Iterable[str]) -> tuple[Layer, ...]:
@@ -64,12 +84,12 @@ def from_inspector(document: Mapping[str, Any] | str) -> tuple[Layer, ...]:
             verbosity, else names.
 
     Raises:
-        ValueError: the document has no list `Layers`.
+        ValueError: the document is not strict JSON, or has no list `Layers` of layers and names.
     """
-    parsed = json.loads(document) if isinstance(document, str) else document
-    if not isinstance(parsed, Mapping) or not isinstance(parsed.get("Layers"), list):
+    parsed = documents.parse(document, _INSPECTOR) if isinstance(document, str) else document
+    if not isinstance(parsed, dict) or not isinstance(parsed.get("Layers"), list):
         raise ValueError("not the JSON of an engine inspector: the list `Layers` is missing")
-    return tuple(_listed(raw) for raw in parsed["Layers"])
+    return tuple(_listed(raw, index) for index, raw in enumerate(parsed["Layers"]))
 
 
 def _printed(line: str) -> Layer:
@@ -81,10 +101,15 @@ def _printed(line: str) -> Layer:
     return _layer(fields, metadata)
 
 
-def _listed(raw: Any) -> Layer:
+def _listed(raw: Any, index: int) -> Layer:
     if isinstance(raw, str):
         return Layer(raw)
-    return _layer(raw, str(raw.get("Metadata", "")))
+    place = ("Layers", index)
+    known = {name: raw[name] for name in _INSPECTED if name in raw} if isinstance(raw, dict) else raw
+    found: _Listed = fit(_Listed, known, _INSPECTOR, place)
+    return Layer(
+        found.Name, found.LayerType, found.TacticName, int(found.StreamId), tuple(_nodes(found.Metadata or ""))
+    )
 
 
 def _layer(fields: Mapping[str, Any], metadata: str) -> Layer:
@@ -99,5 +124,8 @@ def _layer(fields: Mapping[str, Any], metadata: str) -> Layer:
 
 def _nodes(metadata: str) -> Iterator[str]:
     # TensorRT separates the entries with a control character, TensorRT-RTX does not separate them.
-    for name in _ONNX_LAYER.findall(metadata):
-        yield name.strip()
+    begin = metadata.find(_ONNX_LAYER)
+    # Not a regular expression: it would look for the end anew from each beginning, up to the end of the text.
+    while begin >= 0 and (end := metadata.find("]", begin + len(_ONNX_LAYER))) >= 0:
+        yield metadata[begin + len(_ONNX_LAYER) : end].strip()
+        begin = metadata.find(_ONNX_LAYER, end)

@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
 from harness.engine.aot.signature import AXES, INPUTS, MASK, VELOCITY, Signature, Span
 from harness.engine.errors import ExportRefused, InvalidInput, PackageMissing
+from harness.files import FileRefused, reading
+from harness.files.refused import FileMissing
 
 Dim: TypeAlias = "int | str | None"
 """A dimension: a static size, the name of a dynamic dimension, or None where the dynamic dimension has no name."""
 
-_SYMBOL = re.compile(r"(?:([1-9]\d*)\*)?[A-Za-z_]\w*", re.ASCII)
+_SYMBOL = re.compile(r"(?:([1-9]\d{0,8})\*)?[A-Za-z_]\w*", re.ASCII)
 _DTYPES = {"FLOAT": torch.float32, "FLOAT16": torch.float16, "BFLOAT16": torch.bfloat16, "BOOL": torch.bool}
 
 
@@ -34,20 +36,33 @@ def read(path: Path) -> Signature:
         raise PackageMissing("onnx", "onnx")
     import onnx  # noqa: PLC0415 - an optional package
 
-    if not path.is_file():
-        raise InvalidInput("onnx", str(path), "an existing ONNX file")
     try:
-        graph = onnx.load(path, load_external_data=False).graph
-        _check_weights(path, {e.value for w in graph.initializer for e in w.external_data if e.key == "location"})
-    except import_module("google.protobuf.message").DecodeError as error:
+        data = reading.whole(path, reading.LARGE)
+    except FileMissing as error:
+        raise InvalidInput("onnx", str(path), "an existing ONNX file") from error
+    except FileRefused as error:
+        raise InvalidInput("onnx", str(path), f"an ONNX file ({error.why})") from error
+    try:
+        graph = onnx.load_model_from_string(data).graph
+        constants = [a.t for node in graph.node for a in node.attribute if a.HasField("t")]
+        weights = (*graph.initializer, *constants)
+        _check_weights(path, {e.value for w in weights for e in w.external_data if e.key == "location"})
+        tensors = _tensors(graph)
+    except (import_module("google.protobuf.message").DecodeError, ValueError) as error:
+        # A ValueError is of a text that is not UTF-8, and of a dtype that has no name.
         raise ExportRefused(f"{path}: not a whole ONNX file ({error})") from error
-    tensors: dict[str, tuple[torch.dtype | str, list[Dim]]] = {}
+    return signature(path, tensors)
+
+
+def _tensors(graph: Any) -> dict[str, tuple[torch.dtype | str, list[Dim]]]:
+    """Dtype and dimensions of every input and output of a graph, by name."""
+    found: dict[str, tuple[torch.dtype | str, list[Dim]]] = {}
     for value in (*graph.input, *graph.output):
         kind = value.type.tensor_type
-        name = onnx.TensorProto.DataType.Name(kind.elem_type)
         dims: list[Dim] = [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.shape.dim]
-        tensors[value.name] = (_DTYPES.get(name, name), dims)
-    return signature(path, tensors)
+        name = import_module("onnx").TensorProto.DataType.Name(kind.elem_type)
+        found[value.name] = (_DTYPES.get(name, name), dims)
+    return found
 
 
 def signature(path: Path, tensors: Mapping[str, tuple[torch.dtype | str, Sequence[Dim]]]) -> Signature:
@@ -99,8 +114,10 @@ def _check_weights(path: Path, places: set[str]) -> None:
 
 def _dynamic(path: Path, axis: str, dim: Dim) -> tuple[Span, int]:
     """The allowed sizes of a dimension, and the number that each size is a multiple of."""
-    if isinstance(dim, int):
+    if isinstance(dim, int) and dim > 0:
         return Span(dim, dim), 1
+    if isinstance(dim, int):
+        raise ExportRefused(f"{path}: the dimension of {axis} is {dim}, expected at least 1")
     found = _SYMBOL.fullmatch(dim or "")
     if found is None:
         raise ExportRefused(f"{path}: the dynamic dimension of {axis} is {dim!r}, expected a symbol or a multiple")
@@ -110,8 +127,10 @@ def _dynamic(path: Path, axis: str, dim: Dim) -> tuple[Span, int]:
 
 def _fixed(path: Path, axis: str, axes: Mapping[str, Dim]) -> int:
     size = axes[axis]
-    if not isinstance(size, int):
-        raise ExportRefused(f"{path}: {axis} is dynamic ({size}), expected a size")
+    if not isinstance(size, int) or size < 1:
+        raise ExportRefused(
+            f"{path}: {axis} is {size if isinstance(size, int) else f'dynamic ({size})'}, expected a size"
+        )
     return size
 
 

@@ -13,6 +13,8 @@ import torch
 
 from harness.engine.aot import sidecar
 from harness.engine.errors import ExportRefused, InvalidInput, PackageMissing
+from harness.files import FileRefused, reading
+from harness.files.refused import FileMissing
 
 REASSOCIATING = ("DivMulFusion",)
 """Disabled optimizers: `DivMulFusion` rewrites `x * (1 / y)` as `x / y`, which rounds differently."""
@@ -45,8 +47,12 @@ def session(path: Path, threads: int = 1, profile: Path | None = None) -> Any:
     if find_spec("onnxruntime") is None:
         raise PackageMissing("onnxruntime", "onnx")
     runtime = import_module("onnxruntime")
-    if not path.is_file():
-        raise InvalidInput("path", str(path), "an existing ONNX file")
+    try:
+        reading.check(path)
+    except FileMissing as error:
+        raise InvalidInput("path", str(path), "an existing ONNX file") from error
+    except FileRefused as error:
+        raise InvalidInput("path", str(path), f"an ONNX file ({error.why})") from error
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

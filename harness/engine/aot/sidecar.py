@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from harness.engine import atomic, checks
+from harness.engine import atomic
 from harness.engine.aot.layers import Layer
 from harness.engine.errors import PlanCorrupt, SidecarMissing
+from harness.files import FileRefused, documents, reading
+from harness.files.refused import FileMissing, described
+from harness.files.schema import Within, fit
 
 FORMAT = 1
 """The format version of the sidecar; files of another version are refused."""
 
-Shape = tuple[int, ...]
+LARGEST = 2**36
+"""The largest plan in bytes."""
+
+Shape = tuple[Annotated[int, Within(0, 2**31)], ...]
 
 
 @dataclass(frozen=True)
@@ -49,15 +54,13 @@ class Sidecar:
     driver: str | None
     profile: Mapping[str, tuple[Shape, Shape, Shape]]
     dtypes: Mapping[str, str]
-    frames_multiple: int
+    frames_multiple: Annotated[int, Within(1, 2**31)]
     verbosity: str
     layers: tuple[Layer, ...] = ()
 
 
 BUILT_FOR = tuple(f.name for f in fields(Sidecar) if f.name not in ("plan_sha256", "layers"))
 """The fields that must match for a plan to be used again."""
-
-_TEXTS = ("plan_sha256", "onnx_sha256", "flavour", "version", "compute_capability", "verbosity")
 
 
 def path(plan: Path) -> Path:
@@ -82,16 +85,16 @@ def read(plan: Path) -> Sidecar:
         SidecarMissing: the sidecar is missing, malformed or of another format version than `FORMAT`.
     """
     file = path(plan)
-    if not file.is_file():
-        raise SidecarMissing(f"{file} is missing, so {plan.name} has no metadata; build the plan again")
     try:
-        raw = json.loads(file.read_text())
-        found = raw.pop("format")
-        if found != FORMAT:
+        raw = documents.load(file)
+        if isinstance(raw, dict) and raw.get("format") != FORMAT:
+            found = described(raw.get("format"))
             raise SidecarMissing(f"{file}: format {found}, this version reads {FORMAT}; build the plan again")
-        return _parsed(raw)
-    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
-        raise SidecarMissing(f"{file}: not a plan's metadata ({error!r}); build the plan again") from error
+        return _parsed(raw, file)
+    except FileMissing as error:
+        raise SidecarMissing(f"{file} is missing, so {plan.name} has no metadata; build the plan again") from error
+    except FileRefused as error:
+        raise SidecarMissing(f"{file}: not a plan's metadata ({error.why}); build the plan again") from error
 
 
 def read_plan(plan: Path) -> tuple[bytes, Sidecar]:
@@ -99,30 +102,30 @@ def read_plan(plan: Path) -> tuple[bytes, Sidecar]:
 
     Raises:
         SidecarMissing: see `read`.
-        PlanCorrupt: the plan is missing, truncated or altered.
+        PlanCorrupt: the plan is missing, truncated or altered, or no regular file.
     """
-    if not plan.is_file():
-        raise PlanCorrupt(f"{plan} is missing")
-    sidecar = read(plan)
-    data = plan.read_bytes()
+    try:
+        reading.check(plan, LARGEST)
+        sidecar = read(plan)
+        data = reading.whole(plan, LARGEST)
+    except FileMissing as error:
+        raise PlanCorrupt(f"{plan} is missing") from error
+    except FileRefused as error:
+        raise PlanCorrupt(str(error)) from error
     if hashlib.sha256(data).hexdigest() != sidecar.plan_sha256:
         raise PlanCorrupt(f"{plan}: the SHA-256 of its {len(data)} bytes is not the one in {path(plan).name}")
     return data, sidecar
 
 
-def _parsed(raw: Mapping[str, Any]) -> Sidecar:
-    profile = {name: tuple(tuple(map(int, shape)) for shape in shapes) for name, shapes in raw["profile"].items()}
-    if any(len(shapes) != 3 for shapes in profile.values()):
-        raise ValueError("profile: expected minimum, optimum and maximum of every input")
-    layers = tuple(Layer(**{**layer, "nodes": tuple(layer["nodes"])}) for layer in raw["layers"])
-    found = Sidecar(**{**raw, "profile": profile, "layers": layers})
-    checks.integer("frames_multiple", found.frames_multiple, 1)
-    texts = [getattr(found, name) for name in _TEXTS]
-    texts += [text for text in (found.gpu, found.driver) if text is not None]
-    texts += found.dtypes.values()
-    for layer in layers:
-        texts += (layer.name, layer.kind, layer.tactic, *layer.nodes)
-        checks.integer("stream", layer.stream, -sys.maxsize)
-    if strange := [text for text in texts if not isinstance(text, str)]:
-        raise TypeError(f"got {strange[0]!r}, expected a string")
-    return found
+@dataclass(frozen=True)
+class _Document(Sidecar):
+    """A sidecar as it is in the file."""
+
+    format: int = FORMAT
+
+
+def _parsed(raw: Any, file: Path) -> Sidecar:
+    found: _Document = fit(_Document, raw, file)
+    if "layers" not in raw:
+        raise FileRefused(file, "layers", "no such field", "one")
+    return Sidecar(**{each.name: getattr(found, each.name) for each in fields(Sidecar)})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import threading
 from collections import OrderedDict
@@ -16,10 +15,10 @@ import torch
 from diffusers import AceStepTransformer1DModel
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from diffusers.models.transformers import ace_step_transformer
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from harness.engine import checks
+from harness.engine.decoders import checkpoint
 from harness.engine.errors import InvalidInput
 
 M = TypeVar("M", bound=nn.Module)
@@ -51,10 +50,6 @@ PRESETS: dict[str, dict[str, int]] = {
     },
     "2b": {},
 }
-
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
-_INDEX = _WEIGHTS + ".index.json"
-_NULL_EMBEDDING = "null_condition_emb"
 
 
 class CrossAttentionMask:
@@ -281,26 +276,20 @@ class AceStepDecoder(OfTransformer):
             device: the device of the parameters.
 
         Raises:
-            InvalidInput: the directory, its configuration or its weights are missing or belong to another model; or
-                the names or shapes of the weights are not exactly those of the model.
+            InvalidInput: the directory, its configuration or its weights are missing or belong to another model; the
+                names or shapes of the weights are not exactly those of the model; the weights are not finite floating
+                point numbers; or the index names a file outside its directory.
         """
         root = Path(path)
         folder = root / "transformer" if (root / "transformer").is_dir() else root
-        _check_folder(folder)
+        checkpoint.check(folder)
         with _seeded(0):  # diffusers draws a few tensors at random before it loads the checkpoint's values
-            transformer, report = AceStepTransformer1DModel.from_pretrained(
-                str(folder),
-                torch_dtype=dtype,
-                local_files_only=True,
-                use_safetensors=True,
-                low_cpu_mem_usage=False,
-                ignore_mismatched_sizes=True,  # mismatched sizes are then in the report instead of raising
-                output_loading_info=True,
-            )
+            transformer, report = _loaded(folder, dtype)
         wrong = {kind: names for kind, names in report.items() if names}
         if wrong:
             raise InvalidInput("path", f"{folder} with {wrong}", "a checkpoint with exactly the model's weights")
-        return cls._frozen(transformer, _read_null_embedding(root / "condition_encoder"), dtype, device)
+        checkpoint.check_finite(folder, transformer)
+        return cls._frozen(transformer, checkpoint.null_embedding(root / "condition_encoder"), dtype, device)
 
     @classmethod
     def _frozen(
@@ -312,6 +301,23 @@ class AceStepDecoder(OfTransformer):
     ) -> AceStepDecoder:
         decoder = cls(transformer, null_embedding=null_embedding)
         return decoder.to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+
+def _loaded(folder: Path, dtype: torch.dtype) -> tuple[AceStepTransformer1DModel, dict[str, Any]]:
+    """The transformer in `folder`, and what diffusers has to say about its weights."""
+    try:
+        found: tuple[AceStepTransformer1DModel, dict[str, Any]] = AceStepTransformer1DModel.from_pretrained(
+            str(folder),
+            torch_dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            low_cpu_mem_usage=False,
+            ignore_mismatched_sizes=True,  # mismatched sizes are then in the report instead of raising
+            output_loading_info=True,
+        )
+    except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise InvalidInput("path", str(folder), f"a checkpoint that diffusers loads ({error})") from error
+    return found
 
 
 def attention_backend(processor: object = None) -> AttentionBackendName:
@@ -352,34 +358,3 @@ def _seeded(seed: int) -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(default)
-
-
-def _check_folder(folder: Path) -> None:
-    """Raise `InvalidInput` unless `folder` holds the configuration and safetensors of an ACE-Step transformer."""
-    if not folder.is_dir():
-        raise InvalidInput("path", str(folder), "an existing directory")
-    config = folder / "config.json"
-    if not config.is_file():
-        raise InvalidInput("path", str(folder), "a directory with a config.json")
-    found = json.loads(config.read_text()).get("_class_name")
-    if found != AceStepTransformer1DModel.__name__:
-        raise InvalidInput("path", f"{config} of a {found}", f"one of an {AceStepTransformer1DModel.__name__}")
-    _weights_file(folder, None)
-
-
-def _read_null_embedding(folder: Path) -> Tensor | None:
-    """The null embedding `[1, 1, E]` of a condition encoder's directory; None where there is no directory or tensor."""
-    if not folder.is_dir():
-        return None
-    with safe_open(_weights_file(folder, _NULL_EMBEDDING), framework="pt", device="cpu") as weights:
-        return weights.get_tensor(_NULL_EMBEDDING) if _NULL_EMBEDDING in weights.keys() else None  # noqa: SIM118 - not a dict
-
-
-def _weights_file(folder: Path, tensor: str | None) -> Path:
-    """The safetensors file of `folder` that holds `tensor`; the first file if `tensor` is None or not in the index."""
-    index = folder / _INDEX
-    shards: dict[str, str] = json.loads(index.read_text())["weight_map"] if index.is_file() else {}
-    file = folder / (shards.get(tensor or "") or next(iter(shards.values()), _WEIGHTS))
-    if not file.is_file():
-        raise InvalidInput("path", str(file), "an existing safetensors file")
-    return file

@@ -6,17 +6,18 @@ and only captures that drifted are rewritten.
 
 from __future__ import annotations
 
-import json
+import inspect
 import math
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from torch import Tensor
 from harness import registry
 from harness.checkout import PACKAGE
 from harness.engine import atomic
+from harness.files import FileRefused, documents, reading
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.captures import CAPTURES, Play, distance, select, tolerance
 from harness.parity.baselines.changes import Change, drift, of_manifest, with_k
@@ -31,6 +33,8 @@ from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, play
 from harness.parity.compare import LISTED, digest_tree
 
+P = ParamSpec("P")
+T = TypeVar("T")
 ENGINE = PACKAGE / "engine"
 MARGIN = 4.0
 """A scenario's tolerance is this many times what plain scalar kernels move it by."""
@@ -80,7 +84,7 @@ def fresh_digests(names: Sequence[str], device: str = "cpu") -> dict[str, Digest
     Raises:
         ReplayFailed: it failed.
     """
-    found = json.loads(_harness(["_digests", "--device", device, *names], {}))
+    found = documents.parse(_harness(["_digests", "--device", device, *names], {}), "harness _digests")
     return {name: Digests(each["content"], tuple(each["ticks"])) for name, each in found.items()}
 
 
@@ -134,6 +138,32 @@ def digests(played: Played) -> Digests:
     return Digests(digest_tree(played.finished), played.ticks)
 
 
+def alone(act: Callable[P, T]) -> Callable[P, T]:
+    """Let one process at a time do an act that writes to its argument `captures`; a second one is refused at once.
+
+    The folder around the captures is held while the act runs, so that nothing is left of it where a process dies.
+
+    Raises:
+        BlessRefused: another process is writing captures there.
+    """
+    signature = inspect.signature(act)
+
+    @wraps(act)
+    def held(*args: P.args, **kwargs: P.kwargs) -> T:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        captures = Path(bound.arguments["captures"]).resolve()
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(atomic.locked(next(each for each in captures.parents if each.is_dir())))
+            except BlockingIOError as error:
+                raise BlessRefused(f"{captures} is being written by another process") from error
+            return act(*args, **kwargs)
+
+    return held
+
+
+@alone
 def bless(
     reason: str,
     battery: Battery = BATTERY,
@@ -327,7 +357,7 @@ def _write(
         new = store.entry(name, each.finished, each.ticks, ks[name], reason)
         before = kept.get(name)
         path = folder / new.file
-        if not path.is_file() or store.serialize(each.finished) != path.read_bytes():
+        if not _holds(path, store.serialize(each.finished)):
             atomic.write(path, store.serialize(each.finished))
         same = before is not None and (before.content, before.ticks) == (new.content, new.ticks)
         kept[name] = store.entry(name, each.finished, new.ticks, new.k, before.reason) if before and same else new
@@ -353,5 +383,12 @@ def _harness(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
     return result.stdout
 
 
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return reading.whole(path, len(data)) == data
+    except FileRefused:
+        return False
+
+
 def _load(path: Path) -> dict[str, Tensor]:
-    return store.deserialize(path.read_bytes())
+    return store.deserialize(reading.whole(path, reading.LARGE), path)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from harness.engine import atomic
 from harness.engine.errors import InvalidInput
+from harness.files import FileRefused
 from harness.parity.baselines import contract, platform, store
 from harness.parity.baselines.bless import BlessRefused
 from harness.parity.baselines.captures import Result, Verdict, tolerance, within_bound
@@ -267,7 +267,7 @@ def _refuse_unkeepable(name: str, tensors: Mapping[str, Tensor]) -> None:
     """Refuse what cannot be written, or not be read again."""
     try:
         store.deserialize(store.serialize(tensors))
-    except (KeyError, SafetensorError) as error:  # a dtype that safetensors does not know is a KeyError
+    except (KeyError, FileRefused) as error:  # a dtype that safetensors does not know is a KeyError
         raise BlessRefused(f"{name}: the file format cannot keep it, {error!r}") from error
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from harness.files import FileRefused, reading
+from harness.files.refused import FileMissing
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.captures import distance
 from harness.parity.compare import digest_tree
@@ -40,7 +42,7 @@ def drift(
 ) -> Change | None:
     """How what is computed now differs from a capture in `folder`; None where both are the same."""
     if entry is None:
-        return Change(name, "new")
+        return _without_entry(folder, name, tensors)
     try:
         blessed = store.read_capture(folder, entry)
     except store.CaptureMissing:
@@ -55,6 +57,20 @@ def drift(
     if tuple(ticks) != entry.ticks:
         return Change(name, "moved in its states only")
     return None
+
+
+def _without_entry(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> Change:
+    """How what is computed now differs from a file that no usable manifest knows, or that is not there."""
+    path = folder / store.file_name(name)
+    try:
+        there = store.deserialize(reading.whole(path, reading.LARGE), path)
+    except FileMissing:
+        return Change(name, "new")
+    except FileRefused:
+        return Change(name, "restored, its file was corrupt and in no manifest")
+    if digest_tree(there) == digest_tree(tensors):
+        return Change(name, "restored, its file was in no manifest and is the same")
+    return Change(name, "moved from a file that was in no manifest", distance(tensors, there))
 
 
 def with_k(

@@ -6,19 +6,25 @@ where the contract says it does not is gained: to be recorded, so that it can be
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from harness.engine.errors import InvalidInput
+from harness.files.refused import described
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.bless import BlessRefused, refuse_unless_explicit
+from harness.parity.baselines.bless import BlessRefused, alone, refuse_unless_explicit
 from harness.parity.baselines.captures import CAPTURES
 from harness.parity.proofs.invariance import Held, Property, Subject, measure
 from harness.registry import AFFINE, compared
 
 CONTRACT = "contract.json"
+MOST_NUMBERS = 1_000_000
+"""The most numbers of rows in a contract, those of all subjects and properties together."""
+_RANGE = re.compile(r"([1-9][0-9]{0,3})(?:-([1-9][0-9]{0,3}))?")
 
 Rows = dict[str, list[int]]
 """Numbers of rows by property."""
@@ -47,6 +53,23 @@ class Recorded:
     holds: Rows
     fails: Rows
     reason: str
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A `Recorded` as it is in the file, the numbers of rows as text."""
+
+    holds: Mapping[str, str]
+    fails: Mapping[str, str]
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Document:
+    """A contract as it is in the file."""
+
+    fingerprint: Mapping[str, str]
+    subjects: Mapping[str, _Written]
 
 
 @dataclass(frozen=True)
@@ -181,6 +204,7 @@ def probe(
     return Findings(tuple(findings), platform.name(device), differs, here, known is not None, unmeasured)
 
 
+@alone
 def record(
     reason: str,
     subjects: Sequence[Subject],
@@ -221,14 +245,19 @@ def read(captures: Path = CAPTURES, device: str = "cpu") -> Contract | None:
         CapturesError: it is there and cannot be used.
     """
     file = path(captures, device)
-    if not file.is_file():
-        return None
-    document = store.read_document(file)
     try:
-        entries = {name: _parsed(raw) for name, raw in document["subjects"].items()}
-        return Contract(dict(document["fingerprint"].items()), entries)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise store.ManifestAltered(f"{file}: altered, not a contract ({error!r})") from error
+        document = store.read_document(file)
+    except store.ManifestMissing:
+        return None
+    found = store.fitted(_Document, document, file, "a contract")
+    entries, left = {}, MOST_NUMBERS
+    try:
+        for name, written in found.subjects.items():
+            entries[name] = _parsed(f"subjects.{name}", written, left)
+            left -= sum(map(len, (*entries[name].holds.values(), *entries[name].fails.values())))
+    except InvalidInput as error:
+        raise store.ManifestAltered(f"{file}: altered, not a contract ({error})") from error
+    return Contract(found.fingerprint, entries)
 
 
 def path(captures: Path, device: str = "cpu") -> Path:
@@ -260,8 +289,9 @@ def compare(held: Held, expected: Recorded) -> tuple[list[str], list[str]]:
 
 def ranges(rows: Sequence[int]) -> str:
     """Numbers in ascending order, runs of them as ranges: `1-2, 4`; empty where there are none."""
-    starts = [row for row in rows if row - 1 not in rows]
-    ends = [row for row in rows if row + 1 not in rows]
+    known = set(rows)
+    starts = [row for row in rows if row - 1 not in known]
+    ends = [row for row in rows if row + 1 not in known]
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
 
 
@@ -271,10 +301,14 @@ def numbers(text: str) -> list[int]:
     Raises:
         ValueError: it did not write this.
     """
-    bounds = [[int(bound) for bound in part.split("-")] for part in text.split(",") if text.strip()]
-    found = [row for bound in bounds for row in range(bound[0], bound[-1] + 1)]
-    if ranges(found) != text:
-        raise ValueError(f"{text!r} are no numbers of rows")
+    found: list[int] = []
+    for part in text.split(", ") if text else ():
+        match = _RANGE.fullmatch(part)
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        # Before a list is made of it, as a range of nine characters has millions of numbers.
+        if low <= (found[-1] + 1 if found else 0) or low > high or (match and match[2] and low == high):
+            raise ValueError(f"{described(text)} are no numbers of rows")
+        found.extend(range(low, high + 1))
     return found
 
 
@@ -286,9 +320,21 @@ def _written(entry: Recorded) -> dict[str, Any]:
     }
 
 
-def _parsed(raw: Mapping[str, Any]) -> Recorded:
-    holds, fails = ({asked: numbers(text) for asked, text in raw[name].items()} for name in ("holds", "fails"))
-    return Recorded(holds, fails, raw["reason"])
+def _parsed(field: str, written: _Written, left: int) -> Recorded:
+    """An entry; `left` is how many numbers of rows it may have, as a short text stands for thousands."""
+    parts: dict[str, Rows] = {"holds": {}, "fails": {}}
+    for part, rows in parts.items():
+        for asked, text in getattr(written, part).items():
+            try:
+                rows[asked] = numbers(text)
+            except ValueError as error:
+                raise InvalidInput(
+                    f"{field}.{part}.{asked}", described(text), "numbers of rows, as `1-2, 4`"
+                ) from error
+            left -= len(rows[asked])
+            if left < 0:
+                raise InvalidInput(f"{field}.{part}.{asked}", "more rows than that", f"at most {MOST_NUMBERS} in all")
+    return Recorded(**parts, reason=written.reason)
 
 
 def _missing(recorded: Rows, now: Rows) -> Iterator[str]:

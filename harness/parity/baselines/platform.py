@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import platform as host
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from harness import checkout
 from harness.engine.aot.here import driver
 from harness.engine.errors import InvalidInput
+from harness.files import reading
+from harness.files.refused import FileMissing
+from harness.files.schema import Folder, fit
 from harness.parity.baselines import kernels_digest
 
 ROOT = checkout.root()
@@ -30,6 +33,7 @@ GPU_ENVIRONMENT = (
 )  # fmt: skip
 """The same on a GPU."""
 
+_REFERENCE = "reference-platform"
 _CPU_FIELDS = {"vendor": "vendor_id", "family": "cpu family", "model": "model", "name": "model name"}
 
 
@@ -137,14 +141,19 @@ def reference_platform(root: Path = ROOT) -> str:
 
     Raises:
         NoReferencePlatform: there is no `pyproject.toml` in `root`, or it does not say.
+        FileRefused: it cannot be read, or the name is not that of a folder.
     """
     project = root / "pyproject.toml"
-    if not project.is_file():
-        raise NoReferencePlatform(f"{project}: missing")
-    settings = tomllib.loads(project.read_text(encoding="utf-8")).get("tool", {}).get("harness", {})
-    if "reference-platform" not in settings:
-        raise NoReferencePlatform(f"{project}: no reference-platform in [tool.harness]")
-    return str(settings["reference-platform"])
+    try:
+        document = reading.toml(project)
+    except FileMissing as error:
+        raise NoReferencePlatform(f"{project}: missing") from error
+    tool = fit(dict[str, Any], document.get("tool", {}), project, ("tool",))
+    settings = fit(dict[str, Any], tool.get("harness", {}), project, ("tool", "harness"))
+    if _REFERENCE not in settings:
+        raise NoReferencePlatform(f"{project}: no {_REFERENCE} in [tool.harness]")
+    name: str = fit(Folder, settings[_REFERENCE], project, ("tool", "harness", _REFERENCE))
+    return name
 
 
 def _flags() -> dict[str, str]:
@@ -186,7 +195,7 @@ def _cpu(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
     """The first processor's fields; elsewhere than on Linux only a model name."""
     if not path.is_file():
         return {"model name": host.processor()}
-    first = path.read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+    first = reading.whole(path).decode(errors="replace").split("\n\n")[0]
     pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
     return {key.strip(): value.strip() for key, value in pairs}
 

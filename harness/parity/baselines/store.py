@@ -12,17 +12,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
 
 from harness.engine import atomic
 from harness.engine.errors import InvalidInput
+from harness.files import FileRefused, documents, reading, tensors
+from harness.files.refused import FileMissing, described
+from harness.files.schema import Name, Sha256, Within, fit
 from harness.parity.compare import digest_tree
 
 FORMAT = 1
@@ -33,6 +36,8 @@ SUFFIX = ".safetensors"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SELF = "digest"
+
+T = TypeVar("T")
 
 
 class CapturesError(RuntimeError):
@@ -81,12 +86,12 @@ class Entry:
         reason: why it was blessed.
     """
 
-    file: str
-    size: int
-    sha256: str
-    content: str
-    ticks: tuple[str, ...]
-    k: float
+    file: Name
+    size: Annotated[int, Within(0, reading.LARGE)]
+    sha256: Sha256
+    content: Sha256
+    ticks: tuple[Name, ...]
+    k: Annotated[float, Within(0, sys.float_info.max)]
     reason: str
 
 
@@ -95,8 +100,8 @@ class Manifest:
     """Where a folder of captures comes from, and an `Entry` for each scenario by name."""
 
     fingerprint: Mapping[str, str]
-    engine: str
-    torch: str
+    engine: Name
+    torch: Name
     scenarios: Mapping[str, Entry] = field(default_factory=dict)
 
 
@@ -111,24 +116,28 @@ def file_name(scenario: str) -> str:
     return scenario + SUFFIX
 
 
-def serialize(tensors: Mapping[str, Tensor]) -> bytes:
+def serialize(named: Mapping[str, Tensor]) -> bytes:
     """The tensors as the bytes of a safetensors file without metadata; equal tensors give equal bytes."""
-    return safetensors.save({name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)})
+    return safetensors.save({name: named[name].detach().cpu().contiguous().clone() for name in sorted(named)})
 
 
-def deserialize(data: bytes) -> dict[str, Tensor]:
+def deserialize(data: bytes, path: Path | str = "a capture") -> dict[str, Tensor]:
     """The tensors in the bytes of a safetensors file, sorted by name: the library's order changes from call to call.
 
+    Args:
+        data: the bytes.
+        path: where they are from, for messages.
+
     Raises:
-        SafetensorError: it is none.
+        FileRefused: they are none.
     """
-    return dict(sorted(safetensors.load(data).items()))
+    return tensors.load(data, path)
 
 
-def entry(scenario: str, tensors: Mapping[str, Tensor], ticks: tuple[str, ...], k: float, reason: str) -> Entry:
-    """The entry that describes a capture of `tensors`."""
-    data = serialize(tensors)
-    return Entry(file_name(scenario), len(data), _sha256(data), digest_tree(tensors), ticks, k, reason)
+def entry(scenario: str, named: Mapping[str, Tensor], ticks: tuple[str, ...], k: float, reason: str) -> Entry:
+    """The entry that describes a capture of the tensors in `named`."""
+    data = serialize(named)
+    return Entry(file_name(scenario), len(data), _sha256(data), digest_tree(named), ticks, k, reason)
 
 
 def read_capture(folder: Path, expected: Entry) -> dict[str, Tensor]:
@@ -136,12 +145,15 @@ def read_capture(folder: Path, expected: Entry) -> dict[str, Tensor]:
 
     Raises:
         CaptureMissing: the file is not there.
-        CaptureCorrupt: it is truncated or altered.
+        CaptureCorrupt: it is truncated or altered, or no regular file.
     """
     path = folder / expected.file
-    if not path.is_file():
-        raise CaptureMissing(f"{path}: missing")
-    data = path.read_bytes()
+    try:
+        data = reading.whole(path, expected.size)
+    except FileMissing as error:
+        raise CaptureMissing(f"{path}: missing") from error
+    except FileRefused as error:
+        raise CaptureCorrupt(f"{path}: altered, {error.why}") from error
     if len(data) < expected.size:
         raise CaptureCorrupt(f"{path}: truncated, {len(data)} of {expected.size} bytes")
     if _sha256(data) != expected.sha256:
@@ -174,16 +186,17 @@ def read_document(path: Path) -> dict[str, Any]:
         ManifestFormat: it has another format version.
         ManifestAltered: it cannot be read, or was edited since it was written.
     """
-    if not path.is_file():
-        raise ManifestMissing(f"{path}: missing")
     try:
-        document = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ManifestAltered(f"{path}: altered or truncated, not JSON ({error})") from error
+        document = documents.load(path)
+    except FileMissing as error:
+        raise ManifestMissing(f"{path}: missing") from error
+    except FileRefused as error:
+        raise ManifestAltered(f"{path}: altered or truncated, not JSON ({error.why})") from error
     if not isinstance(document, dict):
         raise ManifestAltered(f"{path}: altered, not a JSON object")
-    if document.get("format") != FORMAT:
-        raise ManifestFormat(f"{path}: format version {document.get('format')}, this harness reads {FORMAT}")
+    if type(document.get("format")) is not int or document["format"] != FORMAT:
+        version = described(document.get("format"))
+        raise ManifestFormat(f"{path}: format version {version}, this harness reads {FORMAT}")
     if document.pop(_SELF, None) != _digest(document):
         raise ManifestAltered(f"{path}: altered, it does not match its own digest")
     document.pop("format")
@@ -193,7 +206,7 @@ def read_document(path: Path) -> dict[str, Any]:
 def write_document(path: Path, document: Mapping[str, Any]) -> None:
     """Replace a JSON object at once, so that no reader ever sees half of it, with a digest of what it says."""
     # Read back, because a tuple becomes a list in JSON and the digest is of what a reader will see.
-    sealed = json.loads(_canonical({"format": FORMAT, **document}))
+    sealed = documents.parse(_canonical({"format": FORMAT, **document}), path)
     sealed[_SELF] = _digest(sealed)
     text = json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     atomic.write(path, text.encode())
@@ -203,34 +216,52 @@ def engine_digest(package: Path) -> str:
     """SHA-256 over the engine's sources: path and contents of every `*.py` under `package`, sorted by path."""
     hasher = hashlib.sha256()
     for path in sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).as_posix()):
-        for part in (path.relative_to(package).as_posix().encode(), path.read_bytes()):
+        for part in (path.relative_to(package).as_posix().encode(), reading.whole(path)):
             hasher.update(len(part).to_bytes(8, "little") + part)
     return hasher.hexdigest()
 
 
 def _tensors(path: Path, data: bytes, expected: Entry) -> dict[str, Tensor]:
     try:
-        tensors = deserialize(data)
-    except SafetensorError as error:
-        raise CaptureCorrupt(f"{path}: altered, not a safetensors file ({error})") from error
-    if digest_tree(tensors) != expected.content:
+        found = deserialize(data, path)
+    except FileRefused as error:
+        raise CaptureCorrupt(f"{path}: altered, not a safetensors file ({error.why})") from error
+    if digest_tree(found) != expected.content:
         raise CaptureCorrupt(f"{path}: altered, its contents do not have the manifest's digest")
-    return tensors
+    return found
+
+
+def fitted(kind: Callable[..., T], document: Any, path: Path, what: str = f"of format {FORMAT}") -> T:
+    """A document that `read_document` returned as a record; see `schema.fit`.
+
+    Args:
+        kind: the schema.
+        document: the document.
+        path: its file.
+        what: what it is not where it does not fit, such as `a contract`.
+
+    Raises:
+        ManifestAltered: it does not fit.
+    """
+    try:
+        made: T = fit(kind, document, path)
+    except FileRefused as error:
+        raise ManifestAltered(f"{path}: altered, not {what} ({error.why})") from error
+    return made
 
 
 def _parsed(path: Path, document: Mapping[str, Any]) -> Manifest:
-    try:
-        entries = {name: _entry(name, raw) for name, raw in document["scenarios"].items()}
-        fingerprint = dict(document["fingerprint"].items())
-        return Manifest(fingerprint, document["engine"], document["torch"], entries)
-    except (AttributeError, KeyError, TypeError, InvalidInput) as error:
-        raise ManifestAltered(f"{path}: altered, not of format {FORMAT} ({error!r})") from error
-
-
-def _entry(name: str, raw: Mapping[str, Any]) -> Entry:
-    found = Entry(**{**raw, "ticks": tuple(raw["ticks"])})
-    if found.file != file_name(name):
-        raise InvalidInput(f"scenarios.{name}.file", repr(found.file), repr(file_name(name)))
+    found = fitted(Manifest, document, path)
+    if "scenarios" not in document:
+        raise ManifestAltered(f"{path}: altered, not of format {FORMAT} (scenarios: missing)")
+    for name, each in found.scenarios.items():
+        try:
+            expected = file_name(name)
+        except InvalidInput as error:
+            raise ManifestAltered(f"{path}: altered, not of format {FORMAT} ({error})") from error
+        if each.file != expected:
+            got = f"scenarios.{name}.file: got {described(each.file)}, expected {expected!r}"
+            raise ManifestAltered(f"{path}: altered, not of format {FORMAT} ({got})")
     return found
 
 

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from harness.files import reading
 from harness.rails.compare import paced
 from harness.rails.compare.worktrees import CannotCompare, Tree
 
@@ -151,7 +152,7 @@ def lane(tree: Tree, options: Sequence[str], control: Path, report: Path, slowdo
         (go, tell), (heard, say) = os.pipe(), os.pipe()
         for end in (tell, heard):
             stack.callback(os.close, end)
-        source = Path(paced.__file__).read_text(encoding="utf-8")
+        source = reading.text(Path(paced.__file__))
         command = ["-c", source, str(control), str(report), str(go), str(say), *options]
         try:
             # Both sides get the variable: the size of the environment moves the stack, and so changes the speed.

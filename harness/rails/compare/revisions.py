@@ -13,7 +13,6 @@ slower must recur in a second draw, with new processes.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from harness.files import FileRefused, documents
+from harness.files.schema import fit
 from harness.parity.baselines import contract, platform
 from harness.rails.compare import control, paced, statistics
 from harness.rails.compare.processes import lane, started, take_turns
@@ -309,11 +310,21 @@ def outputs(a: Tree, b: Tree) -> Outputs:
     """
     command = ["-m", "harness", "_digests"]
     with started("_digests", command, a, {}) as first, started("_digests", command, b, {}) as second:
-        base, head = (json.loads(child.output()) for child in (first, second))
+        base, head = (_parsed(child.output(), tree) for child, tree in ((first, a), (second, b)))
     both = [name for name in base if name in head]
     moved = tuple(name for name in both if base[name] != head[name])
     only_base = tuple(name for name in base if name not in head)
     return Outputs(moved, only_base, tuple(name for name in head if name not in base), len(both) - len(moved))
+
+
+def _parsed(printed: str, tree: Tree) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = fit(
+            dict[str, Any], documents.parse(printed, f"_digests of {tree.revision}"), tree.folder
+        )
+    except FileRefused as error:
+        raise CannotCompare(str(error)) from error
+    return found
 
 
 def draw(a: Tree, b: Tree, asked: Asked, advance: Advance = _silent) -> Draw:
@@ -352,13 +363,14 @@ def _process(tree: Tree, asked: Asked, report: Path) -> Process:
         CannotCompare: a report is missing or malformed.
     """
     try:
-        found = json.loads(report.with_suffix(".bench").read_text())
-        beside = json.loads(report.read_text())
+        found, beside = documents.load(report.with_suffix(".bench")), documents.load(report)
         turns = asked.window.turns
-        ticks = by_turns(found["samples"]["tick_ms"], beside["waited_ms"], turns)
-        side = Side(tuple(np.median(ticks, axis=1).tolist()), tuple(beside["control_ms"][:turns]))
+        samples = fit(list[float], found["samples"]["tick_ms"], report, ("samples", "tick_ms"))
+        control, waited = (fit(list[float], beside[name], report, (name,)) for name in ("control_ms", "waited_ms"))
+        ticks = by_turns(samples, waited, turns)
+        side = Side(tuple(np.median(ticks, axis=1).tolist()), tuple(control[:turns]))
         return Process(side, tuple(ticks.ravel().tolist()), found["outputs"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:  # FileRefused is a ValueError
         raise CannotCompare(f"the reports of bench of {tree.revision} cannot be read: {error!r}") from error
 
 

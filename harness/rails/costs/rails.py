@@ -24,8 +24,10 @@ from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import EagerExecutor
 from harness.engine.results import Stats
 from harness.engine.switches import SWITCHES, Switches
+from harness.files import documents
+from harness.files.schema import Natural
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.bless import BlessRefused, ReplayFailed, refuse_unless_explicit
+from harness.parity.baselines.bless import BlessRefused, ReplayFailed, alone, refuse_unless_explicit
 from harness.parity.baselines.captures import CAPTURES
 from harness.rails.costs.counters import HostReads, Operators, curves_touched
 from harness.rails.costs.workload import KINDS, STREAMS, Ring, StreamRing, Workload
@@ -36,6 +38,22 @@ OPERATOR = "operator "
 """Prefix of an operator's name, in the name of its count."""
 
 Counts = dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """A file of blessed costs: counts by version of torch, rail and name."""
+
+    torch: dict[str, dict[str, dict[str, Natural]]]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _CostsOfBlock:
+    """A file of the blessed costs of one block of code: counts by version of torch and name."""
+
+    torch: dict[str, dict[str, Natural]]
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -208,6 +226,7 @@ def table(rail: str, blessed: Counts, now: Counts) -> list[Row]:
     return [Row(rail, name, blessed.get(name), now.get(name)) for name in _in_order(now, blessed)]
 
 
+@alone
 def bless(
     reason: str, captures: Path = CAPTURES, fresh: Callable[[], Mapping[str, Counts]] | None = None
 ) -> CostReport:
@@ -263,19 +282,20 @@ def read(file: Path) -> dict[str, dict[str, Counts]]:
     Raises:
         CapturesError: the file exists and cannot be used.
     """
-    if not file.is_file():
+    try:
+        return store.fitted(_Costs, store.read_document(file), file).torch
+    except store.ManifestMissing:
         return {}
-    return {version: _mappings(rails, file) for version, rails in by_version(file).items()}
 
 
-def by_version(file: Path) -> dict[str, dict[str, Any]]:
-    """Read a file of blessed costs: what it holds for each version of torch.
+def by_version(file: Path) -> dict[str, Counts]:
+    """Read a file of the blessed counts of one block of code, by version of torch.
 
     Raises:
         ManifestMissing: there is no such file.
         CapturesError: the file cannot be used.
     """
-    return _mappings(store.read_document(file).get("torch"), file)
+    return store.fitted(_CostsOfBlock, store.read_document(file), file).torch
 
 
 def version() -> str:
@@ -293,19 +313,12 @@ def counted_afresh() -> dict[str, Counts]:
     done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ReplayFailed(f"harness _costs exited with {done.returncode}:\n{done.stderr.strip()}")
-    return dict(json.loads(done.stdout))
+    return dict(documents.parse(done.stdout, "harness _costs"))
 
 
 def replacement(row: Row) -> str:
     """Text that would replace the blessed count in the file, for a change by hand instead of by `bless --costs`."""
     return "none, the count is gone" if row.now is None else f"{json.dumps(row.name)}: {row.now}"
-
-
-def _mappings(found: Any, file: Path) -> dict[str, dict[str, Any]]:
-    """What was read from a file, if it is a mapping of mappings."""
-    if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.values()):
-        raise store.ManifestAltered(f"{file}: altered, not of format {store.FORMAT}")
-    return found
 
 
 def _in_order(*names: Iterable[str]) -> Sequence[str]:

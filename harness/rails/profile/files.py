@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,9 @@ from harness.engine import checks
 from harness.engine.aot import layers as aot
 from harness.engine.aot import sidecar
 from harness.engine.aot.layers import Layer
+from harness.files import FileRefused, documents
+from harness.files.refused import Place
+from harness.files.schema import fit
 from harness.rails.profile.report import NoLayers, NotAProfile, Profile, Timed, joined
 from harness.rails.profile.rules import Facts
 
@@ -35,13 +37,13 @@ def trtexec(path: Path, inspector: Path | None = None) -> Profile:
         OtherEngine: the two files are from different plans.
     """
     document = _json(path)
-    if not isinstance(document, list) or not all(isinstance(entry, Mapping) for entry in document):
+    if not isinstance(document, list) or not all(isinstance(entry, dict) for entry in document):
         raise NotAProfile(f"{path}: expected the list of layers that trtexec --exportProfile writes")
     runs = sum(_number(path, entry, "count") for entry in document if "name" not in entry)
     ms: dict[str, float] = {}
-    for entry in document:
+    for index, entry in enumerate(document):
         if "name" in entry:
-            name = str(entry["name"])
+            name = _text(path, entry["name"], (index, "name"))
             ms[name] = ms.get(name, 0.0) + _number(path, entry, "averageMs")
     if not ms:
         raise NoLayers(f"{path}: the profile has no layer")
@@ -87,10 +89,14 @@ def _inspected(path: Path | None) -> tuple[Sequence[Layer], Sequence[str]]:
     document = _json(path)
     try:
         layers = aot.from_inspector(document)
-        tensors: Sequence[Any] = next((document[key] for key in _TENSORS if key in document), ())
-        names = [str(each["Name"] if isinstance(each, Mapping) else each) for each in tensors]
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise NotAProfile(f"{path}: not in the format of trtexec --exportLayerInfo ({error!r})") from error
+        key = next((key for key in _TENSORS if key in document), "")
+        tensors = fit(list[Any], document.get(key, []), path, (key,))
+    except ValueError as error:  # FileRefused is one
+        raise NotAProfile(f"{path}: not in the format of trtexec --exportLayerInfo ({error})") from error
+    names = [
+        _text(path, each.get("Name") if isinstance(each, dict) else each, (key, index))
+        for index, each in enumerate(tensors)
+    ]
     if not layers:
         raise NoLayers(f"{path}: the list of layers is empty")
     return layers, names
@@ -98,9 +104,17 @@ def _inspected(path: Path | None) -> tuple[Sequence[Layer], Sequence[str]]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, RecursionError, ValueError) as error:
-        raise NotAProfile(f"{path}: not a JSON file ({error})") from error
+        return documents.load(path)
+    except FileRefused as error:
+        raise NotAProfile(f"{path}: not a JSON file ({error.why})") from error
+
+
+def _text(path: Path, value: Any, place: Place) -> str:
+    try:
+        text: str = fit(str, value, path, place)
+    except FileRefused as error:
+        raise NotAProfile(str(error)) from error
+    return text
 
 
 def _number(path: Path, entry: Mapping[str, Any], key: str) -> float:

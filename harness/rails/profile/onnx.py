@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -13,6 +12,7 @@ from typing import Any
 from harness.engine.aot.layers import Layer
 from harness.engine.aot.runtime import DTYPES, refusals, session
 from harness.engine.errors import ExecutorError, InvalidInput
+from harness.files import FileRefused, documents
 from harness.rails.profile import sources
 from harness.rails.profile.report import NotAProfile, Timed
 from harness.rails.profile.rules import Facts
@@ -20,6 +20,8 @@ from harness.rails.profile.sources import Tally
 
 _KERNEL = "_kernel_time"
 _RUN = "model_run"
+_EVENTS = (2**30, 100_000_000)
+"""Limits in bytes and values of a profile, which this very process has just written."""
 
 
 @dataclass
@@ -71,7 +73,10 @@ class OnnxSubject:
             self._session = session(self.path, self.threads, Path(folder) / "onnx")
             for _ in range(warmup + runs):
                 self.run()
-            events = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
+            try:
+                events = documents.load(Path(self._session.end_profiling()), *_EVENTS)
+            except FileRefused as error:
+                raise NotAProfile(str(error)) from error
         return nodes(events, runs, warmup), False
 
 

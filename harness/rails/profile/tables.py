@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rich.table import Column, Table
 from rich.text import Text
 
+from harness.files.refused import shown
 from harness.rails.profile.report import Breakdown
 from harness.rails.profile.rules import RULES_VERSION
 
@@ -29,7 +30,7 @@ def _facts(report: Breakdown) -> Table:
     table = Table(show_header=False)
     for name, value in report.profile.provenance.items():
         if value not in (None, [], {}):
-            table.add_row(name, Text(str(value), overflow="fold"))
+            table.add_row(name, Text(shown(str(value)), overflow="fold"))
     table.add_row("source", report.profile.source)
     if report.timed:
         table.add_row("profiled runs", str(report.profile.runs))
@@ -62,7 +63,7 @@ def _layers(report: Breakdown, top: int) -> Table:
     for row in report.rows[:top]:
         times = (f"{row.timed.ms:.3f}", f"{row.share:.1%}", f"{row.timed.calls:g}")
         words = times if report.timed else (row.rule or "none",)
-        table.add_row(Text(row.timed.facts.layer.name), str(row.category), *words)
+        table.add_row(Text(shown(row.timed.facts.layer.name)), str(row.category), *words)
     return table
 
 

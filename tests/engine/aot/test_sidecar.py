@@ -84,7 +84,7 @@ def test_a_profile_without_its_three_shapes_is_refused(plan: Path) -> None:
     document = json.loads(sidecar.path(plan).read_text())
     document["profile"]["timestep"].pop()
     sidecar.path(plan).write_text(json.dumps(document))
-    with pytest.raises(SidecarMissing, match="minimum, optimum and maximum"):
+    with pytest.raises(SidecarMissing, match="profile.timestep: got a list of 2, expected a list of 3"):
         sidecar.read(plan)
 
 
@@ -202,7 +202,7 @@ def test_a_layer_with_a_text_of_another_type_is_refused(plan: Path, field: str) 
     document = json.loads(sidecar.path(plan).read_text())
     document["layers"][0][field] = 5
     sidecar.path(plan).write_text(json.dumps(document))
-    with pytest.raises(SidecarMissing, match="got 5, expected a string"):
+    with pytest.raises(SidecarMissing, match=rf"layers\[0\]\.{field}: got 5, expected a text"):
         sidecar.read(plan)
 
 

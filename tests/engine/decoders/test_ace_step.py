@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from harness.engine.decoders import AceStepDecoder
-from harness.engine.decoders.ace_step import PRESETS, _read_null_embedding, _seeded
+from harness.engine.decoders.ace_step import PRESETS, _seeded
+from harness.engine.decoders.checkpoint import null_embedding
 from harness.engine.errors import InvalidInput
 
 # Float32 rounding made a difference of 7e-7 here, on velocities of up to 4; another CPU's kernels
@@ -428,12 +429,12 @@ def test_torchs_state_is_as_before_where_drawing_fails() -> None:
 
 
 def test_a_condition_encoder_without_the_tensor_gives_no_null_embedding(tmp_path: Path) -> None:
-    assert _read_null_embedding(tmp_path / "none") is None
+    assert null_embedding(tmp_path / "none") is None
     save_file({"other": torch.ones(3)}, tmp_path / "diffusion_pytorch_model.safetensors")
-    assert _read_null_embedding(tmp_path) is None
+    assert null_embedding(tmp_path) is None
     index = {"weight_map": {"other": "diffusion_pytorch_model.safetensors"}}
     (tmp_path / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
-    assert _read_null_embedding(tmp_path) is None
+    assert null_embedding(tmp_path) is None
 
 
 def test_a_wrapped_transformer_stays_as_it_is_and_the_null_embedding_is_no_weight(tiny: AceStepDecoder) -> None:

@@ -16,6 +16,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from harness.cli import main
+from harness.engine import atomic
 from harness.parity.baselines import bless as blessing
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import BlessRefused, bless, fresh_digests, plain_tensors
@@ -247,6 +248,30 @@ def test_all_are_blessed_over_a_manifest_that_cannot_be_used_and_that_is_said(
     assert result.exit_code == 0, result.output
     assert "manifest.json restored, it was " in result.stdout
     assert set(entries(captures)) == {"alpha", "beta"}
+    assert "new" not in result.stdout
+    assert "alpha restored, its file was in no manifest and is the same" in result.stdout
+
+
+def test_over_a_manifest_that_was_tampered_with_every_distance_is_said(engine: Engine, captures: Path) -> None:
+    cut(folder(captures) / store.MANIFEST)
+    (folder(captures) / "beta.safetensors").write_bytes(b"x")
+    commit(captures.parent)
+    engine.latents["alpha"] += 2
+    result = invoke(engine, captures)
+    assert "alpha moved from a file that was in no manifest, max |Δ| 2.0e0" in result.stdout
+    assert "beta restored, its file was corrupt and in no manifest" in result.stdout
+
+
+def test_of_two_that_bless_at_once_one_wins_and_the_other_is_refused(engine: Engine, captures: Path) -> None:
+    before = contents(captures)
+    with atomic.locked(captures.parent):
+        result = invoke(engine, captures)
+        costs = invoke(engine, captures, "--costs")
+    for refused in (result, costs):
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert f"refused: {captures} is being written by another process" in refused.stderr
+    assert contents(captures) == before
+    assert invoke(engine, captures).exit_code == 0
 
 
 # A crash is no verdict.

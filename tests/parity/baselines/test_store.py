@@ -182,7 +182,7 @@ SHA = "altered, its SHA-256 is not the manifest's"
 @pytest.mark.parametrize(("change", "error", "said"), [
     (lambda data: data[:-1], store.CaptureCorrupt, "truncated, {less} of {size} bytes"),
     (lambda _: b"", store.CaptureCorrupt, "truncated, 0 of {size} bytes"),
-    (lambda data: data + b"\0", store.CaptureCorrupt, SHA),
+    (lambda data: data + b"\0", store.CaptureCorrupt, "altered, got {more} bytes, expected at most {size} bytes"),
     (lambda data: bytes([data[0] ^ 1]) + data[1:], store.CaptureCorrupt, SHA),
     (lambda data: data[:-1] + bytes([data[-1] ^ 1]), store.CaptureCorrupt, SHA),
     (None, store.CaptureMissing, "missing"),
@@ -198,7 +198,7 @@ def test_a_capture_that_is_not_what_was_blessed_says_the_file_and_why(
     with pytest.raises(store.CapturesError) as found:
         store.read_capture(folder, ENTRY)
     assert type(found.value) is error
-    assert str(found.value) == f"{path}: {said.format(less=len(data) - 1, size=len(data))}"
+    assert str(found.value) == f"{path}: {said.format(less=len(data) - 1, more=len(data) + 1, size=len(data))}"
 
 
 @pytest.mark.parametrize(("data", "said"), [

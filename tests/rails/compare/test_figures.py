@@ -434,10 +434,11 @@ def test_a_process_is_read_from_its_two_reports(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("bench", "beside", "error"), [
-    (None, REPORTS[1], "FileNotFoundError"),
-    (REPORTS[0], None, "FileNotFoundError"),
-    ("{", REPORTS[1], "JSONDecodeError"),
-    (REPORTS[0], "{", "JSONDecodeError"),
+    (None, REPORTS[1], "FileMissing"),
+    (REPORTS[0], None, "FileMissing"),
+    ("{", REPORTS[1], "FileRefused"),
+    (REPORTS[0], "{", "FileRefused"),
+    (REPORTS[0], {**REPORTS[1], "control_ms": ["1"] * 5}, "FileRefused"),
     ({**REPORTS[0], "samples": {}}, REPORTS[1], "KeyError"),
     ({"samples": REPORTS[0]["samples"]}, REPORTS[1], "KeyError"),
     (REPORTS[0], {"waited_ms": [0.0] * 5}, "KeyError"),

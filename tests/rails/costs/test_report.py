@@ -181,8 +181,15 @@ def test_where_there_is_no_file_there_are_no_costs(tmp_path: Path) -> None:
         costs.by_version(tmp_path / "costs.json")
 
 
-@pytest.mark.parametrize("bad", ["torch", "rails", "counts"])
-def test_what_is_read_is_a_mapping_at_every_level_also_for_another_torch(tmp_path: Path, bad: str) -> None:
+@pytest.mark.parametrize(
+    ("bad", "where"),
+    [
+        ("torch", "torch: got a list of 0"),
+        ("rails", "torch.3.0.0: got 1"),
+        ("counts", "torch.3.0.0.two: got 4"),
+    ],
+)
+def test_what_is_read_is_a_mapping_at_every_level_also_for_another_torch(tmp_path: Path, bad: str, where: str) -> None:
     good = {"1.0.0": {"one": {"ticks": 8}, "two": {"ticks": 4}}, "2.0.0": {}}
     file = tmp_path / "costs.json"
     store.write_document(file, {"torch": good, "reason": "why"})
@@ -195,7 +202,7 @@ def test_what_is_read_is_a_mapping_at_every_level_also_for_another_torch(tmp_pat
     store.write_document(file, {"torch": spoilt[bad], "reason": "why"})
     with pytest.raises(store.ManifestAltered) as altered:
         costs.read(file)
-    assert str(altered.value) == f"{file}: altered, not of format 1"
+    assert str(altered.value) == f"{file}: altered, not of format 1 ({where}, expected a mapping)"
 
 
 # Counting, checking and blessing, with counts that are made up.
