@@ -11,7 +11,7 @@ STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test fuzz coverage test-gpu test-gpu-complete test-tensorrt lint sabotage sabotage-shard mutants clean help
+.PHONY: run test fuzz coverage test-gpu test-gpu-complete test-tensorrt lint faults long-run sabotage sabotage-shard mutants clean help
 
 run: $(STAMP)  ## check the engine against its blessed captures
 	$(BIN)/python -m harness check $(ARGS)
@@ -48,6 +48,12 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy --strict harness
+
+faults: $(STAMP)  ## inject N faults, by SEED, and make CALLS calls from eight threads; say what was lost
+	$(BIN)/python -m tests.faults --seed $(or $(SEED),0) --count $(or $(N),20000) --calls $(or $(CALLS),100000)
+
+long-run: $(STAMP)  ## tick N times, then open and close streams; say whether memory and time stay flat
+	$(BIN)/python -m tests.faults.long_run --ticks $(or $(N),100000)
 
 sabotage: $(STAMP)  ## plant every defect in a copy; each must turn its test red; JSON=path writes the verdicts
 	$(BIN)/python -m tests.sabotage $(if $(JSON),--json "$(JSON)") $(ARGS)

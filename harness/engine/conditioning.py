@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import torch
-from cachetools import LRUCache
 from torch import Tensor
 from torch.nn import functional
 
@@ -91,6 +91,8 @@ class ConditioningCache:
     output of such a text encoder). Inference tensors have no counter; the key holds their identity alone. An entry
     keeps its source tensors alive, so that no identity is reused while the entry exists.
 
+    An interrupt at any line leaves the cache whole, because each change of it is one operation of an `OrderedDict`.
+
     Args:
         capacity: number of runs whose conditioning is kept, at least 1; the entries keep their requests' tensors alive.
 
@@ -101,7 +103,7 @@ class ConditioningCache:
     def __init__(self, capacity: int = 8) -> None:
         self.capacity = checks.integer("capacity", capacity, 1)
         self.counts = CacheCounts()
-        self._entries: LRUCache[Key, tuple[tuple[Tensor, ...], Conditioning]] = LRUCache(self.capacity)
+        self._entries: OrderedDict[Key, tuple[tuple[Tensor, ...], Conditioning]] = OrderedDict()
 
     def __len__(self) -> int:
         """Number of entries."""
@@ -113,9 +115,13 @@ class ConditioningCache:
         hits, misses, evictions = self.counts.hits, self.counts.misses, self.counts.evictions
         if key in self._entries:
             self.counts = CacheCounts(hits + 1, misses, evictions)
+            self._entries.move_to_end(key)
             return self._entries[key][1]
         made = build(conditions, contexts, length)
-        self.counts = CacheCounts(hits, misses + 1, evictions + (len(self._entries) == self.capacity))
+        full = len(self._entries) >= self.capacity
+        self.counts = CacheCounts(hits, misses + 1, evictions + full)
+        if full:
+            self._entries.popitem(last=False)
         self._entries[key] = (_sources(conditions, contexts), made)
         return made
 

@@ -183,3 +183,15 @@ def check_gain_channels(controls: Controls, channels: int) -> None:
     if gain is not None and gain.values.shape[2] != channels:
         expected = f"{gain.values.shape[2]} channels, as the channel gain in force has (set it to None first)"
         raise InvalidInput("context_latents", f"{channels} latent channels", expected)
+
+
+def fitting(controls: Controls, request: Request, device: torch.device) -> Controls:
+    """Copy the controls to `device`, where they fit a request.
+
+    Raises:
+        InvalidInput: a control has another number of frames or channels.
+    """
+    made = placed(controls, device)
+    check_frames(made, request.frames)
+    check_gain_channels(made, request.channels)
+    return made

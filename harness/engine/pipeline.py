@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from types import TracebackType
 
 import torch
 from torch import Tensor
@@ -14,25 +12,28 @@ from torch import Tensor
 from harness.engine import checks, once, records, transfer
 from harness.engine.conditioning import ConditioningCache
 from harness.engine.config import DCW, PipelineConfig
-from harness.engine.controls import Controls, SharedControl, check_frames, check_gain_channels, gain_curve, placed
+from harness.engine.controls import Controls, SharedControl, fitting, gain_curve, placed
 from harness.engine.curve import Curve, CurveLike, curve
-from harness.engine.errors import InvalidInput, PipelineClosed
+from harness.engine.errors import InvalidInput
 from harness.engine.execute import Machinery, Observer, execute, observed
 from harness.engine.executors.base import Executor
 from harness.engine.finite import Look
 from harness.engine.geometry import Geometry, fix
+from harness.engine.keeping import Keeping
+from harness.engine.memory import Memory
 from harness.engine.pace import HostPace, Pace, pace
-from harness.engine.plan import Admission, TickPlan, plan_tick
+from harness.engine.parcels import Parcel, handed_out
+from harness.engine.plan import TickPlan, plan_tick
 from harness.engine.request import Request
 from harness.engine.results import Dropped, Failed, Outcomes, Stats, Submission
 from harness.engine.schedule import known_timesteps
-from harness.engine.slot import Slot, admit
-from harness.engine.state import Queued, Ring, State, fitted
+from harness.engine.slot import Slot
+from harness.engine.state import Left, Queued, Ring, State, fitted
 from harness.engine.turns import Turn, turn_of
 from harness.engine.verdicts import Verdicts, in_order
 
 
-class StreamPipeline:
+class StreamPipeline(Keeping):
     """A streaming pipeline: keeps up to `depth` requests in flight and moves each one step a tick.
 
     A tick that fails (an executor's error, out of memory) leaves ring, queue and controls unchanged and can be run
@@ -60,16 +61,12 @@ class StreamPipeline:
         self._observe = observe
         self._check_depth("config.depth", self.config.depth)
         ring: Ring = (None,) * self.config.depth
-        self._state = State(self.config.depth, ring, Controls(shared={}, dcw=self.config.dcw))
-        # Held for a moment, never while the executor runs or the host waits.
-        self._lock = threading.RLock()
+        super().__init__(State(self.config.depth, ring, Controls(shared={}, dcw=self.config.dcw)))
         self._ticking = Turn("pipeline")
         self._running = turn_of(executor)
         self._pace: Pace = HostPace()
         self._verdicts = Verdicts(self.config.max_ticks_ahead)
         self._cache = ConditioningCache()
-
-    # Public methods.
 
     @property
     def depth(self) -> int:
@@ -116,14 +113,13 @@ class StreamPipeline:
         checks.instance("request", request, Request, "a Request")
         # Outside the lock, because kernels may be compiled.
         fixed = self._state.fixed or fix(request, self.config, takes_mask=self.executor.takes_mask)
-        with self._lock:
-            return self._queued(request, fixed)
+        return handed_out(lambda parcel: self._queued(request, fixed, parcel))
 
     def tick(self) -> Outcomes:
         """Move every slot one step; return what left the ring, in ring order: a list of finished latents.
 
         Its attribute `failed` has the requests that failed, and `dropped` those that a call displaced while the tick
-        before was running. What a `drain` has kept comes first; see there.
+        before was running. What an earlier call has kept comes first; see `collect`.
 
         A request fails where one of its tensors on a GPU holds a value that is not finite in float32. That is found
         before the tick that is `max_ticks_ahead + 1` ticks after its admission, or at its last step where that comes
@@ -137,38 +133,20 @@ class StreamPipeline:
             TickInside: the call comes from inside a tick of this pipeline or executor, in the same thread.
             Exception: any exception of the executor; the pipeline is unchanged.
         """
-        with self._ticking.taken():
-            self._advance()
-            return self.collect()
+        return handed_out(self._ticked)
 
     def drain(self) -> Outcomes:
         """Tick until nothing is queued or in flight; return everything that left the ring, in order.
 
-        Where a tick fails, what has left the ring until then is kept: the next `tick` or `drain` hands it out, and
-        `collect` does without a tick. At the end the host waits for a GPU: it reads what is known of every velocity.
+        Where a tick fails, what has left the ring until then is kept; see `collect`. At the end the host waits for a
+        GPU: it reads what is known of every velocity.
 
         Raises:
             PipelineClosed: after `close`.
             TickInside: see `tick`.
             Exception: any exception of the executor.
         """
-        self._check_open()
-        made: list[Outcomes] = []
-        try:
-            while self._state.unfinished:
-                made.append(self.tick())
-        except BaseException:
-            with self._lock:
-                self._state = self._state.keeping(made)
-            raise
-        with self._ticking.taken():
-            return Outcomes().joined(*made, self._verdicts.rest())
-
-    def collect(self) -> Outcomes:
-        """Return what a `drain` has kept whose tick failed; run no tick. Allowed after `close`."""
-        with self._lock:
-            kept, self._state = self._state.kept, self._state.handed_out()
-        return kept
+        return handed_out(self._drained)
 
     def cancel(self, id: str | int) -> tuple[Dropped, ...]:
         """Drop every request of a name, waiting or in flight; return those that left.
@@ -179,14 +157,7 @@ class StreamPipeline:
         Raises:
             PipelineClosed: after `close`.
         """
-        with self._lock:
-            self._check_open()
-            self._state, left = self._state.cancelled(id)
-        return left
-
-    def holds(self, id: str | int) -> bool:
-        """Say whether a request of a name is queued or in flight; allowed after `close`."""
-        return self._state.holds(id)
+        return handed_out(lambda parcel: self._left(parcel, lambda state: state.cancelled(id)))
 
     def set_shared_curve(self, name: str, value: CurveLike | None) -> None:
         """Override a value of every slot that the control acts on, from the next tick on.
@@ -206,8 +177,7 @@ class StreamPipeline:
         control = checks.member("name", name, SharedControl)
 
         def checked(given: CurveLike) -> Curve:
-            frames, device = self._state.frames, self._device
-            return curve(control.value, given, frames=frames, device=device, **control.bounds)
+            return curve(control.value, given, frames=self._state.frames, device=self._device, **control.bounds)
 
         # Outside the lock, because reading a tensor on a GPU makes the host wait; then again under it.
         made = None if value is None else checked(value)
@@ -251,10 +221,7 @@ class StreamPipeline:
         """
         self._check_open()
         self._check_depth("depth", depth)
-        with self._lock:
-            self._check_open()
-            self._state, left = self._state.resized(depth)
-        return left
+        return handed_out(lambda parcel: self._left(parcel, lambda state: state.resized(depth)))
 
     def stats(self) -> Stats:
         """Return the counts since the pipeline was made and its present state; allowed after `close`."""
@@ -273,13 +240,30 @@ class StreamPipeline:
         """Return the pipeline."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         """Close the pipeline."""
         self.close()
 
     # Parts of a tick.
+
+    def _ticked(self, parcel: Parcel) -> Outcomes:
+        def work() -> Outcomes:
+            self._advance()
+            return self._packed(parcel)
+
+        return self._ticking.take(work)
+
+    def _drained(self, parcel: Parcel) -> Outcomes:
+        self._check_open()
+        while self._state.unfinished:
+            self._ticking.take(self._advance)
+        self._ticking.take(self._find_out)
+        return self._packed(parcel)
+
+    def _find_out(self) -> None:
+        late = self._verdicts.rest(self._state.memory)
+        with self._lock:
+            self._state = replace(self._state.told(late), memory=Memory())
 
     def _advance(self) -> None:
         self._check_open()
@@ -299,7 +283,7 @@ class StreamPipeline:
     def _tick(self) -> None:
         self._pace.wait()
         seen = self._state
-        due = self._verdicts.due(seen.ring, seen.stats.ticks)
+        due = self._verdicts.due(seen.ring, seen.stats.ticks, seen.memory)
         with self._lock:
             state = self._state.started()
             due = due.among(seen.ring, state.ring)
@@ -307,8 +291,10 @@ class StreamPipeline:
             # Whoever submits marks first and binds then, so that the pace orders all that is taken.
             state = self._state = state.taking([place for place in range(state.depth) if ring[place] is None])
         self._pace.begin(lambda: self._held(state))
-        plan, looks = self._plan(ring, state), list[Look]()
-        admitted = {each.index: self._admitted(each, plan.tick) for each in plan.admissions}
+        taken, most = tuple(state.taken.values()), self.executor.max_rows
+        stats, controls, looks = state.stats, state.controls, list[Look]()
+        plan = plan_tick(stats.ticks, ring, taken, controls, self.config, depth=state.depth, max_rows=most)
+        admitted = {each.index: each.admitted(plan.tick) for each in plan.admissions}
         held = {index: slot for index, slot in enumerate(ring) if slot is not None} | admitted
         slots = {p.index: held[p.index] for p in plan.slots}
         moved = self._moved(plan, slots, state.geometry, looks) if plan.slots else {}
@@ -316,29 +302,22 @@ class StreamPipeline:
         after = tuple(None if index in last else moved.get(index) for index in range(len(ring)))
         observed(self._observe, moved)
         self._pace.end()
-        self._commit(plan, after, in_order(due.failed, last), due.late.values())
-        self._verdicts.commit(due, plan.tick, looks, slots, last)
-
-    def _plan(self, ring: Ring, state: State) -> TickPlan:
-        tick, taken, most = state.stats.ticks, tuple(state.taken.values()), self.executor.max_rows
-        return plan_tick(tick, ring, taken, state.controls, self.config, depth=state.depth, max_rows=most)
-
-    def _admitted(self, admission: Admission, tick: int) -> Slot:
-        q = admission.queued
-        return admit(q.id, q.request, q.times, tick, masked=admission.masked, unread=q.unread)
+        memory = self._verdicts.after(due, plan.tick, looks, slots, last)
+        self._commit(plan, after, in_order(due.failed, last), memory, due.late.values())
 
     def _moved(
         self, plan: TickPlan, slots: Mapping[int, Slot], geometry: Geometry | None, looks: list[Look]
     ) -> dict[int, Slot]:
         switches, watch = self.config.switches, self._observe
-        with self._running.taken():
-            return execute(plan, slots, Machinery.of(self.executor, self._cache, geometry, switches, looks, watch))
+        machinery = Machinery.of(self.executor, self._cache, geometry, switches, looks, watch)
+        return self._running.take(lambda: execute(plan, slots, machinery))
 
-    def _commit(self, plan: TickPlan, ring: Ring, outcomes: Outcomes, late: Iterable[Failed]) -> None:
+    def _commit(self, plan: TickPlan, ring: Ring, outcomes: Outcomes, memory: Memory, late: Iterable[Failed]) -> None:
         with self._lock:
             counted = plan.counted(self._state.stats, own_stream=self.executor.stream is not None)
             stats = replace(counted, conditioning=self._cache.counts)
-            self._state = self._state.committed(ring, outcomes, stats, late, proven=bool(plan.slots))
+            state = self._state.committed(ring, outcomes, stats, memory, proven=bool(plan.slots))
+            self._state = state.told(late)
             self._let_go()
 
     def _let_go(self) -> None:
@@ -348,14 +327,15 @@ class StreamPipeline:
 
     # Changes by any thread, under the lock.
 
-    def _queued(self, request: Request, fixed: Geometry) -> Submission:
-        self._check_open()
-        state = self._state
+    def _queued(self, request: Request, fixed: Geometry, parcel: Parcel) -> Submission:
+        with self._lock:
+            left = self._left(parcel, lambda state: self._submitted(state, request, fixed))
+            return Submission(self._state.queue[-1].id, left)
+
+    def _submitted(self, state: State, request: Request, fixed: Geometry) -> tuple[State, Left]:
         geometry = state.fixed or fixed
         geometry.accept(request, self.executor)
-        controls = placed(state.controls, geometry.device)
-        check_frames(controls, request.frames)
-        check_gain_channels(controls, request.channels)
+        controls = fitting(state.controls, request, geometry.device)
         name, unused = state.name(request)
         times = known_timesteps(self.config.steps, request.denoise, self.config.shift)
         ordered = self._pace if geometry.device == self._device else pace(geometry.device, self.config.max_ticks_ahead)
@@ -363,26 +343,21 @@ class StreamPipeline:
         queued = Queued(name, request, times, once.unread(request.tensors()))
         ordered.mark(records.tensors((queued, controls)))
         self._pace = ordered
-        self._state, left = replace(state, geometry=geometry, controls=controls).submitted(queued, unused)
-        return Submission(name, left)
+        return replace(state, geometry=geometry, controls=controls).submitted(queued, unused)
 
     def _control(self, changed: Callable[[Controls], Controls]) -> None:
         with self._lock:
             self._check_open()
-            self._set(changed(self._state.controls))
-
-    def _set(self, controls: Controls) -> None:
-        if self._device is not None and controls.dcw is not self._state.controls.dcw:
-            controls = placed(controls, self._device)
-        self._pace.mark(records.tensors(controls))
-        self._state = self._state.controlled(controls)
+            controls = changed(self._state.controls)
+            if self._device is not None and controls.dcw is not self._state.controls.dcw:
+                controls = placed(controls, self._device)
+            self._pace.mark(records.tensors(controls))
+            self._state = self._state.controlled(controls)
 
     def _held(self, state: State) -> Iterable[Tensor]:
         """Every tensor on a GPU that the next tick may read."""
         held = (state.ring, state.queue, tuple(state.taken.values()), state.controls, self._cache.held())
         return (tensor for tensor in records.tensors(held) if tensor.is_cuda)
-
-    # Facts and checks.
 
     @property
     def _device(self) -> torch.device | None:
@@ -393,7 +368,3 @@ class StreamPipeline:
         checks.integer(field, depth, 1)
         if depth > self.max_depth:
             raise InvalidInput(field, depth, f"at most max_depth = {self.max_depth}, the executor's max_rows")
-
-    def _check_open(self) -> None:
-        if self._state.closed:
-            raise PipelineClosed("the pipeline is closed")

@@ -21,7 +21,7 @@ from harness.engine.noise import Purpose
 from harness.engine.request import Condition, LatentMask, Request, normal, required
 from harness.engine.results import Stats
 from harness.engine.rows import Row, split_runs
-from harness.engine.slot import Slot
+from harness.engine.slot import Slot, admit
 from harness.engine.state import Queued
 from harness.engine.wavelet import DCWMode
 
@@ -59,6 +59,11 @@ class Admission:
     index: int
     queued: Queued
     masked: bool
+
+    def admitted(self, tick: int) -> Slot:
+        """Make the slot that the request has before its first step."""
+        q = self.queued
+        return admit(q.id, q.request, q.times, tick, masked=self.masked, unread=q.unread)
 
 
 @dataclass(frozen=True, eq=False)

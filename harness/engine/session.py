@@ -48,7 +48,8 @@ class Session:
         self.executor = executor or EagerExecutor(decoder)
         self.null_embedding: Tensor | None = own
         self._null: dict[tuple[int, torch.dtype, torch.device], Condition] = {}
-        self._streams: list[Stream] = []
+        # Those that are open, by identity.
+        self._streams: dict[int, Stream] = {}
         self._closed = False
         self._lock = threading.Lock()
 
@@ -106,15 +107,20 @@ class Session:
             self.null_condition(first)
         with self._lock:
             if not self._closed:
-                self._streams.append(stream)
+                self._streams[id(stream)] = stream
                 return stream
         raise PipelineClosed("the session is closed")
+
+    def let_go(self, stream: Stream) -> None:
+        """Forget a stream that is closed. A stream calls this itself; a second call is allowed."""
+        with self._lock:
+            self._streams.pop(id(stream), None)
 
     def close(self) -> None:
         """Close every stream, then the executor. A second call is allowed."""
         with self._lock:
             self._closed = True
-            streams, self._streams = self._streams, []
+            streams, self._streams = list(self._streams.values()), {}
         for stream in streams:
             stream.close()
         self.executor.close()
@@ -142,8 +148,8 @@ class Stream:
     def __init__(self, session: Session, template: Request, config: PipelineConfig | None) -> None:
         self.pipeline = StreamPipeline(session.executor, config)
         self.last_submission: Submission | None = None
-        # What a failed tick has submitted, until a tick has run.
-        self._pending: tuple[object, ...] | None = None
+        # What a tick submits, until it has returned: its arguments, the request, and its name once it is submitted.
+        self._pending: tuple[tuple[object, ...], Request, str | int | None] | None = None
         self._session = session
         self._template = template
 
@@ -173,32 +179,54 @@ class Stream:
                 again and submits nothing.
         """
         if seed is None:
-            finished = self.pipeline.tick()
-            self.last_submission = self._pending = None
-            return finished
+            return self._ticked(None)
         asked = (seed, denoise, negative, guidance)
         if not self._waits(asked):
             request = replace(self._template, seed=seed, denoise=denoise, guidance=self._guidance(guidance, negative))
-            self.last_submission = self.pipeline.submit(request)
-        self._pending = asked
-        finished = self.pipeline.tick()
-        self._pending = None
-        return finished
+            before, self._pending = self._pending, (asked, request, None)
+            try:
+                self.last_submission = made = self.pipeline.submit(request)
+                self._pending = (asked, request, made.id)
+            except InvalidInput:
+                self._pending = before
+                raise
+        return self._ticked(self.last_submission)
 
     def drain(self) -> Outcomes:
         """Tick until nothing is queued or in flight; return everything that left the ring, in order."""
         return self.pipeline.drain()
 
     def close(self) -> None:
-        """Close the pipeline."""
+        """Close the pipeline, and leave the session. A second call is allowed."""
         self.pipeline.close()
+        self._session.let_go(self)
+
+    def _ticked(self, submission: Submission | None) -> Outcomes:
+        pending, before, made = self._pending, self.last_submission, None
+        try:
+            made = self.pipeline.tick()
+            self.last_submission, self._pending = submission, None
+            return made
+        except BaseException:
+            self.last_submission, self._pending = before, pending
+            if made is not None:
+                self.pipeline.keep(made)
+            raise
 
     def _waits(self, asked: tuple[object, ...]) -> bool:
-        """Say whether the last tick failed after it had submitted just this, which still waits."""
-        if self._pending is None or self.last_submission is None:
+        """Say whether the last tick did not return, after it had submitted just this, which was not handed out yet."""
+        if self._pending is None:
             return False
-        same = all(a is b or (isinstance(a, int | float) and a == b) for a, b in zip(asked, self._pending, strict=True))
-        return same and self.pipeline.holds(self.last_submission.id)
+        given, request, known = self._pending
+        if not all(a is b or (isinstance(a, int | float) and a == b) for a, b in zip(asked, given, strict=True)):
+            return False
+        name, last = self.pipeline.name_of(request), self.last_submission
+        if name is None:
+            return known is not None and self.pipeline.keeps(known)
+        if last is None or last.id != name:
+            # The submission was interrupted; the next tick names what it displaced.
+            self.last_submission = Submission(name, ())
+        return True
 
     def _guidance(self, guidance: Guidance | float | None, negative: Condition | None) -> Guidance | None:
         if guidance is None:

@@ -17,7 +17,9 @@ from harness.engine import names
 from harness.engine.controls import Controls
 from harness.engine.errors import InvalidInput
 from harness.engine.geometry import Geometry
+from harness.engine.memory import Memory
 from harness.engine.once import Unread
+from harness.engine.parcels import Parcel
 from harness.engine.request import Request
 from harness.engine.results import Dropped, DropReason, Failed, Outcomes, Stats
 from harness.engine.slot import Slot
@@ -65,6 +67,8 @@ class State:
         condemned: places whose request leaves when the running tick ends, each with the reason.
         gone: requests that left with a tick and are named by the next one.
         kept: what left the ring and was not handed out yet.
+        parcels: what calls are handing out, or have failed to hand out.
+        memory: what is to be found out about requests.
         closed: the pipeline is closed.
     """
 
@@ -82,6 +86,8 @@ class State:
     condemned: Mapping[int, DropReason] = field(default_factory=dict)
     gone: Left = ()
     kept: Outcomes = field(default_factory=Outcomes)
+    parcels: tuple[Parcel, ...] = ()
+    memory: Memory = field(default_factory=Memory)
     closed: bool = False
 
     # Facts.
@@ -89,7 +95,7 @@ class State:
     @property
     def unfinished(self) -> bool:
         """Say whether a tick has anything to do: a request, or a name to give."""
-        return bool(self.queue or self.gone) or any(slot is not None for slot in self.ring)
+        return bool(self.queue or self.taken or self.gone) or any(slot is not None for slot in self.ring)
 
     @property
     def frames(self) -> int | None:
@@ -123,6 +129,12 @@ class State:
         """Say whether a request of a name waits or is in the ring."""
         names_held = [*(name for _place, name, _request in self.held), *(queued.id for queued in self.queue)]
         return (type(id), id) in [(type(name), name) for name in names_held]
+
+    def name_of(self, request: Request) -> str | int | None:
+        """The name of a request that waits or is in the ring, this very record; None where it is not."""
+        held = [(name, owner) for _place, name, owner in self.held]
+        held += [(queued.id, queued.request) for queued in self.queue]
+        return next((name for name, owner in held if owner is request), None)
 
     def name(self, request: Request) -> tuple[str | int, int]:
         """The name of a new request, and the number of the first automatic name that is unused then.
@@ -189,30 +201,43 @@ class State:
         lost = tuple(Dropped(queued.id, why[place]) for place, queued in self.taken.items() if place in why)
         return _ended(self, self.ring, (*back, *self.queue), lost)
 
-    def committed(
-        self, ring: Ring, outcomes: Outcomes, stats: Stats, late: Iterable[Failed] = (), *, proven: bool
-    ) -> State:
+    def committed(self, ring: Ring, outcomes: Outcomes, stats: Stats, memory: Memory, *, proven: bool) -> State:
         """End a tick.
 
         Args:
             ring: the slots after the tick, by place.
             outcomes: what left the ring, without the names of `gone`.
             stats: the counts after the tick, made of those of this record, but for what left the ring.
-            late: requests that failed after their latent was handed out; they are not counted a second time.
+            memory: what is still to be found out.
             proven: the tick has moved a slot.
         """
-        kept = self.kept.joined(outcomes, Outcomes(failed=late, dropped=self.gone))
         finished, failed = stats.finished + len(outcomes), stats.failed + len(outcomes.failed)
-        stats = replace(stats, finished=finished, failed=failed)
-        return _ended(replace(self, stats=stats, kept=kept, gone=(), proven=self.proven or proven), ring, self.queue)
+        made = replace(
+            self,
+            stats=replace(stats, finished=finished, failed=failed),
+            kept=self.kept.joined(outcomes, Outcomes(dropped=self.gone)),
+            gone=(),
+            memory=memory,
+            proven=self.proven or proven,
+        )
+        return _ended(made, ring, self.queue)
 
-    def keeping(self, outcomes: Iterable[Outcomes]) -> State:
-        """Take back what left the ring and was not handed out."""
-        return replace(self, kept=Outcomes().joined(*outcomes, self.kept))
+    def told(self, late: Iterable[Failed]) -> State:
+        """Keep the names of requests that failed after their latent was handed out; they are not counted again."""
+        return replace(self, kept=self.kept.joined(Outcomes(failed=late)))
 
-    def handed_out(self) -> State:
-        """Forget what left the ring, which is handed out."""
-        return replace(self, kept=Outcomes())
+    def packed(self, parcel: Parcel) -> tuple[State, Outcomes]:
+        """Put into a parcel everything that waits to be handed out, and what other calls have failed to hand out."""
+        left = [each for each in self.parcels if each.is_left]
+        made = Outcomes().joined(*[each.content for each in left if each.content is not None], self.kept)
+        parcel.content = made
+        return replace(self.sending(parcel, left), kept=Outcomes()), made
+
+    def sending(self, parcel: Parcel, instead_of: Iterable[Parcel] = ()) -> State:
+        """Note a parcel. The parcels `instead_of` it are forgotten, as are those that have arrived."""
+        gone = [id(each) for each in instead_of]
+        stay = [each for each in self.parcels if each.content is not None and id(each) not in gone]
+        return replace(self, before=None, parcels=(*stay, parcel))
 
 
 def fitted(ring: Ring, depth: int) -> Ring:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import FrameType
+from typing import TypeVar
 
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -12,9 +14,11 @@ from harness.engine import checks
 from harness.engine.errors import InvalidInput, TickInside
 from harness.engine.executors.base import Executor
 
+R = TypeVar("R")
+
 
 class Turn:
-    """A lock with a name.
+    """A lock with a name, which an exception at any line leaves free.
 
     Args:
         what: what is done in turns, for the error message.
@@ -22,25 +26,36 @@ class Turn:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._lock = threading.Lock()
-        self._owner: int | None = None
+        # Reentrant, so that nothing a thread leaves behind can lock out that thread; `_is_inside` refuses nesting.
+        self._lock = threading.RLock()
+        self._inside: FrameType | None = None
 
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Wait for the other threads, then keep them out of the block.
+    def take(self, work: Callable[[], R]) -> R:
+        """Wait for the other threads, call `work` and return what it returns; they are kept out until then.
 
         Raises:
-            TickInside: this thread is in such a block.
+            TickInside: this thread is in such a call.
         """
-        here = threading.get_ident()
-        if self._owner == here and self._lock.locked():
+        if self._is_inside():
             raise TickInside(f"a tick was asked for inside a tick of the same {self._what}, by the same thread")
+        # The lock itself, because an exception in the code of a context manager that wraps it may leave it locked.
         with self._lock:
-            self._owner = here
+            self._inside = inspect.currentframe()
             try:
-                yield
+                return work()
             finally:
-                self._owner = None
+                self._inside = None
+
+    def _is_inside(self) -> bool:
+        """Say whether this thread is in the call that has the turn."""
+        inside = self._inside
+        if inside is None:
+            return False
+        # The variable ends on another frame than its own: that would be a cycle, which only a collection frees.
+        frame = inspect.currentframe()
+        while frame is not None and frame is not inside:
+            frame = frame.f_back
+        return frame is not None
 
 
 _TURNS = WeakIdKeyDictionary()

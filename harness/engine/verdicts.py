@@ -11,36 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.engine.finite import Look
+from harness.engine.memory import Asked, Key, Memory, Who
 from harness.engine.plan import TickPlan
 from harness.engine.results import Failed, FailReason, Finished, Outcomes
 from harness.engine.slot import Slot
-
-Key = tuple[int, int]
-"""A slot for its whole life: its place and the tick that admitted it."""
-
-
-@dataclass(frozen=True)
-class Who:
-    """A slot before a tick, without its tensors: the request's name, the number of its step, and its admission."""
-
-    id: str | int
-    step: int
-    admitted_at: int
-
-
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """A look at a run whose numbers are on their way.
-
-    Attributes:
-        tick: number of the tick of the run.
-        look: the look.
-        slots: the slots of the run before that tick, by place.
-    """
-
-    tick: int
-    look: Look
-    slots: Mapping[int, Who]
 
 
 @dataclass(frozen=True)
@@ -51,23 +25,26 @@ class Due:
         ring: the ring without the requests that failed.
         failed: the requests that failed in the ring, by place.
         late: the requests that failed after their latent was handed out.
+        memory: what was to be found out.
     """
 
     ring: tuple[Slot | None, ...]
     failed: Mapping[int, Failed]
     late: Mapping[Key, Failed]
+    memory: Memory
 
     def among(self, seen: tuple[Slot | None, ...], now: tuple[Slot | None, ...]) -> Due:
         """Return what is known of the ring `now`, which another thread may have changed since it was `seen`."""
         same = {place for place, (one, other) in enumerate(zip(seen, now, strict=False)) if one is other}
         ring = tuple(self.ring[place] if place in same else slot for place, slot in enumerate(now))
-        return Due(ring, {place: each for place, each in self.failed.items() if place in same}, self.late)
+        failed = {place: each for place, each in self.failed.items() if place in same}
+        return Due(ring, failed, self.late, self.memory)
 
 
 class Verdicts:
     """Reads what is known of the requests of a ring, for the thread that ticks.
 
-    Nothing is forgotten before `commit`, so that a tick that fails can be run again.
+    It changes no memory, so that a tick that fails can be run again.
 
     Args:
         ahead: number of ticks that the host may be ahead of a GPU.
@@ -79,11 +56,8 @@ class Verdicts:
     def __init__(self, ahead: int) -> None:
         self.waits = 0
         self._ahead = ahead
-        self._asked: tuple[Asked, ...] = ()
-        # Slots that have handed out a latent, with the tick of their last step.
-        self._finished: dict[Key, int] = {}
 
-    def due(self, ring: tuple[Slot | None, ...], tick: int) -> Due:
+    def due(self, ring: tuple[Slot | None, ...], tick: int, memory: Memory) -> Due:
         """Read what is due before a tick."""
         left, failed = list(ring), {}
         for index, slot in enumerate(ring):
@@ -93,11 +67,11 @@ class Verdicts:
             left[index] = replace(slot, unread=None) if bad is None else None
             if bad is not None:
                 failed[index] = Failed(slot.id, FailReason.INPUT_NOT_FINITE, slot.step, bad)
-        found = self._read(each for each in self._asked if self._is_due(each.tick, tick))
+        found = self._read(each for each in memory.asked if self._is_due(each.tick, tick))
         for index, slot in enumerate(left):
             if slot is not None and (index, slot.admitted_at) in found:
                 failed[index], left[index] = found[index, slot.admitted_at], None
-        return Due(tuple(left), failed, self._late(found))
+        return Due(tuple(left), failed, _late(found, memory), memory)
 
     def last(
         self, plan: TickPlan, looks: Iterable[Look], slots: Mapping[int, Slot], moved: Mapping[int, Slot]
@@ -115,29 +89,28 @@ class Verdicts:
         ended |= {place: failed for (place, _admitted), failed in here.items()}
         return ended | {u.index: Failed(u.id, FailReason.CALLBACK, u.step, u.detail) for u in plan.failed}
 
-    def commit(
+    def after(
         self, due: Due, tick: int, looks: Sequence[Look], slots: Mapping[int, Slot], last: Mapping[int, object]
-    ) -> None:
-        """Remember a tick that is committed, and forget what was due before it.
+    ) -> Memory:
+        """Return what is to be found out after a tick; what was due before it is forgotten.
 
         Args:
             due: what was due before the tick.
-            tick: the number of the tick.
+            tick: its number.
             looks: the looks at its runs.
             slots: its slots before their step, by place.
             last: what has ended in it, by place.
         """
+        memory = due.memory
         asked = [Asked(tick, look, _who(slots)) for look in looks if look.fetched is not None]
-        self._asked = (*(each for each in self._asked if not self._is_due(each.tick, tick)), *asked)
-        known = {key: at for key, at in self._finished.items() if key not in due.late and not self._is_due(at, tick)}
+        known = {key: at for key, at in memory.finished.items() if key not in due.late and not self._is_due(at, tick)}
         ended = [place for place, each in last.items() if isinstance(each, Finished)] if asked else []
-        self._finished = known | {(place, slots[place].admitted_at): tick for place in ended}
+        kept = (each for each in memory.asked if not self._is_due(each.tick, tick))
+        return Memory((*kept, *asked), known | {(place, slots[place].admitted_at): tick for place in ended})
 
-    def rest(self) -> Outcomes:
+    def rest(self, memory: Memory) -> Iterable[Failed]:
         """Read everything, after the last tick; the host waits for a GPU. Return the requests that failed."""
-        late = self._late(self._read(self._asked))
-        self._asked, self._finished = (), {}
-        return Outcomes(failed=late.values())
+        return _late(self._read(memory.asked), memory).values()
 
     def outcome(self, slot: Slot, tick: int) -> Finished | Failed:
         """What becomes of a slot that has made its last step."""
@@ -168,9 +141,6 @@ class Verdicts:
             self.waits += fetched is not None and fetched.waited and not before
         return found
 
-    def _late(self, found: Mapping[Key, Failed]) -> dict[Key, Failed]:
-        return {key: failed for key, failed in found.items() if key in self._finished}
-
 
 def failures(looks: Iterable[Look], slots: Mapping[int, Who]) -> dict[Key, Failed]:
     """Requests whose velocity is not finite; each names its first bad row.
@@ -186,6 +156,10 @@ def failures(looks: Iterable[Look], slots: Mapping[int, Who]) -> dict[Key, Faile
         failed = Failed(slot.id, FailReason.VELOCITY_NOT_FINITE, slot.step, detail)
         found.setdefault((row.index, slot.admitted_at), failed)
     return found
+
+
+def _late(found: Mapping[Key, Failed], memory: Memory) -> dict[Key, Failed]:
+    return {key: failed for key, failed in found.items() if key in memory.finished}
 
 
 def _who(slots: Mapping[int, Slot]) -> dict[int, Who]:

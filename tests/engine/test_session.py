@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from typing import Any
 
 import pytest
@@ -487,3 +488,21 @@ def test_sessions_share_no_null_condition() -> None:
         assert each.null_embedding is not None
         null = each.null_condition(positive()).encoder_hidden_states
         assert_identical(null, each.null_embedding.expand(1, 5, E).contiguous())
+
+
+def test_a_session_lets_closed_streams_go() -> None:
+    made = session()
+    gone = []
+    for seed in range(20):
+        stream = made.stream([positive()], context(), config=CONFIG)
+        stream.tick(seed=seed)
+        gone.append(weakref.ref(stream))
+        gone.append(weakref.ref(stream.pipeline))
+        stream.close()
+        stream.close()
+        del stream
+    assert [each() for each in gone] == [None] * 40
+    kept = made.stream([positive()], context(), config=CONFIG)
+    made.close()
+    with pytest.raises(PipelineClosed):
+        kept.tick(seed=1)

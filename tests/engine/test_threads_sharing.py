@@ -197,11 +197,17 @@ def test_pipelines_of_an_executor_have_one_turn_which_goes_with_the_executor() -
     assert gone() is None
 
 
-def test_a_turn_that_fails_is_over() -> None:
-    turn = turn_of(EagerExecutor(AffineDecoder()))
+def test_a_turn_that_fails_is_over_while_its_traceback_is_kept() -> None:
+    turn, found = turn_of(EagerExecutor(AffineDecoder())), []
+
+    def fails() -> None:
+        raise MemoryError
+
     for _ in range(2):
-        with pytest.raises(MemoryError), turn.taken():
-            raise MemoryError
+        with pytest.raises(MemoryError) as raised:
+            turn.take(fails)
+        found.append(raised)
+    assert len(found) == 2
 
 
 class Slotted:

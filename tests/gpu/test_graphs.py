@@ -441,3 +441,33 @@ print("closed")
 def test_after_a_sticky_error_every_run_names_it_and_the_executor_can_be_closed() -> None:
     child = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, timeout=120, check=False)
     assert child.stdout == "closed\n", child.stdout + child.stderr
+
+
+class Interrupted:
+    """A decoder that raises inside the first recording: where the current stream is being captured."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.decoder, self.error, self.raised = tiny(), error, 0
+        self.channels, self.encoder_dim, self.dtype = self.decoder.channels, self.decoder.encoder_dim, torch.float32
+
+    def __call__(self, **inputs: Tensor) -> Tensor:
+        if torch.cuda.is_current_stream_capturing() and not self.raised:
+            self.raised += 1
+            raise self.error
+        return self.decoder(**inputs)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, torch.OutOfMemoryError], ids=lambda e: e.__name__)
+def test_a_decoder_that_raises_inside_a_recording_leaves_an_executor_that_records_the_same_bits(error: Any) -> None:
+    decoder = Interrupted(error("injected"))
+    executor = CudaGraphExecutor(decoder, device=CUDA, on_demand=True)
+    given, wanted = SHAPE.example(2, CUDA), EagerExecutor(tiny()).run(SHAPE.example(2, CUDA)).float()
+    if error is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            executor.run(given)
+        assert executor.stats().graphs == 0
+    got = executor.run(given)
+    executor.stream.wait()
+    assert_identical(got, wanted)
+    assert (decoder.raised, executor.stats().graphs) == (1, 1)
+    executor.close()

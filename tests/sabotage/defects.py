@@ -7,6 +7,7 @@ shows any more that the test could fail.
 from __future__ import annotations
 
 from tests.sabotage.aot_defects import AHEAD_OF_TIME
+from tests.sabotage.fault_defects import FAULTY
 from tests.sabotage.file_defects import FILE_DEFECTS
 from tests.sabotage.judge_defects import JUDGE
 from tests.sabotage.record_defects import RECORDS
@@ -138,8 +139,8 @@ CACHED = [
     Defect(
         "the cache grows without bound",
         CONDITIONING,
-        "LRUCache(self.capacity)",
-        "LRUCache(1000 * self.capacity)",
+        "full = len(self._entries) >= self.capacity",
+        "full = len(self._entries) >= 1000 * self.capacity",
         f"{T_CACHE}::test_the_least_recently_used_entry_goes_first",
         "cached_conditioning",
     ),
@@ -764,7 +765,7 @@ BATTERY = [
 
 DEFECTS = [
     *FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *RECORDS, *PROOFS, *BATTERY, *RAILS, *TIMES, *PLUGIN,
-    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING, *FILE_DEFECTS,
+    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING, *FILE_DEFECTS, *FAULTY,
 ]  # fmt: skip
 
 # Every defect that is known to have slipped through some comparison of some engine, by the name it has here.

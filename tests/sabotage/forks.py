@@ -25,7 +25,7 @@ CI_LIKE = {"CI": "true", "HARNESS_HYPOTHESIS_PROFILE": "sabotage", "PYTHONDONTWR
 
 LIBRARIES = (
     "torch", "torch.fx", "torch.export", "torch.testing", "torch.utils.benchmark", "numpy", "safetensors.torch",
-    "hypothesis", "pytest", "coverage", "ptwt", "pywt", "diffusers", "cachetools", "rich.progress", "click",
+    "hypothesis", "pytest", "coverage", "ptwt", "pywt", "diffusers", "rich.progress", "click",
     "diffusers.models.transformers.ace_step_transformer", "onnx", "onnxruntime", "onnxscript",
 )  # fmt: skip
 """What takes long to import; what is not installed is left out, as the tests do."""

@@ -58,8 +58,8 @@ RECORDS = [
     Defect(
         "a live control takes any number",
         PIPELINE,
-        "device=device, **control.bounds)",
-        "device=device)",
+        "device=self._device, **control.bounds)",
+        "device=self._device)",
         f"{LAWS}::test_the_neighbour_beyond_a_bound_is_refused_by_name[live.velocity_scale]",
     ),
     Defect(

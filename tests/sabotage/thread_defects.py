@@ -13,10 +13,10 @@ SWITCHED = f"{INSIDE}::test_eight_threads_that_a_seed_switches_lose_no_request_a
 
 THREADS = [
     Defect(
-        "a submission takes no lock",
-        PIPELINE,
-        "        with self._lock:\n            return self._queued(request, fixed)\n",
-        "        return self._queued(request, fixed)\n",
+        "a change of the queue takes no lock",
+        f"{ENGINE}/keeping.py",
+        "        with self._lock:\n            self._check_open()\n",
+        "        if parcel:\n            self._check_open()\n",
         SWITCHED,
     ),
     Defect(
@@ -57,8 +57,8 @@ THREADS = [
     Defect(
         "pipelines take no turns on the executor that they share",
         TURNS,
-        "        with self._lock:\n            self._owner = here\n",
-        "        if here:\n            self._owner = here\n",
+        "        with self._lock:\n            self._inside =",
+        "        if self._what:\n            self._inside =",
         f"{SHARING}::test_threads_that_a_seed_switches_inside_ticks_share_an_executor",
     ),
     Defect(
@@ -84,9 +84,9 @@ THREADS = [
     ),
     Defect(
         "a drain that fails loses what had finished",
-        PIPELINE,
-        "                self._state = self._state.keeping(made)\n",
-        "                pass\n",
+        STATE,
+        "kept=self.kept.joined(outcomes, ",
+        "kept=Outcomes().joined(outcomes, ",
         f"{FAILURES}::test_a_drain_whose_tick_fails_keeps_what_it_has_for_the_next_call",
     ),
 ]
@@ -116,8 +116,8 @@ FAILING = [
     Defect(
         "a stream never submits a request again",
         f"{ENGINE}/session.py",
-        "        finished = self.pipeline.tick()\n        self._pending = None\n",
-        "        finished = self.pipeline.tick()\n",
+        "            self.last_submission, self._pending = submission, None\n",
+        "            self.last_submission = submission\n",
         f"{FAILURES}::test_a_request_of_a_stream_may_be_asked_for_in_every_tick",
     ),
     Defect(
@@ -164,10 +164,9 @@ FAILING = [
     ),
     Defect(
         "a tick that fails forgets what it has read",
-        f"{ENGINE}/verdicts.py",
-        "        found = self._read(each for each in self._asked if self._is_due(each.tick, tick))\n",
-        "        found = self._read(each for each in self._asked if self._is_due(each.tick, tick))\n"
-        "        self._asked = tuple(each for each in self._asked if not self._is_due(each.tick, tick))\n",
+        STATE,
+        "            return self.before\n",
+        "            return replace(self.before, memory=Memory())\n",
         f"{VELOCITIES}::test_a_tick_that_fails_forgets_no_verdict_and_adds_none",
     ),
     Defect(

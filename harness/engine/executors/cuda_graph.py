@@ -15,6 +15,7 @@ from harness.engine.errors import ExecutorError, InvalidInput, NotPrepared, Pipe
 from harness.engine.executors.base import Batch, Declared, ExecutorStream, check_rows
 from harness.engine.executors.compiled import compiled as compile_decoder
 from harness.engine.executors.embedded import embedded, embedding
+from harness.engine.executors.memory import relieved
 from harness.engine.executors.prepared import Prepared, Progress, silent
 from harness.engine.executors.recorded import CudaRecorder, HostRecorder, Pool, Recorded, Recorder, device_of
 from harness.engine.executors.shapes import Shape
@@ -279,7 +280,9 @@ class CudaGraphExecutor:
         known = self._prepared.use(shape, rows)
         if known is None and self.on_demand:
             self._drain()
-            self._prepared.record([(shape, [rows])], silent, evictable=True)
+            relieved(
+                lambda: self._prepared.record([(shape, [rows])], silent, evictable=True), self._prepared.drop_evictable
+            )
             self._weights.hold()
             known = self._prepared.use(shape, rows)
         if known is None:

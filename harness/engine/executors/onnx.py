@@ -15,6 +15,7 @@ from harness.engine.aot.runtime import DTYPES, refusals, session
 from harness.engine.aot.signature import VELOCITY
 from harness.engine.errors import ExecutorError, PipelineClosed
 from harness.engine.executors.base import Batch, ExecutorStream
+from harness.engine.executors.memory import relieved
 from harness.engine.executors.static_buffers import Kept, fill
 
 
@@ -92,6 +93,9 @@ class OnnxExecutor:
         if self._session is None:
             raise PipelineClosed("the executor is closed")
         self.signature.check(batch, self.max_rows)
+        return relieved(lambda: self._run(batch), self._buffers.clear)
+
+    def _run(self, batch: Batch) -> Tensor:
         buffers = self._buffers_for(batch)
         with torch.no_grad():
             fill({name: buffer for name, buffer in buffers.items() if name != VELOCITY}, batch)
@@ -129,7 +133,10 @@ class OnnxExecutor:
         shapes = self.signature.shapes(rows, frames, tokens)
         # Outside inference mode, because tensors made inside it cannot be written to outside of it.
         with torch.inference_mode(False):
-            return {name: torch.empty(shapes[name], dtype=dtype) for name, dtype in self.signature.dtypes.items()}
+            return {
+                name: torch.empty(shapes[name], dtype=dtype, device="cpu")
+                for name, dtype in self.signature.dtypes.items()
+            }
 
 
 def _poison(buffers: Mapping[str, Tensor]) -> None:

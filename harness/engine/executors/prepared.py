@@ -167,6 +167,12 @@ class Prepared:
         with suppress(RuntimeError):  # of a GPU that is lost
             self._recorder.release()
 
+    def drop_evictable(self) -> None:
+        """Free every run that may be evicted."""
+        victims = [shape for shape, graphs in self._shapes.items() if graphs.evictable]
+        self.evicted += sum(len(self._shapes[shape].by_rows) for shape in victims)
+        self.drop(victims)
+
     def _free(self, recorded: Recorded) -> None:
         self._freed_copied += recorded.copied
         self._freed_kept += recorded.kept

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from harness.engine import checks
 from harness.engine.decoders.base import Decoder
+from harness.engine.errors import WrongVelocity
 from harness.engine.executors.base import Batch, ExecutorStream, velocity_of
 from harness.engine.executors.eager import EagerExecutor
+from harness.engine.executors.memory import relieved
 from harness.engine.executors.static_buffers import Kept
 
 Shapes: TypeAlias = tuple[tuple[torch.Size, torch.dtype, torch.device], ...]
@@ -33,6 +35,9 @@ class StaticExecutor:
     without a copy therefore sees NaN, or the velocity of another run of the same shape. So a test on a CPU finds a
     missing copy, which would also be a defect with a captured CUDA graph. The executor exists for such tests and is not
     faster than `EagerExecutor`.
+
+    Where memory is out, every buffer is freed and the run is tried once more. A velocity of another shape or dtype than
+    the first one frees the buffers of its shape, so that the next run learns them anew.
 
     The reference is `EagerExecutor` with the same decoder and `pin_rows`: on contiguous inputs both give the same bits.
 
@@ -81,6 +86,18 @@ class StaticExecutor:
                 shape.
         """
         prepared = self._eager.prepared(batch)
+        return relieved(lambda: self._run(prepared), self._free)[: batch.rows]
+
+    def close(self) -> None:
+        """Wait for the last run, then refuse further runs and free the buffers. A second call does nothing."""
+        try:
+            self._drain()
+        finally:
+            self._eager.close()
+            self._buffers.clear()
+            self._running = None
+
+    def _run(self, prepared: Batch) -> Tensor:
         buffers = self._buffers_for(prepared)
         # Keep the batch until the next run: a run on another stream may read it after the caller has dropped it.
         self._running = prepared
@@ -92,22 +109,24 @@ class StaticExecutor:
             for each in self._buffers.values():
                 _poison(each)
             velocity = self._eager.decode(buffers.inputs)
-            buffers.output.copy_(velocity_of(velocity, buffers.output.shape, buffers.output.dtype, "decoder"))
+            try:
+                made = velocity_of(velocity, buffers.output.shape, buffers.output.dtype, "decoder")
+            except WrongVelocity:
+                self._buffers.drop(_shapes(prepared))
+                raise
+            buffers.output.copy_(made)
 
         self._launch(work)
-        return buffers.output[: batch.rows]
+        return buffers.output
 
-    def close(self) -> None:
-        """Wait for the last run, then refuse further runs and free the buffers. A second call does nothing."""
-        try:
-            self._drain()
-        finally:
-            self._eager.close()
-            self._buffers.clear()
-            self._running = None
+    def _free(self) -> None:
+        """Free every buffer, behind the runs that use it."""
+        self._drain()
+        self._running = None
+        self._buffers.clear()
 
     def _buffers_for(self, prepared: Batch) -> _Buffers:
-        key: Shapes = tuple((t.shape, t.dtype, t.device) for t in prepared.tensors().values())
+        key = _shapes(prepared)
         if key not in self._buffers:
             self._drain()
             self._buffers.make_room()
@@ -140,6 +159,10 @@ class StaticExecutor:
     def _drain(self) -> None:
         if self.stream is not None:
             self.stream.wait()
+
+
+def _shapes(batch: Batch) -> Shapes:
+    return tuple((t.shape, t.dtype, t.device) for t in batch.tensors().values())
 
 
 def _poison(buffers: _Buffers) -> None:

@@ -44,6 +44,6 @@ def test_what_leaves_to_make_room_is_told_once_and_nothing_else_is() -> None:
 def test_to_look_at_all_is_not_to_use_them() -> None:
     kept = filled(Kept(2))
     assert kept.get("a") == 0
-    assert list(kept.values()) == [0, 1]
+    assert list(kept.values()) == [1, 0]
     add(kept, "c", 2)
     assert set(kept) == {"a", "c"}

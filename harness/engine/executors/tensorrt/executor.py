@@ -18,6 +18,7 @@ from harness.engine.aot.sidecar import Sidecar, read_plan
 from harness.engine.aot.signature import VELOCITY, Signature, Span
 from harness.engine.errors import EngineError, ExecutorError, InvalidInput, PipelineClosed
 from harness.engine.executors.base import Batch
+from harness.engine.executors.memory import relieved
 from harness.engine.executors.static_buffers import Kept
 from harness.engine.executors.tensorrt.buffers import Buffers, Key
 from harness.engine.executors.tensorrt.context import Context, Profiled
@@ -250,7 +251,12 @@ class TensorRTExecutor:
     def _buffers_for(self, rows: int, frames: int, tokens: int, loaded: _Loaded) -> Buffers:
         key = (rows, loaded.signature.padded_frames(frames), tokens)
         found = self._kept.get(key)
-        return self._allocated(loaded, key) if found is None else found
+        return relieved(lambda: self._allocated(loaded, key), self._free) if found is None else found
+
+    def _free(self) -> None:
+        self._running = None
+        self.stream.launch(self._kept.clear)
+        self.stream.wait()
 
     def _allocated(self, loaded: _Loaded, key: Key) -> Buffers:
         def work() -> None:
