@@ -222,11 +222,14 @@ def record(
     """
     refuse_unless_explicit(reason, captures)
     device = subjects[0].device
-    found = probe(subjects, captures, advance)
     known = read(captures, device)
     kept = {} if known is None else dict(known.entries)
-    if found.differs and found.unmeasured:
-        raise BlessRefused(f"it would mix contracts of two machines, which differ in {', '.join(found.differs)}")
+    # Before anything is measured, which may take minutes.
+    with platform.one_thread():
+        differs = () if known is None else platform.differing(fingerprint(device), known.fingerprint)
+    if differs and kept.keys() - {subject.name for subject in subjects}:
+        raise BlessRefused(f"it would mix contracts of two machines, which differ in {', '.join(differs)}")
+    found = probe(subjects, captures, advance)
     with platform.one_thread():
         for subject, finding in zip(subjects, found.findings, strict=True):
             advance(subject.name)
