@@ -268,7 +268,7 @@ class StreamPipeline(Keeping):
     def _advance(self) -> None:
         self._check_open()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), transfer.no_autocast(self._device):
                 self._tick()
         except BaseException:
             # What it launched may still run, and the cache may hold what that makes. A GPU that is lost marks nothing.

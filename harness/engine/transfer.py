@@ -14,6 +14,7 @@ import threading
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,6 +159,12 @@ def catch_up(device: torch.device) -> None:
         for (where, stream), event in _LAUNCHED.items():
             if where == indexed and stream != current:
                 current.wait_event(event)
+
+
+def no_autocast(device: torch.device | None) -> AbstractContextManager[object]:
+    """A block whose operators compute in the dtypes of their inputs, whatever autocast the caller is in."""
+    kind = "cpu" if device is None else device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 class Fetched:

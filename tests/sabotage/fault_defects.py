@@ -8,6 +8,7 @@ ENGINE = "harness/engine"
 PARCELS, STATE, SESSION = f"{ENGINE}/parcels.py", f"{ENGINE}/state.py", f"{ENGINE}/session.py"
 MEMORY, STATIC = f"{ENGINE}/executors/memory.py", f"{ENGINE}/executors/static.py"
 FAULTS, OUT = "tests/engine/test_faults.py", "tests/engine/executors/test_memory.py"
+FLAGS, T_FLAGS = "harness/parity/baselines/flags.py", "tests/parity/baselines/test_flags.py"
 ANY_LINE = f"{FAULTS}::test_an_interrupt_at_any_line"
 
 FAULTY = [
@@ -122,5 +123,40 @@ FAULTY = [
         "            self._streams.pop(id(stream), None)\n",
         "            self._streams.get(id(stream), None)\n",
         "tests/engine/test_session.py::test_a_session_lets_closed_streams_go",
+    ),
+    Defect(
+        "a variable that changes no bit loosens the gate",
+        FLAGS,
+        "    if probed and probe() == fresh_probe():\n",
+        "    if probed and not fresh_probe():\n",
+        f"{T_FLAGS}::test_a_variable_or_setting_that_changes_no_bit_is_in_no_fingerprint",
+    ),
+    Defect(
+        "the probe looks at no convolution and no product",
+        FLAGS,
+        "                digest.update(made.contiguous()",
+        "                digest.update(torch.zeros_like(made)",
+        f"{T_FLAGS}::test_a_variable_that_changes_bits_is_named_in_its_process[MKL_CBWR=COMPATIBLE]",
+    ),
+    Defect(
+        "a setting of torch is not named",
+        FLAGS,
+        "flag.read() for name, flag in FLAGS.items() if flag.read() != flag.fresh}",
+        "flag.read() for name, flag in FLAGS.items() if not flag.fresh and flag.read()}",
+        f"{T_FLAGS}::test_a_setting_that_changes_bits_is_named_by_check[mkldnn_enabled]",
+    ),
+    Defect(
+        "a tick computes under its caller's autocast",
+        f"{ENGINE}/transfer.py",
+        "return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()",
+        "return torch.autocast(kind, enabled=False) if not kind else nullcontext()",
+        "tests/engine/test_autocast.py::test_a_tick_inside_a_caller_s_setting_makes_the_bits_that_it_makes_without[autocast]",
+    ),
+    Defect(
+        "a wavelet is judged under autocast",
+        f"{ENGINE}/wavelet.py",
+        '        with torch.autocast("cpu", enabled=False):\n            restored',
+        '        with torch.autocast("cpu", enabled=torch.is_autocast_enabled("cpu")):\n            restored',
+        "tests/engine/test_autocast.py::test_a_wavelet_is_judged_as_it_is_without_autocast",
     ),
 ]

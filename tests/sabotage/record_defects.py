@@ -86,8 +86,8 @@ RECORDS = [
     Defect(
         "a tick records a graph",
         PIPELINE,
-        "            with torch.no_grad():\n                self._tick()",
-        "            with torch.enable_grad():\n                self._tick()",
+        "            with torch.no_grad(), ",
+        "            with torch.enable_grad(), ",
         f"{LAWS}::test_no_latent_of_a_ring_carries_a_graph",
     ),
     Defect(

@@ -160,4 +160,4 @@ def _ramp(frames: int, channels: int, device: torch.device) -> Tensor:
 
 
 def _null_embedding(width: int) -> Tensor:
-    return ((torch.arange(width) % 8).float() - 3.0).mul(0.125).view(1, 1, width)
+    return ((torch.arange(width, device="cpu") % 8).float() - 3.0).mul(0.125).view(1, 1, width)

@@ -19,6 +19,7 @@ from torch import Tensor
 from harness import registry
 from harness.engine.errors import InvalidInput
 from harness.parity.baselines import platform, store
+from harness.parity.baselines.flags import FLAGS
 from harness.parity.baselines.sources import Source, source_of, sources, used
 from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, play
@@ -137,8 +138,13 @@ class Report:
         if not differs:
             return f"{self.platform}, the platform that blessed them"
         if name == self.platform:
-            return f"{self.platform}, differs in {', '.join(differs)} from where they were blessed: within the bound"
+            words = ", ".join(f"{each} ({found})" if (found := self._flag(each)) else each for each in differs)
+            return f"{self.platform}, differs in {words} from where they were blessed: within the bound"
         return f"{self.platform}, within the bound of the captures of {name}"
+
+    def _flag(self, field: str) -> str:
+        """The value of a flag here; empty for any other field."""
+        return self.fingerprint.get(field, "") if field in FLAGS else ""
 
     def _shares(self) -> Iterator[str]:
         """How many scenarios were compared with which captures, and how, for each platform."""

@@ -19,19 +19,16 @@ from harness.engine.errors import InvalidInput
 from harness.files import reading
 from harness.files.refused import FileMissing
 from harness.files.schema import Folder, fit
-from harness.parity.baselines import kernels_digest
+from harness.parity.baselines import flags, kernels_digest
 
 ROOT = checkout.root()
 """The checkout: the folder that holds `pyproject.toml` and `captures/`."""
-
-ENVIRONMENT = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-"""Variables that make the math libraries choose other kernels; `ATEN_CPU_CAPABILITY` shows in `capability`."""
 
 GPU_ENVIRONMENT = (
     "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG", "CUBLASLT_WORKSPACE_SIZE",
     "TORCH_BLAS_PREFER_CUBLASLT",
 )  # fmt: skip
-"""The same on a GPU."""
+"""Variables that make the libraries of a GPU choose other kernels; those of a CPU are in `flags`."""
 
 _REFERENCE = "reference-platform"
 _CPU_FIELDS = {"vendor": "vendor_id", "family": "cpu family", "model": "model", "name": "model name"}
@@ -159,14 +156,22 @@ def reference_platform(root: Path = ROOT) -> str:
 def _flags() -> dict[str, str]:
     return {
         "threads": str(torch.get_num_threads()),
-        "matmul_precision": torch.get_float32_matmul_precision(),
-        "tf32": str(torch.backends.cudnn.allow_tf32).lower(),
+        "matmul_precision": flags.matmul_precision(),
+        "tf32": _tf32(),
         "deterministic": str(torch.are_deterministic_algorithms_enabled()).lower(),
         "autocast": str(torch.is_autocast_enabled("cpu")).lower(),
         "default_dtype": str(torch.get_default_dtype()),
-        "flush_denormal": str(float(torch.tensor(1e-39) * 1) == 0.0).lower(),
-        "environment": " ".join(_chosen(ENVIRONMENT)),
+        "flush_denormal": str(float(torch.tensor(1e-39, dtype=torch.float32, device="cpu") * 1) == 0.0).lower(),
+        "environment": "",
+        **flags.unlike_fresh(),
     }
+
+
+def _tf32() -> str:
+    try:
+        return str(torch.backends.cudnn.allow_tf32).lower()
+    except RuntimeError:  # torch refuses to say where its newer settings were used
+        return "mixed"
 
 
 def _chosen(variables: Sequence[str]) -> list[str]:
