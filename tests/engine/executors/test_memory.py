@@ -91,6 +91,20 @@ def test_an_error_is_told_by_what_caused_it() -> None:
     assert not is_out_of_memory(None)
 
 
+def test_an_error_that_follows_one_of_memory_without_being_caused_by_it_is_another_error() -> None:
+    frees: list[None] = []
+
+    def work() -> None:
+        try:
+            raise torch.OutOfMemoryError("device")
+        except torch.OutOfMemoryError:
+            [][0]
+
+    with pytest.raises(IndexError):
+        relieved(work, lambda: frees.append(None))
+    assert frees == []
+
+
 def test_on_demand_a_recording_that_finds_no_memory_evicts_what_may_be_evicted_and_is_made_once_more() -> None:
     decoder = Short(torch.OutOfMemoryError("device"))
     executor = CudaGraphExecutor(decoder, device="cpu", on_demand=True)
