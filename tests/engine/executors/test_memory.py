@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from harness.engine.decoders import AffineDecoder
 from harness.engine.errors import ExecutorError, RecordingFailed, WrongVelocity
 from harness.engine.executors import Batch, CudaGraphExecutor, EagerExecutor, Shape, StaticExecutor
 from harness.engine.executors.memory import is_out_of_memory, relieved
+from harness.engine.executors.recorded import HostRecorder, Pool, Recording
 from harness.parity.compare import assert_identical
 
 CPU = torch.device("cpu")
@@ -136,3 +138,22 @@ def test_one_wrong_velocity_at_the_learning_call_is_no_lesson_for_ever(change: s
     for _ in range(2):
         assert_identical(static.run(given).clone(), given.hidden_states * 1)
     assert issubclass(WrongVelocity, ExecutorError)
+
+
+def test_what_a_preparation_that_fails_has_recorded_is_freed() -> None:
+    recordings: list[Recording] = []
+
+    class Failing(HostRecorder):
+        def record(self, call: Callable[[], None], pool: Pool) -> Recording:
+            if len(recordings) == 3:
+                raise RuntimeError("no more")
+            recordings.append(super().record(call, pool))
+            return recordings[-1]
+
+    executor = CudaGraphExecutor(AffineDecoder(), row_buckets=(2, 4), device="cpu")
+    executor._prepared._recorder = executor._recorder = Failing()
+    with pytest.raises(RecordingFailed, match="no more"):
+        executor.prepare([SHAPE, LONGER])
+    for each in recordings:
+        with pytest.raises(RuntimeError, match="freed"):
+            each.replay()
