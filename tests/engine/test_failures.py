@@ -173,6 +173,22 @@ def test_a_request_that_fails_before_its_first_step_was_admitted_and_runs_no_row
     assert (s.admitted, s.failed, s.queued, s.in_flight, s.decoder_rows, s.ticks) == (1, 1, 0, 0, 0, 1)
 
 
+def test_a_pipeline_that_is_closed_inside_a_tick_that_fails_keeps_no_condition() -> None:
+    class Closing(Flaky):
+        def run(self, batch: Batch) -> Tensor:
+            if self.runs == 1:
+                p.close()
+            return super().run(batch)
+
+    p = pipeline(1, 3, Closing(2))
+    p.submit(request(1))
+    p.tick()
+    assert len(p._cache) == 1
+    with pytest.raises(MemoryError):
+        p.tick()
+    assert len(p._cache) == 0
+
+
 # A stream.
 
 
