@@ -157,3 +157,12 @@ def test_what_a_preparation_that_fails_has_recorded_is_freed() -> None:
     for each in recordings:
         with pytest.raises(RuntimeError, match="freed"):
             each.replay()
+
+
+def test_every_run_that_is_evicted_for_memory_is_counted() -> None:
+    executor = CudaGraphExecutor(AffineDecoder(), row_buckets=(1, 2), device="cpu", on_demand=True)
+    for rows in (1, 2):
+        executor.run(batch(rows))
+    assert executor.stats().graphs == 2
+    executor._prepared.drop_evictable()
+    assert (executor.stats().graphs, executor.stats().evicted) == (0, 2)
