@@ -266,6 +266,18 @@ def test_a_first_request_that_no_tick_can_run_fixes_no_sizes_once_it_is_cancelle
     assert ids(p.drain()) == ["r2"]
 
 
+def test_sizes_stay_while_the_first_tick_runs_with_them() -> None:
+    class Telling(EagerExecutor):
+        def run(self, batch: Batch) -> Tensor:
+            with pytest.raises(InvalidInput, match="as the pipeline's first request has"):
+                p.submit(request(2, conditions=[Condition(fixed(1, 3, E + 1))]))
+            return super().run(batch)
+
+    p = pipeline(1, 1, Telling(AffineDecoder()))
+    p.submit(request(1))
+    assert ids(p.drain()) == ["r1"]
+
+
 def test_sizes_stay_once_a_tick_has_run_with_them() -> None:
     p = pipeline()
     p.submit(request(1))
