@@ -12,7 +12,7 @@ import torch
 from harness import registry
 from harness.engine import executors
 from harness.engine.decoders.accelerated import AcceleratedDecoder
-from harness.engine.decoders.decoder_switches import ALL, PLAIN
+from harness.engine.decoders.decoder_switches import ALL, PLAIN, DecoderSwitches
 from harness.engine.errors import InvalidInput
 from harness.engine.executors import OnnxExecutor
 from harness.registry import LIVE, DeferredStream, ExecutorKind
@@ -107,6 +107,12 @@ def test_a_decoder_with_accelerations_shares_the_weights_of_the_one_without_and_
 def test_accelerations_of_the_affine_decoder_are_refused() -> None:
     with pytest.raises(InvalidInput, match="decoder_switches: got kept_time, expected none on"):
         registry.decoder("affine", switches=PLAIN.turned_on("kept_time"))
+
+
+@pytest.mark.parametrize("name", ["affine", "tiny"])
+def test_a_form_of_an_acceleration_that_is_off_makes_no_other_decoder(name: str) -> None:
+    switches = DecoderSwitches(band="repeated", full="cudnn", norms="compiler")
+    assert registry.decoder(name, switches=switches) is registry.decoder(name)
 
 
 @pytest.mark.parametrize("device", ["nonsense", "", "cpu:-1", "hpu", "privateuseone"])

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from harness import registry
 from harness.cli import main
 from harness.commands import exits
-from harness.commands.endings import Commands
+from harness.commands.endings import Commands, ended
 from harness.engine.decoders import AceStepDecoder
 
 ROOT = Path(__file__).parents[2]
@@ -91,6 +91,14 @@ def test_a_crash_is_told_with_its_traceback_and_what_is_no_crash_in_one_line() -
     assert told["a full disk"] == "cannot write the output: [Errno 28] No space left on device\n"
 
 
+@pytest.mark.parametrize("name", ["ENOSPC", "EPIPE", "EIO", "EFBIG", "EDQUOT"])
+def test_an_output_that_cannot_be_written_is_told_in_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left, ended():
+        raise OSError(getattr(errno, name), "why")
+    assert left.value.code == exits.COULD_NOT_RUN
+    assert capsys.readouterr().err == f"cannot write the output: [Errno {getattr(errno, name)}] why\n"
+
+
 def test_a_command_that_is_called_as_a_function_raises_what_it_raises() -> None:
     with pytest.raises(RuntimeError, match="crash"):
         commands(["ends", "a crash"], standalone_mode=False)
@@ -124,11 +132,12 @@ def test_a_bench_of_weights_that_are_not_finite_could_not_run_and_says_so(monkey
     )
 
 
-def test_a_bench_of_a_broken_checkpoint_could_not_run(tmp_path: Path) -> None:
+def test_a_bench_of_a_broken_checkpoint_is_refused_by_the_name_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"_class_name": "AceStepTransformer1DModel"}')
     (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(b"no weights")
     result = CliRunner().invoke(main, ["bench", "--decoder", str(tmp_path)])
-    assert result.exit_code == exits.COULD_NOT_RUN
+    assert result.exit_code == exits.USAGE
+    assert "diffusion_pytorch_model.safetensors" in result.stderr
 
 
 # As processes.

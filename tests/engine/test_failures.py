@@ -173,6 +173,22 @@ def test_a_request_that_fails_before_its_first_step_was_admitted_and_runs_no_row
     assert (s.admitted, s.failed, s.queued, s.in_flight, s.decoder_rows, s.ticks) == (1, 1, 0, 0, 0, 1)
 
 
+def test_a_pipeline_that_is_closed_inside_a_tick_that_fails_keeps_no_condition() -> None:
+    class Closing(Flaky):
+        def run(self, batch: Batch) -> Tensor:
+            if self.runs == 1:
+                p.close()
+            return super().run(batch)
+
+    p = pipeline(1, 3, Closing(2))
+    p.submit(request(1))
+    p.tick()
+    assert len(p._cache) == 1
+    with pytest.raises(MemoryError):
+        p.tick()
+    assert len(p._cache) == 0
+
+
 # A stream.
 
 
@@ -248,6 +264,18 @@ def test_a_first_request_that_no_tick_can_run_fixes_no_sizes_once_it_is_cancelle
     p.submit(request(2))
     assert p.encoder_length == 64
     assert ids(p.drain()) == ["r2"]
+
+
+def test_sizes_stay_while_the_first_tick_runs_with_them() -> None:
+    class Telling(EagerExecutor):
+        def run(self, batch: Batch) -> Tensor:
+            with pytest.raises(InvalidInput, match="as the pipeline's first request has"):
+                p.submit(request(2, conditions=[Condition(fixed(1, 3, E + 1))]))
+            return super().run(batch)
+
+    p = pipeline(1, 1, Telling(AffineDecoder()))
+    p.submit(request(1))
+    assert ids(p.drain()) == ["r1"]
 
 
 def test_sizes_stay_once_a_tick_has_run_with_them() -> None:

@@ -182,6 +182,24 @@ def test_an_interrupt_at_any_line_of_a_stream_s_tick_submits_once_and_loses_noth
     assert at_every_line(work)["session.py"] > 10
 
 
+def test_an_interrupt_at_any_line_of_a_stream_s_tick_submits_a_request_that_fails_in_it_once() -> None:
+    def spoiled(**inputs: Tensor) -> Tensor:
+        return AffineDecoder(E)(**inputs) * math.nan
+
+    session = Session(spoiled)
+    stream = session.stream([condition()], fixed(7, T, 8), config=PipelineConfig(depth=1, steps=1))
+
+    def work(interrupt: Interrupt) -> None:
+        before = stream.pipeline.stats().submitted
+        made = raised(interrupt, lambda: stream.tick(seed=5))
+        if made is None:
+            made = stream.tick(seed=5)
+        assert len(made.joined(stream.drain()).failed) == 1, interrupt.where
+        assert stream.pipeline.stats().submitted == before + 1, interrupt.where
+
+    assert at_every_line(work)["session.py"] > 10
+
+
 def test_an_interrupt_at_any_line_names_a_request_that_failed_late_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(once, "READ_LATER", {"cuda", "cpu"})
 

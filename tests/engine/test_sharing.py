@@ -184,7 +184,7 @@ class Breaking(StaticExecutor):
         super().__init__(decoder, 2)
 
 
-@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("at", range(1, 7))
 def test_a_decoder_that_breaks_off_at_any_call_costs_no_bit(at: int, error: type[BaseException]) -> None:
     made = [request(n, guidance=Guidance(3.0, [condition(9), condition(8)], "initialize")) for n in (1, 2)]
@@ -195,7 +195,7 @@ def test_a_decoder_that_breaks_off_at_any_call_costs_no_bit(at: int, error: type
         before = p.slots, p.stats()
         try:
             ended += p.tick()
-        except (MemoryError, KeyboardInterrupt):
+        except (RuntimeError, KeyboardInterrupt):
             broken += 1
             assert (p.slots, p.stats()) == before
     assert broken == 1

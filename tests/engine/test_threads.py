@@ -127,6 +127,14 @@ def test_a_request_that_a_tick_admits_may_be_displaced_inside_that_tick() -> Non
     assert (ids(ended), ids(ended.dropped)) == (["r1"], ["r0"])
 
 
+def test_what_displaces_a_request_inside_a_run_first_is_the_reason_that_is_named() -> None:
+    p, executor = telling(2)
+    for seed in range(2):
+        p.submit(request(seed))
+    executor.tells[1] = lambda: (p.cancel("r0"), p.submit(request(2, T + 1)))
+    assert [each.reason for each in p.drain().dropped] == [DropReason.CANCELLED, DropReason.LENGTH_CHANGED]
+
+
 def test_a_tick_inside_a_tick_is_refused_by_name_and_harms_nothing() -> None:
     p, executor = telling(2)
     p.submit(request(0))

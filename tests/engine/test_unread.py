@@ -29,6 +29,7 @@ from harness.engine import (
 )
 from harness.engine.curve import curve
 from harness.engine.results import Outcomes
+from harness.engine.slot import admit
 from harness.parity.compare import assert_identical
 from harness.rails.costs.counters import HostReads
 from tests.engine.builders import D, T, condition, fixed, pipeline, request
@@ -414,15 +415,13 @@ def test_of_several_bad_tensors_the_first_is_named() -> None:
     assert failed.detail.startswith("source: values from nan")
 
 
-def test_a_wait_is_counted_once_also_where_the_tick_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.engine import pipeline as module  # noqa: PLC0415 its name is that of the builder
-
+def test_a_wait_is_counted_once_also_where_the_tick_is_run_again() -> None:
     p = pipeline(steps=1)
     p.submit(request())
     (queued,) = p._state.queue
     assert queued.unread is not None
     queued.unread._fetched.waited = True
-    slot = module.admit("id", request(), (1.0, 0.0), 0, masked=False, unread=queued.unread)
+    slot = admit("id", request(), (1.0, 0.0), 0, masked=False, unread=queued.unread)
     for _ in range(2):
         assert p._verdicts.not_finite(slot) is None
     assert p.stats().waits == 0, "it had been waited for before"

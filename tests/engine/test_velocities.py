@@ -251,16 +251,21 @@ def test_what_executors_declare_is_what_their_decoder_does() -> None:
     assert vars(EagerExecutor(AffineDecoder(E)).declares) == {"channels": None, "encoder_dim": None, "dtype": None}
 
 
-def test_a_velocity_of_another_width_than_the_model_s_under_autocast_is_refused() -> None:
-    decoder = AceStepDecoder.preset("tiny")
-    p = pipeline(executor=EagerExecutor(decoder))
+def test_a_velocity_of_another_width_than_the_model_s_from_a_run_under_autocast_is_refused() -> None:
+    class Narrowing(EagerExecutor):
+        narrows = True
+
+        def run(self, batch: Batch) -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.narrows):
+                return super().run(batch)
+
+    executor = Narrowing(AceStepDecoder.preset("tiny"))
+    p = pipeline(executor=executor)
     made = request(conditions=[type(condition())(fixed(1, 3, 32))], context_latents=fixed(7, T, 16))
     p.submit(made)
-    with (
-        torch.autocast("cpu", dtype=torch.bfloat16),
-        pytest.raises(ExecutorError, match="bfloat16.*expected .*float32"),
-    ):
+    with pytest.raises(ExecutorError, match="bfloat16.*expected .*float32"):
         p.tick()
+    executor.narrows = False
     assert ids(p.drain()) == ["r1"]
 
 

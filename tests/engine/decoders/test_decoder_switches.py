@@ -27,7 +27,7 @@ def test_a_form_is_named_by_its_word_and_no_acceleration() -> None:
     assert DecoderSwitches(band="flex").on == ()
 
 
-@pytest.mark.parametrize("wrong", [{"fused_norms": 1}, {"band": "dense"}, {"full": True}])
+@pytest.mark.parametrize("wrong", [{"fused_norms": 1}, {"band": "dense"}, {"full": True}, {"norms": "plain"}])
 def test_another_value_is_refused_by_the_name_of_its_field(wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidInput, match=f"switches.{next(iter(wrong))}"):
         DecoderSwitches(**wrong)  # type: ignore[arg-type]

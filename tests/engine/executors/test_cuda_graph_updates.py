@@ -121,6 +121,15 @@ def test_a_shape_that_cannot_fit_evicts_nothing() -> None:
     assert executor._prepared.shapes == (SHAPE,)
 
 
+def test_a_shape_that_cannot_fit_beside_what_was_prepared_evicts_nothing() -> None:
+    larger, smaller = replace(SHAPE, frames=40), replace(SHAPE, frames=11)
+    executor = made(None, SHAPE, pin_rows=1, on_demand=True, max_bytes=made(None, larger, pin_rows=1).stats().nbytes)
+    executor.run(smaller.example(1, CPU))
+    with pytest.raises(InvalidInput, match="max_bytes"):
+        executor.run(larger.example(1, CPU))
+    assert executor._prepared.shapes == (SHAPE, smaller)
+
+
 def test_more_shapes_than_torch_s_accumulated_limit_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda call, **_: real(call, fullgraph=True, dynamic=False, backend="eager"))

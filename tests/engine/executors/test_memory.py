@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from harness.engine.decoders import AffineDecoder
 from harness.engine.errors import ExecutorError, RecordingFailed, WrongVelocity
 from harness.engine.executors import Batch, CudaGraphExecutor, EagerExecutor, Shape, StaticExecutor
 from harness.engine.executors.memory import is_out_of_memory, relieved
+from harness.engine.executors.recorded import HostRecorder, Pool, Recording
 from harness.parity.compare import assert_identical
 
 CPU = torch.device("cpu")
@@ -91,6 +93,20 @@ def test_an_error_is_told_by_what_caused_it() -> None:
     assert not is_out_of_memory(None)
 
 
+def test_an_error_that_follows_one_of_memory_without_being_caused_by_it_is_another_error() -> None:
+    frees: list[None] = []
+
+    def work() -> None:
+        try:
+            raise torch.OutOfMemoryError("device")
+        except torch.OutOfMemoryError:
+            [][0]
+
+    with pytest.raises(IndexError):
+        relieved(work, lambda: frees.append(None))
+    assert frees == []
+
+
 def test_on_demand_a_recording_that_finds_no_memory_evicts_what_may_be_evicted_and_is_made_once_more() -> None:
     decoder = Short(torch.OutOfMemoryError("device"))
     executor = CudaGraphExecutor(decoder, device="cpu", on_demand=True)
@@ -122,3 +138,31 @@ def test_one_wrong_velocity_at_the_learning_call_is_no_lesson_for_ever(change: s
     for _ in range(2):
         assert_identical(static.run(given).clone(), given.hidden_states * 1)
     assert issubclass(WrongVelocity, ExecutorError)
+
+
+def test_what_a_preparation_that_fails_has_recorded_is_freed() -> None:
+    recordings: list[Recording] = []
+
+    class Failing(HostRecorder):
+        def record(self, call: Callable[[], None], pool: Pool) -> Recording:
+            if len(recordings) == 3:
+                raise RuntimeError("no more")
+            recordings.append(super().record(call, pool))
+            return recordings[-1]
+
+    executor = CudaGraphExecutor(AffineDecoder(), row_buckets=(2, 4), device="cpu")
+    executor._prepared._recorder = executor._recorder = Failing()
+    with pytest.raises(RecordingFailed, match="no more"):
+        executor.prepare([SHAPE, LONGER])
+    for each in recordings:
+        with pytest.raises(RuntimeError, match="freed"):
+            each.replay()
+
+
+def test_every_run_that_is_evicted_for_memory_is_counted() -> None:
+    executor = CudaGraphExecutor(AffineDecoder(), row_buckets=(1, 2), device="cpu", on_demand=True)
+    for rows in (1, 2):
+        executor.run(batch(rows))
+    assert executor.stats().graphs == 2
+    executor._prepared.drop_evictable()
+    assert (executor.stats().graphs, executor.stats().evicted) == (0, 2)

@@ -164,6 +164,7 @@ def test_a_gpu_s_fingerprint_says_every_fact_under_its_own_name(
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     monkeypatch.setattr(platform, "_attention", lambda: {"flash": True, "math": False, "cudnn": True})
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: kind == "cuda")
     for variable in platform.GPU_ENVIRONMENT:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -182,7 +183,7 @@ def test_a_gpu_s_fingerprint_says_every_fact_under_its_own_name(
         "reduced_precision": str(torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction).lower(),
         "attention": "flash cudnn",
         "deterministic": "false",
-        "autocast": "false",
+        "autocast": "true",
         "environment": "CUBLAS_WORKSPACE_CONFIG=:4096:8",
         "kernels": "digest of cuda:1",
     }

@@ -393,8 +393,12 @@ def test_what_cannot_be_measured_is_a_wrong_command_line(more: list[str]) -> Non
     assert result.exit_code == 2, result.output
 
 
-def test_accelerations_of_a_decoder_that_a_file_brings_along_are_refused() -> None:
-    load = Load(executor="onnx", engine="some.onnx", decoder_switches=PLAIN.turned_on("kept_time"))
+@pytest.mark.parametrize("engine", ["some.onnx", None], ids=["named", "exported"])
+def test_accelerations_of_a_decoder_that_a_file_brings_along_are_refused(
+    engine: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.registry.engine_for", lambda *_, **_options: Path("some.onnx"))
+    load = Load(executor="onnx", engine=engine, decoder_switches=PLAIN.turned_on("kept_time"))
     with pytest.raises(InvalidInput, match="decoder_switches: got kept_time, expected none on: onnx runs a file"):
         Driver(load)
 
