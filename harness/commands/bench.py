@@ -23,7 +23,14 @@ from harness.commands.common import (
 )
 from harness.commands.exits import COULD_NOT_RUN
 from harness.engine.decoders.decoder_switches import PLAIN, DecoderSwitches
-from harness.engine.errors import EngineError, ExecutorError, InvalidInput, OutsideProfile, RequestFailed
+from harness.engine.errors import (
+    CheckpointRefused,
+    EngineError,
+    ExecutorError,
+    InvalidInput,
+    OutsideProfile,
+    RequestFailed,
+)
 from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.switches import SWITCHES, Switches
 from harness.parity.baselines import contract, platform
@@ -40,6 +47,9 @@ def _switched(_context: click.Context, _option: click.Parameter, assignments: Se
             raise click.BadParameter(f"{assignment!r}: expected NAME=VALUE with a name of {', '.join(SWITCHES)}")
         try:
             changed: dict[str, Any] = {name: SWITCHES[name].parsed(value)}
+        except CheckpointRefused as error:
+            say(f"cannot bench: {error}", err=True)
+            sys.exit(COULD_NOT_RUN)
         except InvalidInput as error:
             raise click.BadParameter(f"{assignment!r}: expected {name}=on or {name}=off") from error
         switches = replace(switches, **changed)

@@ -17,7 +17,7 @@ from rich.progress import Progress
 from harness import registry
 from harness.commands.exits import COULD_NOT_RUN, DIFFERS, USAGE
 from harness.engine import atomic
-from harness.engine.errors import EngineError, ExportRefused, Inaccurate, InvalidInput
+from harness.engine.errors import CheckpointRefused, EngineError, ExportRefused, Inaccurate, InvalidInput
 from harness.files import FileRefused
 from harness.files.refused import shown
 from harness.parity.baselines.bless import Battery
@@ -118,9 +118,12 @@ def chosen(battery: Battery, only: Sequence[str]) -> Sequence[str]:
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Turn `InvalidInput` inside a `with` block into a wrong command line, exit code 2."""
+    """Turn `InvalidInput` inside a `with` block into a wrong command line, exit code 2; not so a broken checkpoint."""
     try:
         yield
+    except CheckpointRefused as error:
+        say(f"cannot use the checkpoint: {error}", err=True)
+        sys.exit(COULD_NOT_RUN)
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error
 

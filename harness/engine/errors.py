@@ -21,6 +21,10 @@ class InvalidInput(ValueError):
         self.field = field
 
 
+class CheckpointRefused(InvalidInput):
+    """A checkpoint's file is missing, is not what its format says, or belongs to another model."""
+
+
 class BatchTooLarge(ValueError):
     """A batch has more rows than the executor's `max_rows`."""
 

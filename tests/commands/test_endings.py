@@ -132,11 +132,13 @@ def test_a_bench_of_weights_that_are_not_finite_could_not_run_and_says_so(monkey
     )
 
 
-def test_a_bench_of_a_broken_checkpoint_is_refused_by_the_name_of_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["bench", "export", "probe"])
+def test_a_broken_checkpoint_could_not_run_and_the_file_is_named(command: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"_class_name": "AceStepTransformer1DModel"}')
     (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(b"no weights")
-    result = CliRunner().invoke(main, ["bench", "--decoder", str(tmp_path)])
-    assert result.exit_code == exits.USAGE
+    more = [str(tmp_path / "made.onnx")] if command == "export" else []
+    result = CliRunner().invoke(main, [command, "--decoder", str(tmp_path), *more])
+    assert result.exit_code == exits.COULD_NOT_RUN
     assert "diffusion_pytorch_model.safetensors" in result.stderr
 
 

@@ -8,6 +8,7 @@ from harness.engine import errors
 
 BASES: dict[str, tuple[type[Exception], ...]] = {
     "InvalidInput": (ValueError,),
+    "CheckpointRefused": (errors.InvalidInput,),
     "BatchTooLarge": (ValueError,),
     "OutsideProfile": (ValueError,),
     "NeedsMask": (errors.InvalidInput, errors.OutsideProfile),

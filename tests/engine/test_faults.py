@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +20,7 @@ from harness.engine import Guidance, Outcomes, PipelineConfig, Session, StreamPi
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import Batch, EagerExecutor
 from harness.engine.parcels import Parcel, handed_out
+from harness.parity.baselines.platform import ROOT
 from harness.parity.compare import assert_identical
 from tests.engine.builders import E, T, condition, fixed, pipeline, request
 from tests.engine.test_velocities import Spoiling
@@ -74,9 +77,13 @@ def test_scripts_with_faults_lose_no_request_no_result_and_no_bit(first: int) ->
     assert len(told.by_place) > 200
 
 
-def test_a_seed_injects_the_same_faults_again() -> None:
-    first, second = (vars(Script(7).run()) for _ in range(2))
+def test_a_seed_injects_the_same_faults_again_in_another_process() -> None:
+    """In one process, what the engine remembers of tensors would move the lines that a later run comes to."""
+    code = "from tests.faults.script import Script; print(vars(Script(7).run()))"
+    command = [sys.executable, "-c", code]
+    first, second = (subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout for _ in range(2))
     assert first == second
+    assert first.startswith(b"{'faults': 18, ")
 
 
 def test_calls_from_eight_threads_lose_no_request_no_result_and_no_bit() -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from harness.engine import checks
 from harness.engine.decoders import checkpoint
-from harness.engine.errors import InvalidInput
+from harness.engine.errors import CheckpointRefused, InvalidInput
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -287,7 +287,7 @@ class AceStepDecoder(OfTransformer):
             transformer, report = _loaded(folder, dtype)
         wrong = {kind: names for kind, names in report.items() if names}
         if wrong:
-            raise InvalidInput("path", f"{folder} with {wrong}", "a checkpoint with exactly the model's weights")
+            raise CheckpointRefused("path", f"{folder} with {wrong}", "a checkpoint with exactly the model's weights")
         checkpoint.check_finite(folder, transformer)
         return cls._frozen(transformer, checkpoint.null_embedding(root / "condition_encoder"), dtype, device)
 

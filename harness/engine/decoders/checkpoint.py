@@ -15,7 +15,7 @@ import torch
 from diffusers import AceStepTransformer1DModel
 from torch import Tensor, nn
 
-from harness.engine.errors import InvalidInput
+from harness.engine.errors import CheckpointRefused, InvalidInput
 from harness.files import FileRefused, documents, reading, tensors
 from harness.files.refused import FileMissing, described
 from harness.files.schema import Folder, Name, Within, fit
@@ -69,7 +69,8 @@ def check(folder: Path) -> None:
     The values of the weights are not read.
 
     Raises:
-        InvalidInput: the folder or a file is missing, is of another model, or is no such file.
+        InvalidInput: there is no such folder.
+        CheckpointRefused: a file is missing, is of another model, or is no such file.
     """
     if not folder.is_dir():
         raise InvalidInput("path", str(folder), "an existing directory")
@@ -78,27 +79,29 @@ def check(folder: Path) -> None:
         listed = _weights(folder)
         _check_sizes(folder, config, listed)
     except FileMissing as error:
-        raise InvalidInput("path", str(folder), f"a directory with a {error.path.name}") from error
+        raise CheckpointRefused("path", str(folder), f"a directory with a {error.path.name}") from error
     except FileRefused as error:
-        raise InvalidInput("path", str(error.path), f"a file of a checkpoint ({error.why})") from error
+        raise CheckpointRefused("path", str(error.path), f"a file of a checkpoint ({error.why})") from error
 
 
 def check_finite(folder: Path, transformer: nn.Module) -> None:
     """Check the values of weights that were loaded from `folder`.
 
     Raises:
-        InvalidInput: a weight is not finite in the dtype that it was loaded in.
+        CheckpointRefused: a weight is not finite in the dtype that it was loaded in.
     """
     for name, value in (*transformer.named_parameters(), *transformer.named_buffers()):
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise InvalidInput("path", f"{folder} with values of {name} that are not finite", f"finite {value.dtype}")
+            raise CheckpointRefused(
+                "path", f"{folder} with values of {name} that are not finite", f"finite {value.dtype}"
+            )
 
 
 def null_embedding(folder: Path) -> Tensor | None:
     """The null embedding `[1, 1, E]` of a condition encoder's directory; None where there is no directory or tensor.
 
     Raises:
-        InvalidInput: a file is missing or refused, or the tensor is not of floating point numbers.
+        CheckpointRefused: a file is missing or refused, or the tensor is not of floating point numbers.
     """
     if not folder.is_dir():
         return None
@@ -106,11 +109,11 @@ def null_embedding(folder: Path) -> Tensor | None:
         file = weights_file(folder, NULL_EMBEDDING)
         found = tensors.one(file, NULL_EMBEDDING)
     except FileMissing as error:
-        raise InvalidInput("path", str(error.path), "an existing safetensors file") from error
+        raise CheckpointRefused("path", str(error.path), "an existing safetensors file") from error
     except FileRefused as error:
-        raise InvalidInput("path", str(error.path), f"a file of a checkpoint ({error.why})") from error
+        raise CheckpointRefused("path", str(error.path), f"a file of a checkpoint ({error.why})") from error
     if found is not None and not found.is_floating_point():
-        raise InvalidInput("path", f"{file} with {NULL_EMBEDDING} in {found.dtype}", "floating point numbers")
+        raise CheckpointRefused("path", f"{file} with {NULL_EMBEDDING} in {found.dtype}", "floating point numbers")
     return found
 
 
@@ -129,7 +132,7 @@ def _config(path: Path) -> _Config:
     found = document.get("_class_name")
     if found != AceStepTransformer1DModel.__name__:
         expected = f"one of an {AceStepTransformer1DModel.__name__}"
-        raise InvalidInput("path", f"{path} of a {described(found)}", expected)
+        raise CheckpointRefused("path", f"{path} of a {described(found)}", expected)
     made: _Config = fit(_Config, {name: each for name, each in document.items() if not name.startswith("_")}, path)
     return made
 
@@ -168,7 +171,7 @@ def _check_sizes(folder: Path, config: _Config, listed: Mapping[str, Listed]) ->
     """Compare the weights with the model's, on a device without memory: a configuration can ask for any size."""
     if config.num_hidden_layers > len(listed):
         got = f"{folder} with {len(listed)} tensors for {config.num_hidden_layers} layers"
-        raise InvalidInput("path", got, "a checkpoint with exactly the model's weights")
+        raise CheckpointRefused("path", got, "a checkpoint with exactly the model's weights")
     options = {each.name: getattr(config, each.name) for each in fields(config)}
     try:
         with torch.device("meta"):
@@ -183,4 +186,4 @@ def _check_sizes(folder: Path, config: _Config, listed: Mapping[str, Listed]) ->
     }
     if any(wrong.values()):
         shown = {kind: [described(name) for name in names[:10]] for kind, names in wrong.items() if names}
-        raise InvalidInput("path", f"{folder} with {shown}", "a checkpoint with exactly the model's weights")
+        raise CheckpointRefused("path", f"{folder} with {shown}", "a checkpoint with exactly the model's weights")
