@@ -47,9 +47,6 @@ def _switched(_context: click.Context, _option: click.Parameter, assignments: Se
             raise click.BadParameter(f"{assignment!r}: expected NAME=VALUE with a name of {', '.join(SWITCHES)}")
         try:
             changed: dict[str, Any] = {name: SWITCHES[name].parsed(value)}
-        except CheckpointRefused as error:
-            say(f"cannot bench: {error}", err=True)
-            sys.exit(COULD_NOT_RUN)
         except InvalidInput as error:
             raise click.BadParameter(f"{assignment!r}: expected {name}=on or {name}=off") from error
         switches = replace(switches, **changed)
@@ -133,6 +130,9 @@ def bench_command(threads: int, steadied: bool, ablated: bool, json_path: Path |
                 measured = throughput.bench(asked, advance)
                 savings = ablation.ablate(asked, advance) if ablated else []
                 ratio = steady.measured(asked) if steadied else None
+        except CheckpointRefused as error:
+            say(f"cannot bench: {error}", err=True)
+            sys.exit(COULD_NOT_RUN)
         except InvalidInput as error:
             raise click.UsageError(str(error)) from error
         except (EngineError, ExecutorError, OutsideProfile, RequestFailed) as error:
