@@ -71,7 +71,7 @@ def test_any_difference_exits_with_1_and_is_in_the_json(invoke, fake, tmp_path):
     fake.x[0, 1, 2] += 1
     assert invoke("check", "--json", str(tmp_path / "r.json")).exit_code == 1
     report = json.loads((tmp_path / "r.json").read_text())
-    assert report.keys() == {"scenarios", "switches", "costs", "platform", "summary"}
+    assert report.keys() == {"scenarios", "switches", "costs", "platform", "summary", "failed"}
     assert report["scenarios"][0].keys() == {"name", "verdict", "max_abs", "bound", "detail", "compared_with"}
     assert [(each["name"], each["verdict"], each["max_abs"]) for each in report["scenarios"]] == [
         ("one", "moved", 1.0),

@@ -222,7 +222,9 @@ def test_a_kept_report_has_every_acceleration_and_its_verdicts_are_those_of_its_
             assert max(ratio["high"] for ratio in ratios) <= BOUND
             assert each["verdict"] != "exact" or {ratio["ratio"] for ratio in ratios} == {1.0}
     assert all(names >= {*ACCELERATIONS, "all"} for names in cases.values())
-    assert {lengths for *_, lengths in cases} == set(Lengths)
+    # On a GPU only conditions of full length were measured; the page says so.
+    expected = set(Lengths) if path.stem == "tiny" else {Lengths.FULL}
+    assert {lengths for *_, lengths in cases} == expected
 
 
 def test_a_report_is_kept() -> None:

@@ -23,7 +23,7 @@ from harness.engine.keeping import Keeping
 from harness.engine.memory import Memory
 from harness.engine.pace import HostPace, Pace, pace
 from harness.engine.parcels import Parcel, handed_out
-from harness.engine.plan import TickPlan, plan_tick
+from harness.engine.plan import Admission, TickPlan, plan_tick
 from harness.engine.request import Request
 from harness.engine.results import Dropped, Failed, Outcomes, Stats, Submission
 from harness.engine.schedule import known_timesteps
@@ -294,7 +294,7 @@ class StreamPipeline(Keeping):
         taken, most = tuple(state.taken.values()), self.executor.max_rows
         stats, controls, looks = state.stats, state.controls, list[Look]()
         plan = plan_tick(stats.ticks, ring, taken, controls, self.config, depth=state.depth, max_rows=most)
-        admitted = {each.index: each.admitted(plan.tick) for each in plan.admissions}
+        admitted = {each.index: self._admitted(each, plan.tick) for each in plan.admissions}
         held = {index: slot for index, slot in enumerate(ring) if slot is not None} | admitted
         slots = {p.index: held[p.index] for p in plan.slots}
         moved = self._moved(plan, slots, state.geometry, looks) if plan.slots else {}
@@ -304,6 +304,9 @@ class StreamPipeline(Keeping):
         self._pace.end()
         memory = self._verdicts.after(due, plan.tick, looks, slots, last)
         self._commit(plan, after, in_order(due.failed, last), memory, due.late.values())
+
+    def _admitted(self, admission: Admission, tick: int) -> Slot:
+        return admission.admitted(tick)
 
     def _moved(
         self, plan: TickPlan, slots: Mapping[int, Slot], geometry: Geometry | None, looks: list[Look]

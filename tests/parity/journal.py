@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from harness.engine import DCW, Finished, PipelineConfig, Request, StreamPipeline, Submission
+from harness.engine import DCW, Finished, Outcomes, PipelineConfig, Request, StreamPipeline, Submission
 from harness.engine.executors import Executor
 from harness.parity.compare import assert_identical
 from harness.parity.proofs import oracle
@@ -26,11 +26,18 @@ class JournaledPipeline(StreamPipeline):
         self.requests[submission.id] = request
         return submission
 
-    def tick(self) -> list[Finished]:
+    def tick(self) -> Outcomes:
         self.journal.append(self.now)
         finished = super().tick()
         self.finished += [(f, len(self.journal)) for f in finished]
         return finished
+
+    def drain(self) -> Outcomes:
+        """By `tick`, so that every tick is in the journal."""
+        ticks = []
+        while self.stats().queued or self.stats().in_flight:
+            ticks.append(self.tick())
+        return Outcomes().joined(*ticks)
 
     def set_shared_curve(self, name: str, value: Any) -> None:
         super().set_shared_curve(name, value)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from harness import registry
-from harness.engine import PipelineConfig, StreamPipeline, Switches
+from harness.engine import Outcomes, PipelineConfig, StreamPipeline, Switches
 from harness.engine.decoders import AffineDecoder
 from harness.parity.battery.features import (
     CHANGED,
@@ -175,6 +175,12 @@ class Beside(Watched):
         assert list(in_flight(self)) == list(in_flight(self.real))
         assert self.stats().decoder_rows == self.real.stats().decoder_rows
         return watched
+
+    def drain(self):  # type: ignore[no-untyped-def]
+        ticks = []
+        while self.stats().in_flight or self.stats().queued:
+            ticks.append(self.tick())
+        return Outcomes().joined(*ticks)
 
 
 def test_a_watched_pipeline_has_the_slots_that_a_real_one_has() -> None:

@@ -271,7 +271,7 @@ def test_a_tolerance_is_blessed_with_its_capture_and_finite(outside: Outside, k:
 def test_a_smaller_tolerance_than_was_blessed_is_another_one(outside: Outside) -> None:
     outside.bless("def test_tree(blessed): blessed('tree', tree, k=4)")
     outside.tests("def test_tree(blessed): blessed('tree', tree, k=2)")
-    red(outside.run(), "got 2, expected 4, as it was blessed")
+    red(outside.run(), "got 2, expected 4.0, as it was blessed")
 
 
 def test_captures_of_another_platform_are_compared_with_where_they_are_asked_for(outside: Outside) -> None:

@@ -181,7 +181,7 @@ FAILING = [
         f"{ENGINE}/execute.py",
         "declared(machinery.executor).dtype)",
         "None)",
-        f"{VELOCITIES}::test_a_velocity_of_another_width_than_the_model_s_under_autocast_is_refused",
+        f"{VELOCITIES}::test_a_velocity_of_another_width_than_the_model_s_from_a_run_under_autocast_is_refused",
     ),
     Defect(
         "what a running tick reads of its ring may have changed",

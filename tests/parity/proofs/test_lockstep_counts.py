@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from harness.engine import StreamPipeline
+from harness.engine import Outcomes, StreamPipeline
 from harness.engine.decoders import AffineDecoder
 from harness.engine.execute import Stage
 from harness.engine.executors import EagerExecutor
@@ -41,6 +41,12 @@ def test_the_number_of_compared_tensors_is_that_of_all_that_is_made_left_and_han
             seen["again"] += 2 * seen["handed out"]
             seen["handed out"] += len(finished)
             return finished
+
+        def drain(self) -> Any:
+            ticks = []
+            while self.stats().in_flight or self.stats().queued:
+                ticks.append(self.tick())
+            return Outcomes().joined(*ticks)
 
     with Counted(plain(), SCRIPT.config(), observe=observe) as pipeline:
         SCRIPT.play(pipeline)
