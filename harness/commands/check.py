@@ -25,11 +25,12 @@ from harness.commands.common import (
     json_option,
     progress,
     say,
+    usage_errors,
     write_json,
 )
 from harness.commands.exits import COULD_NOT_RUN, DIFFERS, PASSED
 from harness.commands.parts import Parts
-from harness.engine.errors import EngineError, InvalidInput
+from harness.engine.errors import EngineError
 from harness.engine.switches import SWITCHES
 from harness.files import FileRefused
 from harness.parity.baselines import platform, store
@@ -146,11 +147,9 @@ def _pairs(battery: Battery, chosen: Sequence[str], options: Mapping[str, Any]) 
         UsageError: an unknown decoder, or no comparison, as for `joined_stream` on executors without their own stream.
     """
     named = {"switches": options["switch"], "executors": options["executor"], "decoders": options["decoder"]}
-    try:
+    with usage_errors():
         for name in options["decoder"]:
             registry.check_name(name)
-    except InvalidInput as error:
-        raise click.UsageError(str(error)) from error
     where = {"device": on_engine.device(options["executor"], options["device"]), "engine": options["engine"]}
     found = pairs(select(battery.scenarios, chosen), **named, dtype=options["dtype"], **where)
     if not found:

@@ -10,6 +10,7 @@ import click
 import torch
 
 from harness import registry
+from harness.commands.common import usage_errors
 from harness.commands.exits import COULD_NOT_RUN
 from harness.engine.aot import bindings, onnx_file, sidecar
 from harness.engine.aot.signature import VELOCITY
@@ -133,7 +134,5 @@ def _check_decoders(decoders: Sequence[str], file: Path | None, least: int) -> N
 
 
 def _check_name(decoder: str) -> None:
-    try:
+    with usage_errors():
         registry.check_name(decoder)
-    except InvalidInput as error:
-        raise click.UsageError(str(error)) from error

@@ -13,6 +13,14 @@ from harness.parity.proofs import oracle
 from harness.parity.proofs.oracle import StepControls
 
 
+def drained(pipeline: StreamPipeline) -> Outcomes:
+    """`drain` of a pipeline whose `tick` notes something: its own `drain` does not call `tick`."""
+    ticks = []
+    while pipeline.stats().queued or pipeline.stats().in_flight:
+        ticks.append(pipeline.tick())
+    return Outcomes().joined(*ticks)
+
+
 class JournaledPipeline(StreamPipeline):
     def __init__(self, executor: Executor, config: PipelineConfig) -> None:
         super().__init__(executor, config)
@@ -34,10 +42,7 @@ class JournaledPipeline(StreamPipeline):
 
     def drain(self) -> Outcomes:
         """By `tick`, so that every tick is in the journal."""
-        ticks = []
-        while self.stats().queued or self.stats().in_flight:
-            ticks.append(self.tick())
-        return Outcomes().joined(*ticks)
+        return drained(self)
 
     def set_shared_curve(self, name: str, value: Any) -> None:
         super().set_shared_curve(name, value)

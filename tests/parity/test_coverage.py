@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from harness import registry
-from harness.engine import Outcomes, PipelineConfig, StreamPipeline, Switches
+from harness.engine import PipelineConfig, StreamPipeline, Switches
 from harness.engine.decoders import AffineDecoder
 from harness.parity.battery.features import (
     CHANGED,
@@ -40,6 +40,7 @@ from harness.parity.battery.scripts import (
     Wavelets,
 )  # fmt: skip
 from tests.parity import coverage
+from tests.parity.journal import drained
 from tests.parity.pairs import SAID
 from tests.parity.strategies import Case, cases, each_drawn_anew
 
@@ -177,10 +178,7 @@ class Beside(Watched):
         return watched
 
     def drain(self):  # type: ignore[no-untyped-def]
-        ticks = []
-        while self.stats().in_flight or self.stats().queued:
-            ticks.append(self.tick())
-        return Outcomes().joined(*ticks)
+        return drained(self)
 
 
 def test_a_watched_pipeline_has_the_slots_that_a_real_one_has() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from harness.engine import Outcomes, StreamPipeline
+from harness.engine import StreamPipeline
 from harness.engine.decoders import AffineDecoder
 from harness.engine.execute import Stage
 from harness.engine.executors import EagerExecutor
@@ -16,6 +16,7 @@ from harness.engine.switches import PLAIN_PATH
 from harness.parity.battery.props import Props
 from harness.parity.battery.scripts import Drain, Guided, Script, Submit, Text, Tick
 from harness.parity.proofs.lockstep import Lockstep, Parted, run
+from tests.parity.journal import drained
 from tests.parity.proofs.test_lockstep import THREE, after_its_tick
 
 SCRIPT = Script((Submit(1, guided=Guided(2.0)), Tick(2), Submit(2), Drain(), Tick(2)), steps=3)
@@ -43,10 +44,7 @@ def test_the_number_of_compared_tensors_is_that_of_all_that_is_made_left_and_han
             return finished
 
         def drain(self) -> Any:
-            ticks = []
-            while self.stats().in_flight or self.stats().queued:
-                ticks.append(self.tick())
-            return Outcomes().joined(*ticks)
+            return drained(self)
 
     with Counted(plain(), SCRIPT.config(), observe=observe) as pipeline:
         SCRIPT.play(pipeline)
