@@ -123,15 +123,31 @@ def to_device(host: Tensor, device: torch.device, *, read_here: bool = False) ->
         return host
     if device.type != "cuda" or host.device.type != "cpu":
         return host.to(device)
-    block = BLOCKS.take(host.nbytes, _indexed(device))
-    staged = block.holding(host)
-    serially.copy(staged, host.detach())
+    block, staged = _staged(host, device)
     moved = staged.to(device, non_blocking=True)
     block.mark()
     BLOCKS.give(block)
     if not read_here:
         note(device)
     return moved
+
+
+def lent(host: Tensor, device: torch.device, launch: Callable[[Tensor], object]) -> None:
+    """Let a kernel read a small CPU tensor from pinned memory, without a copy to the GPU; the host does not wait.
+
+    Args:
+        host: the tensor; it may be written to again as soon as this returns.
+        device: the GPU. On the CPU the kernel reads the tensor itself.
+        launch: function that launches the kernel on the current stream, and is given the tensor that it reads,
+            contiguous.
+    """
+    if device.type != "cuda":
+        launch(host.to(device).contiguous())
+        return
+    block, staged = _staged(host, device)
+    launch(staged)
+    block.mark()
+    BLOCKS.give(block)
 
 
 _LAUNCHED: dict[tuple[torch.device, torch.cuda.Stream], Any] = {}
@@ -251,6 +267,14 @@ def waits() -> Mapping[str, int]:
     """How often this process has waited for a GPU to read values, by cause; a copy."""
     with _COUNTING:
         return dict(_WAITS)
+
+
+def _staged(host: Tensor, device: torch.device) -> tuple[Block, Tensor]:
+    """A block for a GPU that nothing uses, and the copy of a CPU tensor that it holds."""
+    block = BLOCKS.take(host.nbytes, _indexed(device))
+    staged = block.holding(host)
+    serially.copy(staged, host.detach())
+    return block, staged
 
 
 def _indexed(device: torch.device) -> torch.device:

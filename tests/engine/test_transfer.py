@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.engine import transfer
-from harness.engine.transfer import SMALLEST, Block, Blocks, fetch, read, to_device
+from harness.engine.transfer import SMALLEST, Block, Blocks, fetch, lent, read, to_device
 
 GPU = torch.device("cuda", 0)
 
@@ -97,6 +97,40 @@ def test_a_tensor_for_the_host_stays_where_it_is() -> None:
 
 def test_a_tensor_for_another_device_goes_there() -> None:
     assert to_device(torch.ones(2), torch.device("meta")).is_meta
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_kernel_reads_what_is_lent_to_it_contiguous(device: str, stand_in: Blocks) -> None:
+    host, seen = torch.arange(6).view(2, 3).T, []
+    lent(host, torch.device(device, 0), seen.append)
+    (read_by_kernel,) = seen
+    assert torch.equal(read_by_kernel, host) and read_by_kernel.is_contiguous()
+    assert (stand_in.made, read_by_kernel.data_ptr() == host.data_ptr()) == (int(device == "cuda"), False)
+
+
+def test_the_block_of_what_is_lent_is_taken_again_only_when_the_kernel_is_done(stand_in: Blocks) -> None:
+    in_flight: list[Tensor] = []
+    for value in (1, 2):
+        lent(torch.tensor([value]), GPU, in_flight.append)
+    assert [each.item() for each in in_flight] == [1, 2]
+    (block, *_) = stand_in._known[GPU, SMALLEST]
+    block.event.done = True
+    lent(torch.tensor([3]), GPU, in_flight.append)
+    assert ([each.item() for each in in_flight], stand_in.made) == ([3, 2, 3], 2)
+
+
+def test_the_event_of_what_is_lent_comes_behind_the_kernel_and_its_block_goes_back_last(
+    stand_in: Blocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[tuple[str, int]] = []
+
+    def note(what: str) -> None:
+        happened.append((what, len(stand_in._known[GPU, SMALLEST])))
+
+    monkeypatch.setattr(Block, "mark", lambda _self: note("marked"))
+    lent(torch.tensor([1]), GPU, lambda _table: note("launched"))
+    note("returned")
+    assert happened == [("launched", 0), ("marked", 0), ("returned", 1)]
 
 
 def test_what_is_fetched_from_the_host_is_a_copy_that_is_there_at_once() -> None:

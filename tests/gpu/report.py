@@ -22,6 +22,7 @@ import torch
 
 from harness import registry
 from harness.engine import StreamPipeline
+from harness.engine.decoders.decoder_switches import ALL, BandForm
 from harness.engine.executors import CudaGraphExecutor, EagerExecutor, Shape
 from harness.engine.executors.compiled import compiled
 from harness.engine.executors.stream import run_to_end
@@ -45,6 +46,7 @@ LOADS: dict[str, dict[str, Any]] = {
     "both": {"dcw": True, "cfg": "full"},
 }
 PINNED = 8
+FAST = replace(ALL, band=BandForm.FLEX)
 
 RING = Script(
     (
@@ -89,10 +91,20 @@ def measured(load: Load, groups: int = 4) -> dict[str, Any]:
 
 def section_steady(say: Said) -> Iterator[dict[str, Any]]:
     """The ratio of tick and decoder, for every load, T and sharing of prompts."""
-    for frames in (750, 1500):
-        for fresh in (False, True):
+    return ratios(say, BASE)
+
+
+def section_fast(say: Said) -> Iterator[dict[str, Any]]:
+    """The same with all accelerations of the decoder."""
+    return ratios(say, replace(BASE, decoder_switches=FAST))
+
+
+def ratios(say: Said, base: Load) -> Iterator[dict[str, Any]]:
+    """Ratios of all loads over a decoder: first those whose requests share a prompt."""
+    for fresh in (False, True):
+        for frames in (750, 1500):
             for name, fields in LOADS.items():
-                found = measured(replace(BASE, duration=frames / 25, fresh=fresh, **fields))
+                found = measured(replace(base, duration=frames / 25, fresh=fresh, **fields))
                 say(f"T {frames} {name}{' fresh' if fresh else ''}: {line(found)}")
                 yield {"frames": frames, "load": name, "fresh": fresh, **found}
 
@@ -240,13 +252,16 @@ import json, sys, time
 begun = float(sys.argv[1])
 import torch
 from harness import registry
+from harness.engine.decoders.decoder_switches import PLAIN
 from harness.rails.bench.throughput import Driver, Load
+from tests.gpu.report import FAST
 imported = time.time()
-registry.decoder("2b", dtype=torch.bfloat16, device="cuda")
+switches = FAST if sys.argv[2] == "fast" else PLAIN
+registry.decoder("2b", dtype=torch.bfloat16, device="cuda", switches=switches)
 torch.cuda.synchronize()
 loaded = time.time()
 driver = Driver(Load(decoder="2b", executor="compiled_graph", dtype="bfloat16", device="cuda", warmup=16, dcw=True,
-                     cfg="full"))
+                     cfg="full", decoder_switches=switches))
 prepared = time.time()
 driver.tick()
 torch.cuda.synchronize()
@@ -258,10 +273,20 @@ print(json.dumps({"import_s": imported - begun, "weights_s": loaded - imported, 
 
 def section_start(say: Said) -> Iterator[dict[str, Any]]:
     """From the start of a process to the end of its first tick: buckets 1, 2, 4, 8, T = 750, cache cold and warm."""
+    return started(say, "plain")
+
+
+def section_start_fast(say: Said) -> Iterator[dict[str, Any]]:
+    """The same with all accelerations of the decoder."""
+    return started(say, "fast")
+
+
+def started(say: Said, decoder: str) -> Iterator[dict[str, Any]]:
+    """Seconds of a process with empty caches of compiled code, and of one that has those of the first."""
     with tempfile.TemporaryDirectory() as folder:
         caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
         for cache in ("cold", "warm"):
-            command = [sys.executable, "-c", START, str(time.time())]
+            command = [sys.executable, "-c", START, str(time.time()), decoder]
             ran = subprocess.run(command, env={**os.environ, **caches}, check=True, capture_output=True, text=True)
             found = json.loads(ran.stdout.splitlines()[-1])
             found = {key: _short(value) for key, value in found.items()}

@@ -109,9 +109,16 @@ ON_STREAMS = [
     Defect(
         "a small host input is copied from pageable memory",
         TRANSFER,
-        "    block = BLOCKS.take(host.nbytes, _indexed(device))\n    staged",
-        "    moved = host.to(device)\n    note(device)\n    return moved\n    staged",
+        "    block, staged = _staged(host, device)\n    moved",
+        "    moved = host.to(device)\n    note(device)\n    return moved\n    moved",
         f"{SUBMIT}::test_neither_record_nor_submission_nor_tick_waits_whatever_is_new",
+    ),
+    Defect(
+        "what a kernel reads is written to while the kernel waits to run",
+        TRANSFER,
+        "    launch(staged)\n    block.mark()\n",
+        "    launch(staged)\n",
+        "tests/gpu/test_kernels.py::test_slots_of_launches_that_wait_for_the_gpu_keep_their_addresses",
     ),
 ]
 """Waits, order and memory of streams."""

@@ -1,4 +1,4 @@
-"""Launches of the kernels: a table of every slot's addresses and numbers, and one grid over all slots."""
+"""Launches of the kernels: a table of every slot's addresses and numbers, in pinned memory, and a grid over slots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from harness.engine.kernels import triton_kernels
 from harness.engine.kernels.slots import BLOCK_FRAMES, Corrected, Guided
-from harness.engine.transfer import Fetched, to_device, written
+from harness.engine.transfer import Fetched, lent, written
 
 GUIDE_BLOCKS = {"BLOCK_T": BLOCK_FRAMES, "BLOCK_D": 8, "LEVELS": BLOCK_FRAMES.bit_length() - 1}
 """Frames and channels of a program of `guide`, and the number of times that its partial sums are halved."""
@@ -36,13 +36,11 @@ def guide(slots: Sequence[Guided]) -> list[tuple[Tensor, Tensor]]:
     """
     frames, channels = slots[0].v_pos.shape[1:]
     kept = [[_dense(each) for each in _guide_tensors(slot)] for slot in slots]
-    table = _table(
-        [_guide_row(slot, tensors) for slot, tensors in zip(slots, kept, strict=True)], slots[0].v_pos.device
-    )
-    velocities = torch.empty((len(slots), frames, channels), dtype=torch.float32, device=table.device)
+    rows = [_guide_row(slot, tensors) for slot, tensors in zip(slots, kept, strict=True)]
+    velocities = torch.empty((len(slots), frames, channels), dtype=torch.float32, device=slots[0].v_pos.device)
     averages = torch.empty_like(velocities)
     grid = (len(slots), triton.cdiv(channels, GUIDE_BLOCKS["BLOCK_D"]))
-    _launch(triton_kernels.guide, grid, table, velocities, averages, frames, channels=channels, **GUIDE_BLOCKS)
+    _launch(triton_kernels.guide, grid, rows, velocities, averages, frames, channels=channels, **GUIDE_BLOCKS)
     return list(zip(torch.split(velocities, 1), torch.split(averages, 1), strict=True))
 
 
@@ -55,11 +53,10 @@ def correct(slots: Sequence[Corrected]) -> list[Tensor]:
     frames, channels = slots[0].stepped.shape[1:]
     kept = [[_dense(each) for each in _correct_tensors(slot)] for slot in slots]
     rows = [_correct_row(slot, tensors) for slot, tensors in zip(slots, kept, strict=True)]
-    table = _table(rows, slots[0].stepped.device)
-    states = torch.empty((len(slots), frames, channels), dtype=torch.float32, device=table.device)
+    states = torch.empty((len(slots), frames, channels), dtype=torch.float32, device=slots[0].stepped.device)
     grid = (len(slots), triton.cdiv((frames + 1) // 2, PAIRS))
     width = triton.next_power_of_2(channels)
-    _launch(triton_kernels.correct, grid, table, states, frames, channels=channels, BLOCK_T=PAIRS, BLOCK_D=width)
+    _launch(triton_kernels.correct, grid, rows, states, frames, channels=channels, BLOCK_T=PAIRS, BLOCK_D=width)
     return list(torch.split(states, 1))
 
 
@@ -91,9 +88,16 @@ def prepare(device: torch.device, channels: int) -> None:
     correct([Corrected(x, x, x, 1.0, one, 1.0, one, 1.0, None)])
 
 
-def _launch(kernel: Any, grid: tuple[int, int], table: Tensor, *arguments: Any, **constants: int) -> None:
-    with torch.cuda.device(table.device) if table.is_cuda else nullcontext():
-        kernel[grid](table, *arguments, **constants, **OPTIONS)
+def _launch(
+    kernel: Any, grid: tuple[int, int], rows: Sequence[Sequence[int]], made: Tensor, *arguments: Any, **constants: int
+) -> None:
+    """Launch a kernel on the device of `made`. It reads its table, one row a slot, from memory of the host."""
+
+    def launch(table: Tensor) -> None:
+        with torch.cuda.device(made.device) if made.is_cuda else nullcontext():
+            kernel[grid](table, made, *arguments, **constants, **OPTIONS)
+
+    lent(torch.tensor(rows, dtype=torch.int64, device="cpu"), made.device, launch)
 
 
 def _guide_tensors(slot: Guided) -> list[Tensor | None]:
@@ -129,10 +133,6 @@ def _correct_row(slot: Corrected, tensors: Sequence[Tensor | None]) -> list[int]
         *_curve(pix),
         _bits32(slot.t),
     ]
-
-
-def _table(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    return to_device(torch.tensor(rows, dtype=torch.int64, device="cpu"), device, read_here=True)
 
 
 def _dense(tensor: Tensor | None) -> Tensor | None:

@@ -1,7 +1,7 @@
 """The kernels. Every product and sum rounds by itself: they are compiled without fused multiply-adds.
 
-A launch gets a table, int64 `[slots, FIELDS]` on the device, with the addresses of each slot's tensors, the strides of
-its curves (0 for a scalar, 1 for a curve) and its numbers, as the bits of a float32 or a float64.
+A launch gets a table, int64 `[slots, FIELDS]` in pinned memory of the host, with the addresses of each slot's tensors,
+the strides of its curves (0 for a scalar, 1 for a curve) and its numbers, as the bits of a float32 or a float64.
 """
 
 from __future__ import annotations
