@@ -14,7 +14,7 @@ from harness.engine.decoders.base import Decoder
 from harness.engine.errors import ExecutorError, InvalidInput, NotPrepared, PipelineClosed, RecordingFailed
 from harness.engine.executors.base import Batch, Declared, ExecutorStream, check_rows
 from harness.engine.executors.compiled import compiled as compile_decoder
-from harness.engine.executors.embedded import embedded, embedding
+from harness.engine.executors.embedded import embedded, embedding, record_embedding
 from harness.engine.executors.memory import relieved
 from harness.engine.executors.prepared import Prepared, Progress, silent
 from harness.engine.executors.recorded import CudaRecorder, HostRecorder, Pool, Recorded, Recorder, device_of
@@ -311,7 +311,8 @@ class CudaGraphExecutor:
                 output.copy_(self._decode(inputs))
                 self._replays.add_(1)
 
-            made.append(Recorded(given, inputs, output, self._recorder.record(call, pool), self._embed))
+            condition = record_embedding(self._recorder, pool, given, inputs, self._embed)
+            made.append(Recorded(given, inputs, output, self._recorder.record(call, pool), condition))
             if not self._replays_as(made[0], expected):
                 raise RecordingFailed(f"{rows} rows of {shape}: a replay makes other bits than the decoder itself")
 
@@ -352,7 +353,7 @@ class CudaGraphExecutor:
         def work() -> None:
             # On the example: a change may not show in what was run last, such as NaN or zeros.
             recorded.refill(Shape.of(recorded.given).example(recorded.given.rows, self._device))
-            found.append(self._replays_as(recorded, self._decode(recorded.inputs)))
+            found.append(self._replays_as(recorded, self._decode(embedded(recorded.given, self._embed))))
 
         try:
             self._launch(work)

@@ -9,7 +9,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from harness.engine.errors import RecordingFailed
 from harness.engine.executors.base import Batch
+from harness.engine.executors.recorded import Pool, Recorder, Recording
 
 Embed: TypeAlias = Callable[[Tensor], Tensor]
 """Function of encoder states `[N, L, E]` that returns what the decoder takes in their place, `[N, L, W]`."""
@@ -32,3 +34,29 @@ def embedding(decoder: Any) -> Embed | None:
 def embedded(given: Batch, embed: Embed | None) -> Batch:
     """The batch that the decoder is called with: the same, with the encoder states embedded where they are."""
     return given if embed is None else replace(given, encoder_hidden_states=embed(given.encoder_hidden_states))
+
+
+def record_embedding(
+    recorder: Recorder, pool: Pool, given: Batch, inputs: Batch, embed: Embed | None
+) -> Recording | None:
+    """Record how the encoder states of `inputs` are made from those of `given`; None where they are the same.
+
+    Raises:
+        RecordingFailed: a replay makes other bits than `embed` itself.
+    """
+    if embed is None:
+        return None
+    target = inputs.encoder_hidden_states
+    with recorder.refuse_waits():
+        expected = embed(given.encoder_hidden_states)
+
+    def call() -> None:
+        target.copy_(embed(given.encoder_hidden_states))
+
+    recording = recorder.record(call, pool)
+    target.fill_(torch.nan)
+    recording.replay()
+    if not torch.equal(target.view(torch.uint8), expected.contiguous().view(torch.uint8)):
+        recording.reset()
+        raise RecordingFailed("a replay embeds encoder states in other bits than the decoder itself")
+    return recording

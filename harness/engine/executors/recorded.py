@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from harness.engine.executors.base import Batch
-from harness.engine.executors.embedded import Embed
 from harness.engine.executors.static_buffers import fill
 from harness.engine.versions import version
 
@@ -237,7 +236,8 @@ class Recorded:
         inputs: the static tensors that the decoder reads: those of `given`, or with other encoder states.
         output: see the attributes.
         recording: the recorded call.
-        embed: makes the encoder states of `inputs` from those of `given`; None where they are the same.
+        embedding: the recorded call that makes the encoder states of `inputs` from those of `given`; None where they
+            are the same.
 
     Attributes:
         given: see the arguments.
@@ -248,7 +248,7 @@ class Recorded:
     """
 
     def __init__(
-        self, given: Batch, inputs: Batch, output: Tensor, recording: Recording, embed: Embed | None = None
+        self, given: Batch, inputs: Batch, output: Tensor, recording: Recording, embedding: Recording | None = None
     ) -> None:
         self.given = given
         self.inputs = inputs
@@ -256,7 +256,7 @@ class Recorded:
         self.copied = 0
         self.kept = 0
         self._recording = recording
-        self._embed = embed
+        self._embedding = embedding
         self._held: dict[str, tuple[Tensor, int | None]] = {}
 
     @property
@@ -288,8 +288,8 @@ class Recorded:
     def _fill(self, names: Sequence[str], batch: Batch) -> None:
         static = self.given.tensors()
         fill({name: static[name] for name in names}, batch)
-        if self._embed is not None and ENCODER in names:
-            self.inputs.encoder_hidden_states.copy_(self._embed(self.given.encoder_hidden_states))
+        if self._embedding is not None and ENCODER in names:
+            self._embedding.replay()
 
     def replay(self) -> None:
         """Launch the run on the inputs as they are, on the current stream."""
@@ -298,8 +298,10 @@ class Recorded:
     def free(self) -> None:
         """Free the recording and let go of every tensor that it held."""
         self._held.clear()
-        with suppress(RuntimeError):  # of a GPU that is lost
-            self._recording.reset()
+        for each in (self._recording, self._embedding):
+            with suppress(RuntimeError):  # of a GPU that is lost
+                if each is not None:
+                    each.reset()
 
     def _is_kept(self, name: str, source: Tensor) -> bool:
         held = self._held.get(name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,9 @@ from harness.engine import StreamPipeline
 from harness.engine.decoders import AceStepDecoder
 from harness.engine.decoders.accelerated import accelerated
 from harness.engine.decoders.decoder_switches import ALL, PLAIN
+from harness.engine.errors import RecordingFailed
 from harness.engine.executors import Batch, CudaGraphExecutor, EagerExecutor, Shape
+from harness.engine.executors.recorded import HostRecorder
 from harness.parity.battery.scripts import Drain, Guided, Script, Submit, Text, Tick
 from harness.parity.compare import assert_identical
 from tests.engine.executors.test_cuda_graph import CPU, SHAPE, fresh, made
@@ -104,6 +108,94 @@ def test_after_an_update_no_condition_of_the_old_weights_is_read(moved: bool) ->
             decoder.factor.fill_(5.0)
 
     executor.update(change)
+    assert_identical(executor.run(given), plain(given, 5.0))
+
+
+def test_a_condition_that_changes_from_call_to_call_is_refused_where_it_is_recorded() -> None:
+    class Counting(Keeping):
+        def condition(self, encoder_hidden_states: Tensor) -> Tensor:
+            return super().condition(encoder_hidden_states) + len(self.embedded)
+
+    with pytest.raises(RecordingFailed, match="embeds encoder states in other bits"):
+        made(Counting(), SHAPE)
+
+
+class Marked:
+    """A recorder that marks what the replays of its recordings make, so that nothing else can have made it."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.freed = 0
+        self.replayed: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def record(self, call: Callable[[], None], pool: Any) -> Any:
+        number, recording, outer = len(self.replayed), self.inner.record(call, pool), self
+        self.replayed.append(0)
+
+        class Noted:
+            def replay(self) -> None:
+                outer.replayed[number] += 1
+                recording.replay()
+
+            def reset(self) -> None:
+                outer.freed += 1
+                recording.reset()
+
+        return Noted()
+
+
+def test_conditions_are_embedded_by_recordings_of_their_own_and_these_are_freed_too() -> None:
+    executor = CudaGraphExecutor(Keeping(), pin_rows=2, device="cpu")
+    marked = executor._prepared._recorder = executor._recorder = Marked(executor._recorder)
+    executor.prepare([SHAPE])
+    before = list(marked.replayed)
+    given = batch(2)
+    executor.run(given)
+    executor.run(given)
+    executor.run(fresh(given, encoder_hidden_states=given.encoder_hidden_states * 3))
+    assert [now - then for now, then in zip(marked.replayed, before, strict=True)] == [2, 3]
+    executor.close()
+    assert marked.freed == 2
+
+
+def test_after_an_update_a_recorded_embedding_that_reads_old_memory_is_recorded_anew() -> None:
+    """The weight that the condition reads is no weight of the module, so that its address says nothing."""
+
+    class Hidden(Keeping):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden = [torch.tensor(2.0)]
+
+        def condition(self, encoder_hidden_states: Tensor) -> Tensor:
+            return torch.cat([encoder_hidden_states * self.hidden[0], encoder_hidden_states], -1)
+
+    class AtItsAddress(HostRecorder):
+        """As a graph: a replay reads the memory that the recording read."""
+
+        def record(self, call: Callable[[], None], pool: Any) -> Any:
+            recording, read = super().record(call, pool), decoder.hidden[0]
+
+            class Fixed:
+                def replay(self) -> None:
+                    now, decoder.hidden[0] = decoder.hidden[0], read
+                    recording.replay()
+                    decoder.hidden[0] = now
+
+                def reset(self) -> None:
+                    recording.reset()
+
+            return Fixed()
+
+    decoder = Hidden()
+    executor = CudaGraphExecutor(decoder, pin_rows=2, device="cpu")
+    executor._prepared._recorder = executor._recorder = AtItsAddress()
+    executor.prepare([SHAPE])
+    given = batch(2)
+    assert_identical(executor.run(given), plain(given))
+    executor.update(lambda: decoder.hidden.__setitem__(0, torch.tensor(5.0)))
     assert_identical(executor.run(given), plain(given, 5.0))
 
 
