@@ -35,11 +35,11 @@ def load(found: dict[str, Any]) -> str:
 def cells(section: str, where: Path) -> Iterator[str]:
     """The rows of a section's table."""
     for each in kept(section, where):
-        if section == "steady":
+        if section in ("steady", "fast"):
             yield f"{each['frames']} | {load(each)} | {ratios(each)}"
         elif section == "depth":
             yield f"{each['depth']} | {load(each)} | {ratios(each)}"
-        elif section == "start":
+        elif section.startswith("start"):
             seconds = " | ".join(
                 f"{each[name]:.1f}" for name in ("import_s", "weights_s", "prepare_s", "without_weights_s")
             )
@@ -65,7 +65,11 @@ def cells(section: str, where: Path) -> Iterator[str]:
 SECTIONS = ("steady", "depth", "bare", "pinned", "start", "latency", "ablate", "lockstep", "two")
 
 
-TABLES = [*((section, REPORTS) for section in SECTIONS), ("steady", LATER), ("two_compiled", LATER)]
+WITH_LATER = ("steady", "fast", "start_fast", "two_compiled")
+"""Reports of `LATER`; the other files there are those of the command `bench`."""
+
+
+TABLES = [*((section, REPORTS) for section in SECTIONS), *((section, LATER) for section in WITH_LATER)]
 
 
 def lines(section: str, where: Path) -> list[str]:
@@ -83,9 +87,11 @@ def test_a_table_has_every_figure_of_its_report_and_no_other(section: str, where
 
 def test_every_report_that_is_kept_has_a_table() -> None:
     assert {path.stem for path in REPORTS.glob("*.json")} == set(SECTIONS)
+    made = {path.stem for path in LATER.glob("*.json") if "section" in json.loads(path.read_text())}
+    assert made == set(WITH_LATER)
 
 
-@pytest.mark.parametrize("found", [*kept("steady"), *kept("depth"), *kept("steady", LATER)], ids=ratios)
+@pytest.mark.parametrize("found", [*kept("steady"), *kept("depth"), *kept("steady", LATER), *kept("fast", LATER)], ids=ratios)
 def test_a_kept_ratio_is_the_mean_of_its_pairs_and_every_run_was_replayed(found: dict[str, Any]) -> None:
     assert found["ratio"] == pytest.approx(fmean(found["pairs"]), abs=1e-4)
     assert found["low"] < found["ratio"] < found["high"] and len(found["pairs"]) >= 8

