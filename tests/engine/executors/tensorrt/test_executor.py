@@ -332,6 +332,25 @@ def test_an_allocation_that_fails_leaves_an_executor_that_works(make: Make, runt
     assert_identical(run_to_end(executor, batch(2)), expected(batch(2)))
 
 
+@pytest.mark.parametrize("at", [1, 4, 6])
+def test_where_memory_is_out_once_the_buffers_of_other_shapes_are_freed_and_the_run_is_made(
+    make: Make, runtime: FakeRuntime, at: int
+) -> None:
+    executor = make(max_shapes=4)
+    for rows in (1, 2):
+        run_to_end(executor, batch(rows))
+    allocate, living = runtime.allocate, []
+
+    def short(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        living.append(runtime.memory.living())
+        return out_of_memory(shape, dtype) if len(living) == at else allocate(shape, dtype)
+
+    runtime.allocate = short  # type: ignore[method-assign]
+    assert_identical(run_to_end(executor, batch(3)), expected(batch(3)))
+    assert living == [*range(12, 12 + at), *range(6)]
+    assert executor.shapes == 1
+
+
 def out_of_memory(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     raise MemoryError("out of memory")
 
