@@ -91,7 +91,9 @@ def test_every_report_that_is_kept_has_a_table() -> None:
     assert made == set(WITH_LATER)
 
 
-@pytest.mark.parametrize("found", [*kept("steady"), *kept("depth"), *kept("steady", LATER), *kept("fast", LATER)], ids=ratios)
+@pytest.mark.parametrize(
+    "found", [*kept("steady"), *kept("depth"), *kept("steady", LATER), *kept("fast", LATER)], ids=ratios
+)
 def test_a_kept_ratio_is_the_mean_of_its_pairs_and_every_run_was_replayed(found: dict[str, Any]) -> None:
     assert found["ratio"] == pytest.approx(fmean(found["pairs"]), abs=1e-4)
     assert found["low"] < found["ratio"] < found["high"] and len(found["pairs"]) >= 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 import torch
@@ -18,6 +18,7 @@ from harness.engine.executors.stream import joiner
 from harness.engine.finite import Look, widened
 from harness.engine.geometry import Geometry
 from harness.engine.plan import Path, SlotPlan, TickPlan
+from harness.engine.records import replace
 from harness.engine.rows import Row
 from harness.engine.slot import Slot
 from harness.engine.switches import Integrator, Switches

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 
 from harness.engine.errors import PipelineClosed
 from harness.engine.parcels import Parcel, handed_out
+from harness.engine.records import replace
 from harness.engine.request import Request
 from harness.engine.results import Outcomes
 from harness.engine.state import Left, State

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from harness.engine.memory import Memory
 from harness.engine.pace import HostPace, Pace, pace
 from harness.engine.parcels import Parcel, handed_out
 from harness.engine.plan import Admission, TickPlan, plan_tick
+from harness.engine.records import replace
 from harness.engine.request import Request
 from harness.engine.results import Dropped, Failed, Outcomes, Stats, Submission
 from harness.engine.schedule import known_timesteps

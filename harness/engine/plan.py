@@ -7,7 +7,7 @@ curve's tensor, as the plain path of the fact that the curve recorded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.engine import blend
@@ -18,6 +18,7 @@ from harness.engine.curve import Curve, ask_host, ask_tensor
 from harness.engine.errors import CallbackFailed
 from harness.engine.guidance_modes import GuidanceMode, NegativeSource
 from harness.engine.noise import Purpose
+from harness.engine.records import replace
 from harness.engine.request import Condition, LatentMask, Request, normal, required
 from harness.engine.results import Stats
 from harness.engine.rows import Row, split_runs

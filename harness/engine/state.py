@@ -11,7 +11,7 @@ tick names it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from harness.engine import names
 from harness.engine.controls import Controls
@@ -20,6 +20,7 @@ from harness.engine.geometry import Geometry
 from harness.engine.memory import Memory
 from harness.engine.once import Unread
 from harness.engine.parcels import Parcel
+from harness.engine.records import replace
 from harness.engine.request import Request
 from harness.engine.results import Dropped, DropReason, Failed, Outcomes, Stats
 from harness.engine.slot import Slot

@@ -8,11 +8,12 @@ velocity is there at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from harness.engine.finite import Look
 from harness.engine.memory import Asked, Key, Memory, Who
 from harness.engine.plan import TickPlan
+from harness.engine.records import replace
 from harness.engine.results import Failed, FailReason, Finished, Outcomes
 from harness.engine.slot import Slot
 

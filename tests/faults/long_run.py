@@ -1,7 +1,7 @@
 """`python -m tests.faults.long_run`: many ticks, then many streams that are closed; says whether memory and time grow.
 
-It counts live objects and reads the process's memory. Times are medians of a tenth of the ticks each, in processor time,
-which other processes disturb less than the clock.
+It counts live objects and reads the process's memory. Times are medians of a tenth of the ticks each, in
+processor time, which other processes disturb less than the clock.
 """
 
 from __future__ import annotations
