@@ -1,7 +1,7 @@
 # `make run`, `make test` and `make lint` each set up .venv first, where it is missing or stale.
 
 PYTHON ?= python3
-EXTRAS ?= test,onnx,trt-rtx
+EXTRAS ?= test,engine,cli,rails,onnx,trt-rtx
 ARGS ?=
 WORKERS ?= 2
 
@@ -11,7 +11,7 @@ STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test fuzz coverage test-gpu test-gpu-complete test-tensorrt lint faults long-run sabotage sabotage-shard mutants clean help
+.PHONY: run test test-torch fuzz coverage test-gpu test-gpu-complete test-tensorrt lint faults long-run sabotage sabotage-shard mutants clean help
 
 run: $(STAMP)  ## check the engine against its blessed captures
 	$(BIN)/python -m harness check $(ARGS)
@@ -25,6 +25,26 @@ ifeq ($(strip $(ARGS)),)
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
+
+# The plugin's own tests, in an environment that has its dependencies, this torch and hypothesis: nothing of the extras.
+# Each torch but the one in constraints.txt brings gigabytes, so no other target makes these environments.
+TORCH_BIN = build/torch-$(VERSION)/bin
+TORCH_TESTS := tests/plugin tests/parity/test_compare.py tests/parity/test_trees.py tests/parity/proofs/test_generic.py \
+	tests/parity/baselines/test_blessed.py tests/parity/baselines/test_blessed_trees.py \
+	tests/rails/costs/test_block.py tests/rails/costs/test_block_words.py tests/rails/costs/test_counters.py
+
+test-torch: build/torch-$(VERSION)/.stamp  ## run the plugin's own tests with another torch; VERSION=2.6.0
+	$(TORCH_BIN)/python -m pytest --noconftest -p pytester -p tests.shared -m 'not engine' \
+		--ignore tests/plugin/test_switch_fixture.py $(or $(ARGS),$(TORCH_TESTS))
+
+build/torch-$(VERSION)/.stamp: pyproject.toml constraints.txt
+	@test -n "$(VERSION)" || { echo "say which torch: make test-torch VERSION=2.6.0"; exit 2; }
+	@rm -rf build/torch-$(VERSION)
+	@$(PYTHON) -m venv build/torch-$(VERSION)
+	@grep -E '^(numpy|safetensors|pytest|hypothesis)==' constraints.txt > build/torch-$(VERSION)/constraints.txt
+	@$(TORCH_BIN)/python -m pip install -qq --disable-pip-version-check -c build/torch-$(VERSION)/constraints.txt \
+		"torch==$(VERSION)" hypothesis -e .
+	@touch $@
 
 fuzz: $(STAMP)  ## read N=2000 mutated files of every kind, drawn from SEED=0; each must be refused by name or mean the same
 	$(BIN)/python -m tests.fuzz --seed $(or $(SEED),0) --files $(or $(N),2000)
@@ -41,7 +61,7 @@ test-gpu:  ## run the tests that need a GPU, with $(PYTHON) and nothing installe
 test-gpu-complete:  ## say whether the parts of test-gpu together ran every test, and whether all passed
 	$(PYTHON) -m tests.gpu.shards check
 
-test-tensorrt: $(STAMP)  ## build and run TensorRT engines, on a machine that has the GPU; EXTRAS=test,onnx,trt for the full one
+test-tensorrt: $(STAMP)  ## build and run TensorRT engines, on a machine that has the GPU; EXTRAS=test,engine,cli,rails,onnx,trt for the full one
 	HARNESS_REQUIRE_TENSORRT=1 $(BIN)/python -m pytest -rfEsP -m tensorrt tests/tensorrt $(ARGS)
 
 lint: $(STAMP)  ## ruff and mypy

@@ -1,33 +1,17 @@
-"""Set-up shared by every test: the hypothesis profiles, and one thread for torch's operators.
-
-`ci`, the default, draws the same examples at every run, so that a red test stays red until its cause is mended.
-`nightly` draws new ones, thousands of them. HARNESS_HYPOTHESIS_PROFILE or pytest's --hypothesis-profile chooses.
-"""
+"""Set-up shared by every test of the whole suite; `tests/shared.py` has what needs no engine."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 
 from tests import laws
 from tests.bench import rails
 from tests.parity import pairs
 
-pytest_plugins = ["pytester"]
-
-# A time limit would make the verdict depend on how busy the machine is.
-UNTIMED = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
-
-settings.register_profile("ci", UNTIMED, max_examples=100, derandomize=True)
-settings.register_profile("nightly", UNTIMED, max_examples=5000, derandomize=False)
-# What sabotage runs its tests with: whether an example fails is asked there, and not how small one can be made.
-WITHOUT_SHRINKING = [Phase.explicit, Phase.generate]
-settings.register_profile("sabotage", UNTIMED, max_examples=100, derandomize=True, phases=WITHOUT_SHRINKING)
-settings.load_profile(os.environ.get("HARNESS_HYPOTHESIS_PROFILE", "ci"))
+pytest_plugins = ["pytester", "tests.shared"]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -39,15 +23,6 @@ def _exports_are_shared(tmp_path_factory: pytest.TempPathFactory, request: pytes
     # Of one of several processes the base is a folder in that of the run. Asked of pytest, and not of the environment,
     # which a run that a test starts inherits.
     with shared_exports.within((base.parent if hasattr(request.config, "workerinput") else base) / "shared-exports"):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Captures are made with one thread, and tensors this small are faster so; a test that wants two says it."""
-    from harness.parity.baselines import platform  # noqa: PLC0415 - coverage starts after this file is imported
-
-    with platform.one_thread():
         yield
 
 
@@ -65,7 +40,7 @@ def _held_to(device: str) -> str:
     from harness.parity.baselines import contract, platform  # noqa: PLC0415 - coverage starts after this file is imported
 
     with platform.one_thread():
-        known, here = contract.read(device=device), contract.fingerprint(device)
+        known, here = contract.read(device=device), platform.of_device(device)
     differs = () if known is None else platform.differing(here, known.fingerprint)
     state = "held to the letter" if known else "none is recorded: only what a ring relies on is tested"
     if differs:

@@ -18,7 +18,7 @@ from harness.cli import main
 from harness.commands.check_report import CheckReport
 from harness.parity.baselines import platform
 from harness.parity.baselines.bless import BATTERY, Battery, digests
-from harness.parity.baselines.captures import Verdict
+from harness.parity.baselines.verdicts import Verdict
 
 
 class Fake:

@@ -18,7 +18,7 @@ from harness import registry
 from harness.cli import main
 from harness.engine import DCW, Condition, Finished, Guidance, LatentMask, PipelineConfig, Request, Switches, X0Target
 from harness.engine.controls import SharedControl
-from harness.parity.baselines.captures import Verdict
+from harness.parity.baselines.verdicts import Verdict
 from tests.gpu.report import parser as report_parser
 from tests.sabotage import mutants
 

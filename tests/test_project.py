@@ -29,15 +29,16 @@ RING = ("pipeline", "plan", "slot", "advance", "execute", "conditioning", "sessi
 # Each room and those that it may import, besides itself. The plugin imports the others inside functions alone.
 ROOMS = {
     "files": (),
+    "extras": (),
     "checkout": ("files",),
     "engine": ("files",),
     "registry": ("engine",),
     "parity": ("checkout", "engine", "files", "registry"),
     "rails": ("checkout", "engine", "files", "registry", "parity"),
-    "plugin": ("engine", "registry", "parity", "rails"),
+    "plugin": ("extras", "engine", "registry", "parity", "rails"),
     "commands": ("engine", "files", "registry", "parity", "rails"),
     "cli": ("commands", "parity"),
-    "__main__": ("commands", "cli"),
+    "__main__": ("commands", "extras", "cli"),
     "script": ("checkout", "__main__"),
 }
 
@@ -195,7 +196,7 @@ def test_every_declared_dependency_is_pinned_within_its_range() -> None:
 def test_make_installs_what_the_tests_need_and_never_tensorrt() -> None:
     extras = re.search(r"^EXTRAS \?= (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert extras
-    assert "test" in extras[1].split(",")
+    assert {"test", "engine", "cli", "rails"} <= set(extras[1].split(","))
     assert set(extras[1].split(",")) <= set(PROJECT["project"]["optional-dependencies"]) - {"trt"}
 
 
@@ -236,3 +237,35 @@ def test_pytest_finds_the_plugin_by_itself() -> None:
 @pytest.mark.parametrize(("name", "target"), PROJECT["project"]["scripts"].items())
 def test_a_console_script_resolves(name: str, target: str) -> None:
     assert callable(EntryPoint(name, target, "console_scripts").load())
+
+
+def test_the_engine_imports_a_public_name_on_first_use_and_defines_them_all() -> None:
+    from harness import engine  # noqa: PLC0415 - the other tests of this file read text alone
+
+    public = [name for names in engine._MODULES.values() for name in names]
+    assert sorted(public) == sorted(engine.__all__)
+    wrong = [
+        name
+        for module, names in engine._MODULES.items()
+        for name in names
+        if getattr(engine, name) is not getattr(importlib.import_module(f"harness.engine.{module}"), name)
+    ]
+    assert wrong == []
+    with pytest.raises(AttributeError, match=r"^module 'harness\.engine' has no attribute 'Nothing'$"):
+        engine.Nothing  # noqa: B018
+
+
+def test_outside_the_engine_no_module_names_the_parts_of_torch_that_change_between_versions() -> None:
+    changing = ("torch.utils._python_dispatch", "torch.overrides", "torch.serialization", "torch.utils.dlpack")
+    found = {str(path.relative_to(ROOT)): among(imports(path), changing) for path in (ROOT / "harness").rglob("*.py")}
+    named = [path for path, names in found.items() if names]
+    assert [path for path in named if not path.startswith("harness/engine/executors/")] == [
+        "harness/engine/versions.py"
+    ]
+
+
+def test_the_plugin_requires_nothing_but_its_own_dependencies() -> None:
+    needed = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
+    assert sorted(each.name for each in needed) == ["numpy", "pytest", "safetensors", "torch"]
+    (torch,) = (each for each in needed if each.name == "torch")
+    assert all(torch.specifier.contains(version) for version in ("2.6.0", "2.9.1", "2.13.0"))

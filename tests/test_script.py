@@ -15,7 +15,7 @@ import pytest
 
 from harness import script
 from harness.parity.baselines import platform, store
-from tests.parity.baselines.test_captures import git
+from tests.git import git
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -33,7 +33,7 @@ from harness.engine.errors import (
 )
 from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.switches import SWITCHES, Switches
-from harness.parity.baselines import contract, platform
+from harness.parity.baselines import platform
 from harness.rails.bench import ablation, steady, throughput
 from harness.registry import ExecutorKind
 
@@ -138,7 +138,7 @@ def bench_command(threads: int, steadied: bool, ablated: bool, json_path: Path |
         except (EngineError, ExecutorError, OutsideProfile, RequestFailed) as error:
             say(f"cannot bench: {error}", err=True)
             sys.exit(COULD_NOT_RUN)
-        where = {"name": platform.name(asked.device), "fingerprint": contract.fingerprint(asked.device)}
+        where = {"name": platform.name(asked.device), "fingerprint": platform.of_device(asked.device)}
     if json_path is not None:
         document = {
             **measured.document(),

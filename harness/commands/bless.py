@@ -21,7 +21,8 @@ from harness.commands.common import (
 )
 from harness.commands.exits import USAGE
 from harness.parity.baselines import store
-from harness.parity.baselines.bless import Battery, BlessRefused, ReplayFailed, bless
+from harness.parity.baselines.bless import Battery, ReplayFailed, bless
+from harness.parity.baselines.refusals import BlessRefused
 from harness.rails.costs import rails as costs
 
 

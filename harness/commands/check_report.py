@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harness.parity.baselines import platform
-from harness.parity.baselines.captures import Report, Verdict
+from harness.parity.baselines.captures import Report
+from harness.parity.baselines.verdicts import Verdict
 from harness.parity.proofs.float64 import EngineReport
 from harness.parity.proofs.switches import SwitchResult
 from harness.rails.costs.rails import CostReport

@@ -26,7 +26,7 @@ from harness.commands.common import (
 from harness.commands.exits import COULD_NOT_RUN, DIFFERS, USAGE
 from harness.engine.errors import EngineError, OutsideProfile
 from harness.parity.baselines import contract, store
-from harness.parity.baselines.bless import BlessRefused
+from harness.parity.baselines.refusals import BlessRefused
 from harness.parity.proofs.invariance import Subject
 from harness.registry import ExecutorKind
 

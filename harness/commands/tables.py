@@ -11,13 +11,15 @@ from rich.text import Text
 from harness.commands.check_report import CheckReport
 from harness.files.refused import shown
 from harness.parity.baselines import contract
-from harness.parity.baselines.captures import Report, Result, Verdict
+from harness.parity.baselines.captures import Report
+from harness.parity.baselines.verdicts import Result, Verdict
 from harness.parity.proofs.float64 import EngineReport
 from harness.parity.proofs.switches import EVERY, SwitchResult
 from harness.rails.bench import ablation, throughput
 from harness.rails.bench.steady import Steady
 from harness.rails.compare.statistics import CONFIDENCE
 from harness.rails.costs import rails as costs
+from harness.rails.costs.counts import replacement
 
 _PASSES = "green"
 _COLORS = {
@@ -42,7 +44,7 @@ def _cost_table(report: costs.CostReport) -> Table:
     """A row for each count that differs, with what would stand in the file instead."""
     table = Table("rail", "blessed", "now", f"in {report.file.parent.name}/{report.file.name}")
     for row in report.wrong():
-        cells = (row.rail, f"{row.name}: {row.blessed}", str(row.now), costs.replacement(row))
+        cells = (row.rail, f"{row.name}: {row.blessed}", str(row.now), replacement(row))
         table.add_row(*(Text(shown(cell), overflow="fold") for cell in cells))
     return table
 

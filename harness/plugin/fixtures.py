@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.plugin.ledger import LEDGER, NOTES, Notes
-from harness.plugin.places import one_thread, place_of
+from harness.plugin.places import engine_for, one_thread, place_of
 
 if TYPE_CHECKING:
     from harness.engine.decoders import Decoder
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harness.parity.battery.scripts import Script
     from harness.parity.proofs.generic import Agreed
     from harness.rails.costs.block import Block
-    from harness.rails.costs.rails import Counts
+    from harness.rails.costs.counts import Counts
 
 FIXTURES = ("blessed", "lockstep", "cost_rail")
 
@@ -153,8 +153,9 @@ class Lockstep(_Fixture):
             InvalidInput: an unknown switch, or an event that the pipelines refuse.
         """
         __tracebackhide__ = True
-        from harness.engine.switches import SWITCHES  # noqa: PLC0415 - imports torch
-        from harness.registry import ExecutorKind  # noqa: PLC0415 - imports torch
+        with engine_for("lockstep.switch"):
+            from harness.engine.switches import SWITCHES  # noqa: PLC0415 - imports torch
+            from harness.registry import ExecutorKind  # noqa: PLC0415 - imports torch
 
         named = [ExecutorKind(kind) for kind in self._options.harness_executor or [ExecutorKind.EAGER]]
         asked: Sequence[Any] = named if executor is None else [executor]

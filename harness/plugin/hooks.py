@@ -11,7 +11,7 @@ import pytest
 
 from harness.plugin.fixtures import FIXTURES
 from harness.plugin.ledger import COLLECTED, LEDGER, NOTES, UNASKED, Ledger, Notes
-from harness.plugin.places import captures_of, place_of, refuse_to_bless, shown
+from harness.plugin.places import captures_of, engine_for, place_of, refuse_to_bless, shown
 from harness.plugin.whole import left_out
 
 
@@ -128,7 +128,8 @@ def _refuse_unknown_executors(asked: Sequence[str]) -> None:
     Raises:
         UsageError: an unknown kind, or one that runs a compiled decoder.
     """
-    from harness.registry import ExecutorKind  # noqa: PLC0415 - imports torch
+    with engine_for("--harness-executor"):
+        from harness.registry import ExecutorKind  # noqa: PLC0415 - imports torch
 
     known = [kind for kind in ExecutorKind if not kind.ahead_of_time]
     unknown = [kind for kind in asked if kind not in known]

@@ -1,4 +1,4 @@
-"""Places of a run's captures, and the check that the run may bless them."""
+"""Places of a run's captures, the check that the run may bless them, and the check that the engine is installed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def refuse_to_bless(config: pytest.Config) -> None:
     Raises:
         UsageError: under continuous integration, without a reason, with uncommitted captures, or in several processes.
     """
-    from harness.parity.baselines.bless import BlessRefused, refuse_unless_explicit  # noqa: PLC0415 - imports torch
+    from harness.parity.baselines.refusals import BlessRefused, refuse_unless_explicit  # noqa: PLC0415 - imports torch
 
     reason: str = config.option.harness_bless
     try:
@@ -61,6 +61,24 @@ def one_thread() -> Iterator[None]:
 
     with platform.one_thread():
         yield
+
+
+@contextmanager
+def engine_for(who: str) -> Iterator[None]:
+    """Say what to install if a module of this project's engine cannot be imported inside a `with` block.
+
+    Raises:
+        UsageError: a package of the extra `engine` is not installed.
+    """
+    from harness.extras import ENGINE, needed  # noqa: PLC0415 - the plugin imports the others inside functions alone
+
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = needed(who, ENGINE, error)
+        if not missing:
+            raise
+        raise pytest.UsageError(missing) from None
 
 
 def shown(config: pytest.Config, path: Path) -> str:

@@ -21,7 +21,7 @@ from harness.engine.aot.sidecar import Sidecar
 from harness.engine.decoders.decoder_switches import ALL, PLAIN
 from harness.engine.errors import EngineError, InvalidInput, OutsideProfile
 from harness.engine.switches import PLAIN_PATH, SWITCHES
-from harness.parity.baselines import contract, platform
+from harness.parity.baselines import platform
 from harness.rails.bench import ablation, steady, throughput
 from harness.rails.bench.ablation import Saving, Says, ablated_ticks
 from harness.rails.bench.bare import Bare
@@ -124,7 +124,7 @@ def test_each_option_reaches_its_field_of_the_load_and_no_other(
     words: str, fields: dict[str, Any], asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "name", lambda *_: "here")
-    monkeypatch.setattr(contract, "fingerprint", lambda *_: {})
+    monkeypatch.setattr(platform, "of_device", lambda *_: {})
     result = bench(*words.split())
     assert result.exit_code == 0, result.output
     assert asked.loads == [Load(**fields)]
@@ -165,7 +165,7 @@ def test_as_many_steps_are_announced_as_ticks_are_made_and_the_report_holds_what
     assert asked.steps == ["bench", *(["ablate"] if ablated else [])]
     assert asked.ablated == ([load] if ablated else [])
     with platform.one_thread():
-        where = {"name": platform.name(), "fingerprint": contract.fingerprint("cpu")}
+        where = {"name": platform.name(), "fingerprint": platform.of_device("cpu")}
     savings = [asdict(SAVED)] if ablated else []
     wanted = {**measured(load).document(), "ablation": savings, "steady": None, "platform": where}
     assert json.loads((tmp_path / "r.json").read_text()) == json.loads(json.dumps(wanted))
@@ -221,7 +221,7 @@ def test_a_plan_is_measured_on_a_gpu_in_the_dtype_of_its_velocity(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(bindings, "binding", lambda *_: None)
     monkeypatch.setattr(platform, "name", lambda *_: "here")
-    monkeypatch.setattr(contract, "fingerprint", lambda *_: {})
+    monkeypatch.setattr(platform, "of_device", lambda *_: {})
     plan = tmp_path / "a.plan"
     plan.write_bytes(b"")
     digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -252,5 +252,5 @@ def test_the_report_s_machine_has_the_threads_that_were_measured_with(
         assert bench("--threads", str(threads), "--json", str(tmp_path / "r.json")).exit_code == 0
     said = json.loads((tmp_path / "r.json").read_text())["platform"]
     with platform.threads(threads):
-        assert said == {"name": platform.name(), "fingerprint": contract.fingerprint()}
+        assert said == {"name": platform.name(), "fingerprint": platform.of_device()}
     assert said["fingerprint"]["threads"] == str(threads)

@@ -14,13 +14,15 @@ from click.testing import CliRunner, Result
 from harness import registry
 from harness.cli import main
 from harness.commands import bless as command
-from harness.parity.baselines.bless import BATTERY, Battery, Blessed, BlessRefused, ReplayFailed
+from harness.parity.baselines.bless import BATTERY, Battery, Blessed, ReplayFailed
 from harness.parity.baselines.captures import CAPTURES
 from harness.parity.baselines.changes import Change
+from harness.parity.baselines.refusals import BlessRefused
 from harness.parity.baselines.store import CapturesError
 from harness.parity.battery.scenarios import SCENARIOS
 from harness.rails.costs import rails as costs
-from harness.rails.costs.rails import CostReport, Row
+from harness.rails.costs.counts import Row
+from harness.rails.costs.rails import CostReport
 
 ROWS = (Row("plain/1", "copies", 3, 4), Row("plain/1", "ticks", 8, 8), Row("cfg/4", "gone", 1, None),
         Row("cfg/4", "new", None, 0))  # fmt: skip

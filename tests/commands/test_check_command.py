@@ -20,14 +20,16 @@ from harness.commands.check_report import CheckReport, summary_of
 from harness.engine.errors import EngineError, ExportRefused, InvalidInput
 from harness.parity.baselines import captures
 from harness.parity.baselines.bless import BATTERY, Battery
-from harness.parity.baselines.captures import CAPTURES, Report, Verdict
+from harness.parity.baselines.captures import CAPTURES, Report
 from harness.parity.baselines.platform import NoReferencePlatform
 from harness.parity.baselines.store import CaptureMissing, ManifestAltered
+from harness.parity.baselines.verdicts import Verdict
 from harness.parity.battery.scenarios import SCENARIOS
 from harness.parity.proofs.float64 import EngineReport, OnEngine
 from harness.parity.proofs.switches import SwitchResult
 from harness.rails.costs import rails as costs
-from harness.rails.costs.rails import CostReport, Row
+from harness.rails.costs.counts import Row
+from harness.rails.costs.rails import CostReport
 from harness.registry import ExecutorKind
 from tests.commands.test_tables import rows
 

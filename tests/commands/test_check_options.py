@@ -19,7 +19,8 @@ from harness.commands.check_report import CheckReport
 from harness.engine.aot import bindings
 from harness.parity.baselines import captures, platform
 from harness.parity.baselines.bless import BATTERY, Battery
-from harness.parity.baselines.captures import Report, Verdict
+from harness.parity.baselines.captures import Report
+from harness.parity.baselines.verdicts import Verdict
 from harness.parity.proofs.float64 import Engine, EngineReport, OnEngine
 from harness.parity.proofs.switches import SwitchResult
 from harness.rails.costs import rails as costs

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from harness.commands.check_report import CheckReport, summary_of
-from harness.parity.baselines.captures import Verdict
+from harness.parity.baselines.verdicts import Verdict
 from harness.parity.proofs.switches import SwitchResult
-from harness.rails.costs.rails import CostReport, Row
+from harness.rails.costs.counts import Row
+from harness.rails.costs.rails import CostReport
 from harness.registry import ExecutorKind
 
 

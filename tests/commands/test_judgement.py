@@ -18,12 +18,15 @@ from harness.commands import bless as bless_module
 from harness.commands import check as check_module
 from harness.commands.check_report import CheckReport, summary_of
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.bless import Battery, Blessed, BlessRefused, ReplayFailed
-from harness.parity.baselines.captures import Report, Result, Verdict
+from harness.parity.baselines.bless import Battery, Blessed, ReplayFailed
+from harness.parity.baselines.captures import Report
 from harness.parity.baselines.changes import Change
+from harness.parity.baselines.refusals import BlessRefused
+from harness.parity.baselines.verdicts import Result, Verdict
 from harness.parity.proofs.float64 import Engine, EngineReport, OnEngine
 from harness.parity.proofs.switches import SwitchResult
-from harness.rails.costs.rails import CostReport, Row
+from harness.rails.costs.counts import Row
+from harness.rails.costs.rails import CostReport
 from harness.registry import ExecutorKind
 
 V = Verdict

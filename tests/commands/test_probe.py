@@ -16,7 +16,7 @@ from harness.engine.decoders import AffineDecoder
 from harness.engine.errors import InvalidInput
 from harness.parity.baselines import contract, platform
 from harness.parity.proofs.invariance import Subject
-from tests.parity.baselines.test_captures import commit, git
+from tests.git import commit, git
 
 NAMED = ["--decoder", "affine", "--executor", "eager", "--frames", "5", "--max-rows", "2"]
 HERE = platform.name()

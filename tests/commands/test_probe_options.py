@@ -17,9 +17,9 @@ from harness.commands import probe as command
 from harness.engine.aot import bindings
 from harness.engine.errors import BatchTooLarge, EngineError, ExportRefused, InvalidInput, OutsideProfile
 from harness.parity.baselines import contract
-from harness.parity.baselines.bless import BlessRefused
 from harness.parity.baselines.captures import CAPTURES
 from harness.parity.baselines.contract import Finding, Findings, Standing
+from harness.parity.baselines.refusals import BlessRefused
 from harness.parity.baselines.store import CapturesError
 from tests.commands.test_tables import rows
 

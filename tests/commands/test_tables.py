@@ -13,13 +13,15 @@ from harness.commands.check_report import CheckReport
 from harness.commands.tables import benched, check_tables, probed
 from harness.engine.guidance_modes import GuidanceMode
 from harness.parity.baselines import contract
-from harness.parity.baselines.captures import Report, Result, Verdict
+from harness.parity.baselines.captures import Report
+from harness.parity.baselines.verdicts import Result, Verdict
 from harness.parity.proofs.switches import EVERY, SwitchResult
 from harness.rails.bench.ablation import Saving, Says
 from harness.rails.bench.bare import Bare
 from harness.rails.bench.steady import Steady
 from harness.rails.bench.throughput import Latency, Load, Measured
-from harness.rails.costs.rails import CostReport, Row
+from harness.rails.costs.counts import Row
+from harness.rails.costs.rails import CostReport
 from harness.registry import ExecutorKind
 
 

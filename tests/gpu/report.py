@@ -28,7 +28,7 @@ from harness.engine.executors.compiled import compiled
 from harness.engine.executors.stream import run_to_end
 from harness.engine.noise import Purpose, noise
 from harness.engine.switches import SWITCHES
-from harness.parity.baselines import contract, kernels_digest, platform
+from harness.parity.baselines import kernels_digest, platform
 from harness.parity.battery.scripts import Drain, Guided, Script, Submit, Text, Tick, Wavelets
 from harness.parity.compare import digest_tree
 from harness.parity.proofs import lockstep
@@ -321,7 +321,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     asked = parser().parse_args()
-    where = {"name": platform.name("cuda"), "fingerprint": contract.fingerprint("cuda")}
+    where = {"name": platform.name("cuda"), "fingerprint": platform.of_device("cuda")}
     where["measured"] = time.strftime("%Y-%m-%d")
     for name in asked.sections:
         found: list[dict[str, Any]] = []

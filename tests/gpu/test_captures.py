@@ -13,7 +13,8 @@ import torch
 from harness.checkout import PACKAGE
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import BATTERY, bless
-from harness.parity.baselines.captures import CAPTURES, Verdict, check
+from harness.parity.baselines.captures import CAPTURES, check
+from harness.parity.baselines.verdicts import Verdict
 from harness.parity.battery.scenarios import SCENARIOS
 
 CUDA = "cuda"

@@ -18,7 +18,7 @@ from torch import Tensor
 from harness.cli import main
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import Battery, bless, digests
-from tests.parity.baselines.test_captures import commit, git
+from tests.git import commit, git
 
 REFERENCE = "reference"
 K = 8.0

@@ -15,9 +15,9 @@ from harness.commands.exits import DIFFERS
 from harness.parity.baselines import store
 from harness.parity.baselines.bless import MARGIN, ReplayFailed, fresh_digests, plain_tensors
 from harness.rails.costs.rails import counted_afresh
+from tests.git import git
 from tests.judged.conftest import UNIT, K, Made
 from tests.judged.rows import CODES, Gives, Row, both, nothing, without_row
-from tests.parity.baselines.test_captures import git
 
 
 class Done(StrEnum):

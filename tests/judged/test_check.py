@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.captures import Verdict
+from harness.parity.baselines.verdicts import Verdict
 from tests.judged.conftest import UNIT, K, Made, report
 from tests.judged.rows import CODES, Gives, Row, both, nothing, without_row
 

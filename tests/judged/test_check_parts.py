@@ -20,7 +20,7 @@ from harness.engine import execute
 from harness.engine.errors import OutsideProfile
 from harness.engine.executors import Batch, EagerExecutor
 from harness.parity.baselines.bless import BATTERY
-from harness.parity.baselines.captures import Result, Verdict
+from harness.parity.baselines.verdicts import Result, Verdict
 from harness.parity.battery.scenarios import SCENARIOS, executor
 from harness.parity.proofs import switches
 from harness.parity.proofs.float64 import Engine, EngineReport, OnEngine, judged

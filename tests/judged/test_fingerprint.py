@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.parity.baselines import contract, flags, kernels_digest, platform
+from harness.parity.baselines import flags, kernels_digest, platform
 
 CPU_VARIABLES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 GPU_VARIABLES = (
@@ -39,14 +39,14 @@ def test_a_variable_that_chooses_other_bits_is_in_the_fingerprint(
     for each in [name for name in os.environ if name.startswith(flags.PREFIXES)]:
         monkeypatch.delenv(each)
     monkeypatch.setattr(flags, "fresh_probe", lambda: "other bits")
-    without = platform.fingerprint(), contract.fingerprint()
+    without = platform.fingerprint(), platform.of_device()
     monkeypatch.setenv("NEIGHBOUR_OF_MKL_CBWR", "1")
-    assert without == (platform.fingerprint(), contract.fingerprint())
+    assert without == (platform.fingerprint(), platform.of_device())
     seen = [without[0]["environment"]]
     for value in ("1", "2"):
         monkeypatch.setenv(variable, value)
         assert differing(without[0], platform.fingerprint()) == ("environment",)
-        assert differing(without[1], contract.fingerprint()) == ("environment",)
+        assert differing(without[1], platform.of_device()) == ("environment",)
         seen.append(platform.fingerprint()["environment"])
     assert len(set(seen)) == 3
 

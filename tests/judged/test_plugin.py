@@ -14,8 +14,8 @@ import torch
 
 from harness.plugin.ledger import LEDGER, Ledger
 from harness.rails.costs import block
+from tests.git import commit
 from tests.judged.rows import Gives, Row, both, without_row
-from tests.parity.baselines.test_captures import commit
 from tests.plugin.test_plugin import LOADED, Outside, _imported, _outside
 
 __all__ = ["_imported", "_outside"]

@@ -284,6 +284,7 @@ def test_any_option_of_the_plugin_is_said_to_do_nothing_where_no_test_uses_it(
 # Options.
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize(("asked", "unknown"), [
     (["eager", "static", "deferred", "cuda_graph", "compiled_graph"], None),
     (["eager", "onnx"], "onnx"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.parity.baselines import bless, blessed
+from harness.parity.baselines import blessed, refusals
 from harness.plugin.places import captures_of, place_of, refuse_to_bless, shown
 from harness.plugin.whole import left_out
 from tests.plugin.test_hooks import made_up
@@ -54,7 +54,7 @@ def test_a_path_is_shown_from_the_project_s_folder_where_it_lies_inside(tmp_path
 def _asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
     """What git is asked; there it says that nothing is wrong."""
     asked: list[tuple[str, Path]] = []
-    monkeypatch.setattr(bless, "refuse_unless_explicit", lambda reason, captures: asked.append((reason, captures)))
+    monkeypatch.setattr(refusals, "refuse_unless_explicit", lambda reason, captures: asked.append((reason, captures)))
     return asked
 
 

@@ -21,8 +21,8 @@ import harness.plugin
 from harness.parity.baselines import blessed, platform, store
 from harness.plugin.ledger import LEDGER, Ledger
 from harness.rails.costs import block
-from harness.rails.costs import rails as costs
-from tests.parity.baselines.test_captures import commit
+from harness.rails.costs import counts as costs
+from tests.git import commit
 
 # Traced, these take over twice as long, most of it in pytest's own code.
 pytestmark = pytest.mark.no_cover
@@ -582,16 +582,19 @@ def switch(outside: Outside, call: str, *arguments: str) -> pytest.RunResult:
     return outside.run("-v", *arguments)
 
 
+@pytest.mark.engine
 def test_a_switch_is_compared_on_every_executor_that_is_asked_for(outside: Outside) -> None:
     kinds = ("--harness-executor", "eager", "--harness-executor", "static")
     printed = green(switch(outside, "'fused_cfg', script=script, decoder=affine", *kinds))
     assert printed.count("test_switch, fused_cfg on and off, ") == 2
 
 
+@pytest.mark.engine
 def test_a_switch_that_changes_what_a_decoder_of_ones_own_makes_is_red(outside: Outside) -> None:
     red(switch(outside, "'fused_cfg', script=script, decoder=leaky"), "fused_cfg on and off differ at tick 0, slot 0")
 
 
+@pytest.mark.engine
 def test_a_switch_is_compared_on_executors_of_ones_own(outside: Outside) -> None:
     green(switch(outside, "'fused_cfg', script=script, executor=lambda: StaticExecutor(affine)"))
     red(switch(outside, "'fused_cfg', script=script, executor=lambda: EagerExecutor(leaky)"), "differ at tick 0")
@@ -600,10 +603,12 @@ def test_a_switch_is_compared_on_executors_of_ones_own(outside: Outside) -> None
     red(outside.run(), "one executor for both pipelines")
 
 
+@pytest.mark.engine
 def test_a_switch_with_nothing_to_do_is_red(outside: Outside) -> None:
     red(switch(outside, "'fused_cfg', script=Script((Submit(1), Drain()))"), "fused_cfg did not act")
 
 
+@pytest.mark.engine
 def test_a_switch_that_no_chosen_executor_can_show_is_not_gated(outside: Outside) -> None:
     printed = green(switch(outside, "'joined_stream', script=script", "-rs"), skipped=1)
     assert (
@@ -878,6 +883,7 @@ def test_a_project_that_uses_no_fixture_sees_and_imports_nothing(outside: Outsid
     assert "harness" not in ran.stdout.replace("stream-harness", "")
 
 
+@pytest.mark.engine
 def test_an_option_without_a_test_that_uses_a_fixture_is_said_to_do_nothing(outside: Outside) -> None:
     outside.tests("def test_plain(): pass")
     assert "harness: no test uses blessed, lockstep or cost_rail" in green(outside.run("--harness-executor", "eager"))
@@ -887,6 +893,7 @@ def test_the_folders_of_captures_have_the_fixtures_names() -> None:
     assert blessed.BLESSED == "blessed" and block.COSTS == "costs"
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("kind", ["onnx", "turbo"])
 def test_an_executor_that_runs_no_decoder_itself_cannot_be_chosen(outside: Outside, kind: str) -> None:
     outside.tests("def test_plain(): pass")

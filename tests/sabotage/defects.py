@@ -581,7 +581,7 @@ RAILS = [
     ),
     Defect(
         "a cost that fell is no difference",
-        "harness/rails/costs/rails.py",
+        "harness/rails/costs/counts.py",
         "        return self.blessed == self.now\n",
         "        return self.blessed is not None and self.now is not None and self.blessed >= self.now\n",
         "tests/rails/costs/test_rails.py::test_more_and_less_are_failures_alike_that_name_row_and_replacement",
@@ -589,7 +589,7 @@ RAILS = [
     Defect(
         "a rail that nobody counted is not missed",
         "harness/rails/costs/rails.py",
-        "for rail in _in_order(now, blessed) for row in table(",
+        "for rail in in_order(now, blessed) for row in table(",
         "for rail in now for row in table(",
         "tests/rails/costs/test_rails.py::test_a_rail_or_count_that_only_one_side_has_is_a_failure",
     ),
@@ -749,7 +749,7 @@ BATTERY = [
     ),
     Defect(
         "a file that is saved is no host read",
-        _COUNTERS,
+        "harness/engine/versions.py",
         '    (torch.serialization, "_save", "torch.save"),\n',
         "",
         f"{_T_COUNTERS}::test_a_read_is_counted",

@@ -9,14 +9,14 @@ PROOFS, BASELINES, JUDGED = "harness/parity/proofs", "harness/parity/baselines",
 JUDGE = [
     Defect(
         "a small tensor beyond its bound hides behind one that moved more",
-        f"{BASELINES}/captures.py",
+        f"{BASELINES}/verdicts.py",
         "key=lambda each: measured[each][0] - k * measured[each][1])",
         "key=lambda each: measured[each][0])",
         f"{JUDGED}/test_check.py::test_check",
     ),
     Defect(
         "the bound exactly reached is beyond it",
-        f"{BASELINES}/captures.py",
+        f"{BASELINES}/verdicts.py",
         "    if moved <= k * unit:\n",
         "    if moved < k * unit:\n",
         f"{JUDGED}/test_check.py::test_check",
@@ -45,7 +45,7 @@ JUDGE = [
     ),
     Defect(
         "bless overwrites an edited capture that git ignores",
-        f"{BASELINES}/bless.py",
+        f"{BASELINES}/refusals.py",
         "    if unseen:\n",
         "    if unseen and uncommitted:\n",
         "tests/parity/baselines/test_bless.py::test_captures_that_git_ignores_are_refused_by_name",

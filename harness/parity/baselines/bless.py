@@ -6,18 +6,16 @@ and only captures that drifted are rewritten.
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,23 +25,19 @@ from harness.checkout import PACKAGE
 from harness.engine import atomic
 from harness.files import FileRefused, documents, reading
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.captures import CAPTURES, Play, distance, select, tolerance
+from harness.parity.baselines.captures import CAPTURES, Play, select
 from harness.parity.baselines.changes import Change, drift, of_manifest, with_k
+from harness.parity.baselines.refusals import BlessRefused, alone, refuse_unless_explicit
+from harness.parity.baselines.verdicts import distance, tolerance
 from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, play
-from harness.parity.compare import LISTED, digest_tree
+from harness.parity.compare import digest_tree
 
-P = ParamSpec("P")
-T = TypeVar("T")
 ENGINE = PACKAGE / "engine"
 MARGIN = 4.0
 """A scenario's tolerance is this many times what plain scalar kernels move it by."""
 
 _PLAIN = {"ATEN_CPU_CAPABILITY": "default"}
-
-
-class BlessRefused(RuntimeError):
-    """Blessing would not be an explicit, reproducible act here; the message says why."""
 
 
 class ReplayFailed(RuntimeError):
@@ -138,31 +132,6 @@ def digests(played: Played) -> Digests:
     return Digests(digest_tree(played.finished), played.ticks)
 
 
-def alone(act: Callable[P, T]) -> Callable[P, T]:
-    """Let one process at a time do an act that writes to its argument `captures`; a second one is refused at once.
-
-    The folder around the captures is held while the act runs, so that nothing is left of it where a process dies.
-
-    Raises:
-        BlessRefused: another process is writing captures there.
-    """
-    signature = inspect.signature(act)
-
-    @wraps(act)
-    def held(*args: P.args, **kwargs: P.kwargs) -> T:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        captures = Path(bound.arguments["captures"]).resolve()
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(atomic.locked(next(each for each in captures.parents if each.is_dir())))
-            except BlockingIOError as error:
-                raise BlessRefused(f"{captures} is being written by another process") from error
-            return act(*args, **kwargs)
-
-    return held
-
-
 @alone
 def bless(
     reason: str,
@@ -217,33 +186,6 @@ def bless(
     return Blessed(folder, (*of_manifest(known, written), *changes, *removed), len(chosen) - len(changes))
 
 
-def refuse_unless_explicit(reason: str, captures: Path) -> None:
-    """Refuse under continuous integration, without a reason, and where git does not say that captures are clean.
-
-    Git says nothing of an edit to a file that it ignores or was told not to look at, so such captures are refused too.
-
-    Raises:
-        BlessRefused: one of these.
-    """
-    if os.environ.get("CI", "").strip().lower() not in ("", "0", "false"):
-        raise BlessRefused("CI is set: blessing is for a person to do, not for continuous integration")
-    if not reason.strip():
-        raise BlessRefused("no reason given: say why the captures may change")
-    top = captures.resolve()
-    # Untracked files are asked for explicitly, because a user's configuration can hide them.
-    listed = _git(top, "status", "--porcelain", "--untracked-files=all", "--ignored").splitlines()
-    # The letter is small for a file with --assume-unchanged, and S for one with --skip-worktree.
-    marked = [line for line in _git(top, "ls-files", "-v").splitlines() if line[0] == "S" or line[0].islower()]
-    unseen = [line for line in listed if line.startswith("!!")] + marked
-    uncommitted = [line for line in listed if not line.startswith("!!")]
-    if uncommitted:
-        raise BlessRefused(_refusal(f"{top} has uncommitted changes, commit or drop them first", uncommitted))
-    if unseen:
-        raise BlessRefused(
-            _refusal(f"{top} has files that are ignored by git, so an edit would be lost: add or drop them", unseen)
-        )
-
-
 def replayed(battery: Battery, name: str, scenario: Scenario) -> Played:
     """One replay, after a second one gave the same bytes.
 
@@ -291,25 +233,6 @@ def _compare_fresh(battery: Battery, played: Mapping[str, Played]) -> None:
     for name, each in played.items():
         if fresh.get(name) != digests(each):
             raise BlessRefused(f"{name} is not reproducible: a fresh process gives other bytes")
-
-
-def _git(top: Path, *command: str) -> str:
-    """What git prints about the folder `top`."""
-    try:
-        done = subprocess.run(
-            ["git", *command, "--", top.name], cwd=top.parent, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError as error:
-        raise BlessRefused(f"cannot ask git about {top}: {error}") from error
-    if done.returncode != 0:
-        raise BlessRefused(f"{top} is in no git checkout: {done.stderr.strip()}")
-    return done.stdout
-
-
-def _refusal(why: str, lines: Sequence[str]) -> str:
-    """The reason and the first files, one a line."""
-    more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
-    return "\n".join([f"{why}:", *lines[:LISTED], *more])
 
 
 def _known(folder: Path) -> store.Manifest | store.CapturesError | None:

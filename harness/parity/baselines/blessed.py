@@ -20,11 +20,11 @@ from torch import Tensor
 from harness.engine import atomic
 from harness.engine.errors import InvalidInput
 from harness.files import FileRefused
-from harness.parity.baselines import contract, platform, store
-from harness.parity.baselines.bless import BlessRefused
-from harness.parity.baselines.captures import Result, Verdict, tolerance, within_bound
+from harness.parity.baselines import platform, store
 from harness.parity.baselines.changes import drift
+from harness.parity.baselines.refusals import BlessRefused
 from harness.parity.baselines.store import file_name
+from harness.parity.baselines.verdicts import Result, Verdict, tolerance, within_bound
 from harness.parity.compare import LISTED, Difference, NothingCompared, ParityError, named_differences
 from harness.parity.proofs.generic import nans
 from harness.parity.trees import devices, named
@@ -137,7 +137,7 @@ def check(name: str, tree: object, place: Place, k: float = 0.0) -> Result:
     blessed = store.read_capture(folder / name, entry)
     if entry.k != k:
         raise InvalidInput(f"k of {name}", k, f"{entry.k}, as it was blessed: a tolerance is blessed like a capture")
-    differs = platform.differing(contract.fingerprint(str(device)), manifest.fingerprint)
+    differs = platform.differing(platform.of_device(str(device)), manifest.fingerprint)
     if differs:
         return _elsewhere(name, tensors, blessed, k, differs)
     differences = named_differences(tensors, blessed)
@@ -287,7 +287,7 @@ def _rewrite(
     what = str(change or name) + (f", k {was:g} -> {entry.k:g}" if was != entry.k else "")
     rewritten = Rewritten(what, _against(folder / name, known, tensors))
     atomic.write(folder / name / entry.file, store.serialize(tensors))
-    manifest = store.Manifest(contract.fingerprint(str(device)), "", str(torch.__version__), {name: entry})
+    manifest = store.Manifest(platform.of_device(str(device)), "", str(torch.__version__), {name: entry})
     store.write_manifest(folder / name, manifest)
     return rewritten
 

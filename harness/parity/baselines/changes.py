@@ -11,7 +11,7 @@ from torch import Tensor
 from harness.files import FileRefused, reading
 from harness.files.refused import FileMissing
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.captures import distance
+from harness.parity.baselines.verdicts import distance
 from harness.parity.compare import digest_tree
 
 

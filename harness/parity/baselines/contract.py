@@ -16,8 +16,8 @@ from typing import Any
 from harness.engine.errors import InvalidInput
 from harness.files.refused import described
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.bless import BlessRefused, alone, refuse_unless_explicit
 from harness.parity.baselines.captures import CAPTURES
+from harness.parity.baselines.refusals import BlessRefused, alone, refuse_unless_explicit
 from harness.parity.proofs.invariance import Held, Property, Subject, measure
 from harness.registry import AFFINE, compared
 
@@ -191,7 +191,7 @@ def probe(
     """
     device = subjects[0].device
     with platform.one_thread():
-        here = fingerprint(device)
+        here = platform.of_device(device)
         known = read(captures, device)
         differs = () if known is None else platform.differing(here, known.fingerprint)
         entries = {} if known is None else known.entries
@@ -226,7 +226,7 @@ def record(
     kept = {} if known is None else dict(known.entries)
     # Before anything is measured, which may take minutes.
     with platform.one_thread():
-        differs = () if known is None else platform.differing(fingerprint(device), known.fingerprint)
+        differs = () if known is None else platform.differing(platform.of_device(device), known.fingerprint)
     if differs and kept.keys() - {subject.name for subject in subjects}:
         raise BlessRefused(f"it would mix contracts of two machines, which differ in {', '.join(differs)}")
     found = probe(subjects, captures, advance)
@@ -266,13 +266,6 @@ def read(captures: Path = CAPTURES, device: str = "cpu") -> Contract | None:
 def path(captures: Path, device: str = "cpu") -> Path:
     """Where the contract of the platform that `device` is is kept."""
     return captures / platform.name(device) / CONTRACT
-
-
-def fingerprint(device: str = "cpu") -> dict[str, str]:
-    """Facts that decide the bits on `device`, without executor and dtype, of which each subject has its own."""
-    if platform.on_gpu(device):
-        return platform.gpu_fingerprint(device)
-    return {name: value for name, value in platform.fingerprint().items() if name not in ("executor", "dtype")}
 
 
 def measured(subject: Subject) -> Held:

@@ -98,6 +98,13 @@ def gpu_fingerprint(device: torch.device | str) -> dict[str, str]:
     }
 
 
+def of_device(device: str = "cpu") -> dict[str, str]:
+    """Facts that decide the bits on `device`, without executor and dtype, of which each subject has its own."""
+    if on_gpu(device):
+        return gpu_fingerprint(device)
+    return {name: value for name, value in fingerprint().items() if name not in ("executor", "dtype")}
+
+
 def of_captures(device: torch.device | str = "cpu") -> dict[str, str]:
     """The fingerprint of captures: of a float32 run with the eager executor on a device, the CPU or a CUDA device.
 

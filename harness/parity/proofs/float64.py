@@ -27,8 +27,9 @@ from harness.engine.errors import OutsideProfile
 from harness.engine.executors import EagerExecutor, Executor
 from harness.parity.baselines import captures as blessed
 from harness.parity.baselines import platform
-from harness.parity.baselines.captures import EPS, Verdict, counted, select
+from harness.parity.baselines.captures import counted, select
 from harness.parity.baselines.sources import sources
+from harness.parity.baselines.verdicts import EPS, Result, Verdict
 from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, executor, pinned, play
 from harness.parity.compare import compare_named
@@ -99,7 +100,7 @@ class EngineReport:
         fingerprint: this platform's.
     """
 
-    results: tuple[OnEngine | blessed.Result, ...]
+    results: tuple[OnEngine | Result, ...]
     engine: Engine
     platform: str
     fingerprint: Mapping[str, str] = field(default_factory=dict)
@@ -158,14 +159,14 @@ def check(
     with platform.one_thread(), ExitStack() as opened:
         executors = _Executors(engine, opened)
         replays: dict[str, Played] = {}
-        strays: list[OnEngine | blessed.Result] = []
+        strays: list[OnEngine | Result] = []
         if engine.blessed:
             sources(captures, platform.fingerprint())  # where there are none, this raises before the long replays
             replays = {scenario.name: play(scenario) for scenario in chosen.values()}
             report = blessed.check(chosen, lambda scenario: replays[scenario.name], captures, tuple(chosen))
             strays = [result for result in report.results if not result.verdict.passes]
         wrong = {result.name for result in strays}
-        results: list[OnEngine | blessed.Result] = []
+        results: list[OnEngine | Result] = []
         for name, scenario in chosen.items():
             advance(name)
             if name not in wrong:

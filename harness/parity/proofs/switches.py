@@ -12,7 +12,7 @@ from harness.engine.config import PipelineConfig
 from harness.engine.errors import OutsideProfile
 from harness.engine.switches import SWITCHES
 from harness.parity.baselines import platform
-from harness.parity.baselines.captures import Verdict
+from harness.parity.baselines.verdicts import Verdict
 from harness.parity.battery.player import Player
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, configuration, executor
 from harness.parity.proofs.lockstep import Lockstep, Parted, acted, one_apart

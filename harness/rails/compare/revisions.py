@@ -24,7 +24,7 @@ import numpy as np
 
 from harness.files import FileRefused, documents
 from harness.files.schema import fit
-from harness.parity.baselines import contract, platform
+from harness.parity.baselines import platform
 from harness.rails.compare import control, paced, statistics
 from harness.rails.compare.processes import lane, started, take_turns
 from harness.rails.compare.statistics import Array, Judged, Round, Side, TimeVerdict
@@ -214,7 +214,7 @@ class Comparison:
         """The result, its limits and the platform as JSON values."""
         with platform.one_thread():
             device = self.asked.device
-            where = {"name": platform.name(device), "fingerprint": contract.fingerprint(device)}
+            where = {"name": platform.name(device), "fingerprint": platform.of_device(device)}
         return {
             "outputs": {**asdict(self.outputs), "passes": self.outputs.passes},
             "verdict": self.verdict,

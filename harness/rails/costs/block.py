@@ -15,7 +15,7 @@ from harness.parity.baselines import store
 from harness.parity.baselines.blessed import Place, Rewritten
 from harness.parity.compare import NothingCompared
 from harness.rails.costs.counters import HostReads, Operators
-from harness.rails.costs.rails import Counts, Row, by_version, measured, replacement, table, version
+from harness.rails.costs.counts import Counts, Row, by_version, measured, replacement, table, version
 
 COSTS = "costs"
 SUFFIX = ".json"
@@ -44,7 +44,7 @@ class Block:
 
     @property
     def counts(self) -> Counts:
-        """Counts of the block so far; see `rails.measured`."""
+        """Counts of the block so far; see `counts.measured`."""
         return measured(self._operators, self._reads)
 
     def __enter__(self) -> Block:

@@ -10,12 +10,9 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 import torch
-import torch.utils.dlpack
 from torch import Tensor
-from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.engine.curve import Curve
+from harness.engine.versions import UNSEEN, TorchDispatchMode, TorchFunctionMode, resolve_name
 
 # Methods and functions that hand values to Python or NumPy, or whose result's shape depends on values. A dispatch mode
 # alone misses `tolist`, `numpy` and, on a CPU, `cpu`: they reach no operator.
@@ -44,15 +41,6 @@ _ASSIGNING_CALLS = (
     "torch.index_put_",
 )  # fmt: skip
 _COPYING = ("aten::copy_", "aten::_to_copy", "aten::clone")
-
-# Functions that read and that neither mode sees: saving and pickling read the storage, and `to_dlpack` is no method. A
-# name that was imported before, such as `from torch.utils.dlpack import to_dlpack`, is not found.
-_UNSEEN = (
-    (torch.serialization, "_save", "torch.save"),
-    (torch.serialization, "_legacy_save", "torch.save"),
-    (torch, "to_dlpack", "torch.to_dlpack"),
-    (torch.utils.dlpack, "to_dlpack", "torch.to_dlpack"),
-)
 
 
 class HostReads:
@@ -128,7 +116,10 @@ class _Functions(TorchFunctionMode):
 
 
 class _Unseen:
-    """The functions of `_UNSEEN`, replaced by functions that count a call with `asking` and then make it."""
+    """The functions of `UNSEEN`, replaced by functions that count a call with `asking` and then make it.
+
+    A name that was imported before, such as `from torch.utils.dlpack import to_dlpack`, is not replaced.
+    """
 
     def __init__(self, asking: _Functions) -> None:
         self._asking = asking
@@ -136,7 +127,7 @@ class _Unseen:
 
     def replace(self) -> None:
         """Put a counting function in the place of each."""
-        for module, attribute, name in _UNSEEN:
+        for module, attribute, name in UNSEEN:
             original = getattr(module, attribute)
             self._originals.append((module, attribute, original))
             setattr(module, attribute, self._counting(name, original))
@@ -209,23 +200,6 @@ class Operators(TorchDispatchMode):
             self.allocations += sum(t.untyped_storage().data_ptr() not in given for t in _tensors(out))
             self.copies += name in _COPYING
         return out
-
-
-@contextmanager
-def curves_touched(counts: Counter[str]) -> Iterator[None]:
-    """Count in `counts["curves"]` the accesses to `Curve.values` inside a `with` block."""
-    original = Curve.__getattribute__
-
-    def counted(curve: Curve, name: str) -> Any:
-        if name == "values":
-            counts["curves"] += 1
-        return original(curve, name)
-
-    Curve.__getattribute__ = counted  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        Curve.__getattribute__ = original  # type: ignore[method-assign]
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:

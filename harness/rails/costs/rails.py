@@ -7,16 +7,14 @@ processor. Counts may depend on the version of torch and are kept by version.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from harness.checkout import PACKAGE
@@ -27,17 +25,15 @@ from harness.engine.switches import SWITCHES, Switches
 from harness.files import documents
 from harness.files.schema import Natural
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.bless import BlessRefused, ReplayFailed, alone, refuse_unless_explicit
+from harness.parity.baselines.bless import ReplayFailed
 from harness.parity.baselines.captures import CAPTURES
-from harness.rails.costs.counters import HostReads, Operators, curves_touched
-from harness.rails.costs.workload import KINDS, STREAMS, Ring, StreamRing, Workload
+from harness.parity.baselines.refusals import BlessRefused, alone, refuse_unless_explicit
+from harness.rails.costs.counters import HostReads, Operators
+from harness.rails.costs.counts import Counts, Row, in_order, measured, table, version
+from harness.rails.costs.workload import KINDS, STREAMS, Ring, StreamRing, Workload, curves_touched
 
 COSTS = "costs.json"
 DEPTHS = (1, 4, 8)
-OPERATOR = "operator "
-"""Prefix of an operator's name, in the name of its count."""
-
-Counts = dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -46,29 +42,6 @@ class _Costs:
 
     torch: dict[str, dict[str, dict[str, Natural]]]
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class _CostsOfBlock:
-    """A file of the blessed costs of one block of code: counts by version of torch and name."""
-
-    torch: dict[str, dict[str, Natural]]
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One count of one rail: the blessed value and the present one; None where a side does not have the count."""
-
-    rail: str
-    name: str
-    blessed: int | None
-    now: int | None
-
-    @property
-    def same(self) -> bool:
-        """Say whether the count equals the blessed count."""
-        return self.blessed == self.now
 
 
 def rails() -> dict[str, Workload]:
@@ -121,17 +94,6 @@ def count(workload: Workload) -> Counts:
         "rebuilds": _rebuilds(workload, before, after),
         "curves": touched["curves"],
         **measured(operators, reads),
-    }
-
-
-def measured(operators: Operators, reads: HostReads) -> Counts:
-    """Turn two counters into named counts: the sums, and one count for each operator."""
-    return {
-        "host_reads": sum(reads.seen.values()),
-        "allocations": operators.allocations,
-        "copies": operators.copies,
-        "operators": sum(operators.names.values()),
-        **{f"{OPERATOR}{name}": number for name, number in sorted(operators.names.items())},
     }
 
 
@@ -217,13 +179,8 @@ def check(captures: Path = CAPTURES, advance: Callable[[str], None] = lambda _na
     file = path(captures)
     blessed = read(file).get(version(), {})
     now = counted(advance)
-    rows = [row for rail in _in_order(now, blessed) for row in table(rail, blessed.get(rail, {}), now.get(rail, {}))]
+    rows = [row for rail in in_order(now, blessed) for row in table(rail, blessed.get(rail, {}), now.get(rail, {}))]
     return CostReport(tuple(rows), file, version(), bool(blessed))
-
-
-def table(rail: str, blessed: Counts, now: Counts) -> list[Row]:
-    """Make the rows of one rail: every count that either side has."""
-    return [Row(rail, name, blessed.get(name), now.get(name)) for name in _in_order(now, blessed)]
 
 
 @alone
@@ -288,21 +245,6 @@ def read(file: Path) -> dict[str, dict[str, Counts]]:
         return {}
 
 
-def by_version(file: Path) -> dict[str, Counts]:
-    """Read a file of the blessed counts of one block of code, by version of torch.
-
-    Raises:
-        ManifestMissing: there is no such file.
-        CapturesError: the file cannot be used.
-    """
-    return store.fitted(_CostsOfBlock, store.read_document(file), file).torch
-
-
-def version() -> str:
-    """Version of torch without its build, such as `2.13.0`."""
-    return str(torch.__version__).split("+")[0]
-
-
 def counted_afresh() -> dict[str, Counts]:
     """Count the costs of every rail in a new interpreter.
 
@@ -314,16 +256,6 @@ def counted_afresh() -> dict[str, Counts]:
     if done.returncode != 0:
         raise ReplayFailed(f"harness _costs exited with {done.returncode}:\n{done.stderr.strip()}")
     return dict(documents.parse(done.stdout, "harness _costs"))
-
-
-def replacement(row: Row) -> str:
-    """Text that would replace the blessed count in the file, for a change by hand instead of by `bless --costs`."""
-    return "none, the count is gone" if row.now is None else f"{json.dumps(row.name)}: {row.now}"
-
-
-def _in_order(*names: Iterable[str]) -> Sequence[str]:
-    """List every name once, in the order of the first occurrences."""
-    return list(dict.fromkeys(name for each in names for name in each))
 
 
 def _nested(rows: Sequence[Row]) -> dict[str, Counts]:

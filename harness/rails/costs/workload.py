@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import lcm
+from typing import Any
 
 import torch
 
 from harness.engine.config import PipelineConfig
+from harness.engine.curve import Curve
 from harness.engine.decoders import Decoder
 from harness.engine.executors import Executor
 from harness.engine.guidance_modes import GuidanceMode
@@ -215,3 +219,20 @@ class StreamRing:
         """Run until the ring is full and has gone through a whole period."""
         for _ in range(STEPS + self.workload.period):
             self.advance()
+
+
+@contextmanager
+def curves_touched(counts: Counter[str]) -> Iterator[None]:
+    """Count in `counts["curves"]` the accesses to `Curve.values` inside a `with` block."""
+    original = Curve.__getattribute__
+
+    def counted(curve: Curve, name: str) -> Any:
+        if name == "values":
+            counts["curves"] += 1
+        return original(curve, name)
+
+    Curve.__getattribute__ = counted  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        Curve.__getattribute__ = original  # type: ignore[method-assign]

@@ -19,9 +19,11 @@ from harness.cli import main
 from harness.engine import atomic
 from harness.parity.baselines import bless as blessing
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.bless import BlessRefused, bless, fresh_digests, plain_tensors
+from harness.parity.baselines.bless import bless, fresh_digests, plain_tensors
+from harness.parity.baselines.refusals import BlessRefused
 from harness.parity.compare import LISTED
-from tests.parity.baselines.test_captures import Engine, commit, elsewhere, folder, git
+from tests.git import commit, git
+from tests.parity.baselines.test_captures import Engine, elsewhere, folder
 
 
 def contents(captures: Path) -> dict[str, bytes]:

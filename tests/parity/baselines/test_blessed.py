@@ -12,9 +12,9 @@ import torch
 
 from harness.engine.errors import InvalidInput
 from harness.parity.baselines import blessed, platform, store
-from harness.parity.baselines.bless import BlessRefused
 from harness.parity.baselines.blessed import OutOfBound, Place, Rewritten
-from harness.parity.baselines.captures import Verdict
+from harness.parity.baselines.refusals import BlessRefused
+from harness.parity.baselines.verdicts import Verdict
 from harness.parity.compare import LISTED, Difference, named_differences
 
 OLD, NEW = {"x": torch.ones(2)}, {"x": torch.zeros(2)}

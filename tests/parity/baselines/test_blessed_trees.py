@@ -14,10 +14,10 @@ from torch import Tensor
 
 from harness.engine import atomic
 from harness.engine.errors import InvalidInput
-from harness.parity.baselines import blessed, contract, platform, store
-from harness.parity.baselines.bless import BlessRefused
+from harness.parity.baselines import blessed, platform, store
 from harness.parity.baselines.blessed import OutOfBound, Place, Rewritten
-from harness.parity.baselines.captures import Result, Verdict
+from harness.parity.baselines.refusals import BlessRefused
+from harness.parity.baselines.verdicts import Result, Verdict
 from harness.parity.compare import NothingCompared, ParityError, named_differences
 from harness.parity.trees import named
 
@@ -150,7 +150,7 @@ def test_a_blessed_tree_is_its_tensors_by_path_and_a_manifest_of_where_and_why(p
     assert (home(place) / "tree.safetensors").read_bytes() == store.serialize(named(TREE))
     found = store.read_manifest(home(place))
     expected = store.entry("tree", named(TREE), (), 8.0, "why")
-    assert found == store.Manifest(contract.fingerprint(), "", str(torch.__version__), {"tree": expected})
+    assert found == store.Manifest(platform.of_device(), "", str(torch.__version__), {"tree": expected})
     assert sorted(path.name for path in home(place).iterdir()) == ["manifest.json", "tree.safetensors"]
     assert bless(place, k=8.0, reason="other") is None
     assert store.read_manifest(home(place)) == found

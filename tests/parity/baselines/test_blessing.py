@@ -17,11 +17,13 @@ from harness.checkout import PACKAGE
 from harness.engine import atomic
 from harness.engine.errors import InvalidInput
 from harness.parity.baselines import bless as module
-from harness.parity.baselines import platform, store
-from harness.parity.baselines.bless import BlessRefused, bless, fresh_digests, plain_tensors, refuse_unless_explicit
+from harness.parity.baselines import platform, refusals, store
+from harness.parity.baselines.bless import bless, fresh_digests, plain_tensors
 from harness.parity.baselines.captures import check
+from harness.parity.baselines.refusals import BlessRefused, refuse_unless_explicit
 from harness.parity.compare import digest_tree
-from tests.parity.baselines.test_captures import Engine, commit, git
+from tests.git import commit, git
+from tests.parity.baselines.test_captures import Engine
 
 
 class Checkout:
@@ -269,7 +271,7 @@ def test_tolerances_are_measured_of_what_is_written_and_of_nothing_else(made: Ch
 @pytest.mark.parametrize("value", ["", " ", "0", "false", "False", "FALSE", " false "])
 def test_these_values_of_ci_are_none(value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", value)
-    monkeypatch.setattr(module, "_git", lambda *_: "")
+    monkeypatch.setattr(refusals, "_git", lambda *_: "")
     refuse_unless_explicit("why", tmp_path)
 
 
@@ -278,7 +280,7 @@ def test_every_other_value_of_ci_refuses_before_the_reason_is_read_or_git_is_ask
     value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CI", value)
-    monkeypatch.setattr(module, "_git", lambda *_: pytest.fail("git was asked"))
+    monkeypatch.setattr(refusals, "_git", lambda *_: pytest.fail("git was asked"))
     with pytest.raises(
         BlessRefused, match="^CI is set: blessing is for a person to do, not for continuous integration"
     ):
@@ -288,7 +290,7 @@ def test_every_other_value_of_ci_refuses_before_the_reason_is_read_or_git_is_ask
 @pytest.mark.parametrize("reason", ["", " ", "\n\t "])
 def test_a_reason_without_a_letter_is_none(reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CI", raising=False)
-    monkeypatch.setattr(module, "_git", lambda *_: pytest.fail("git was asked"))
+    monkeypatch.setattr(refusals, "_git", lambda *_: pytest.fail("git was asked"))
     with pytest.raises(BlessRefused, match="^no reason given: say why the captures may change$"):
         refuse_unless_explicit(reason, tmp_path)
 
@@ -308,7 +310,7 @@ def test_whatever_git_does_not_call_clean_is_refused_line_by_line(
     monkeypatch.delenv("CI", raising=False)
     asked: list[tuple[Any, ...]] = []
     answers = {"status": status, "ls-files": tracked}
-    monkeypatch.setattr(module, "_git", lambda *words: (asked.append(words), answers[words[1]])[1])
+    monkeypatch.setattr(refusals, "_git", lambda *words: (asked.append(words), answers[words[1]])[1])
     top = (tmp_path / "captures").resolve()
     words = {"ignored": "has files that are ignored by git, so an edit would be lost: add or drop them",
              "uncommitted": "has uncommitted changes, commit or drop them first"}  # fmt: skip

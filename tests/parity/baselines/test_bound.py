@@ -16,19 +16,10 @@ from torch import Tensor
 
 from harness.engine.errors import InvalidInput
 from harness.parity.baselines import captures, platform, store
-from harness.parity.baselines.bless import BlessRefused, bound_factor
-from harness.parity.baselines.captures import (
-    EPS,
-    Report,
-    Result,
-    Verdict,
-    check,
-    counted,
-    distance,
-    select,
-    tolerance,
-    within_bound,
-)
+from harness.parity.baselines.bless import bound_factor
+from harness.parity.baselines.captures import Report, check, counted, select
+from harness.parity.baselines.refusals import BlessRefused
+from harness.parity.baselines.verdicts import EPS, Result, Verdict, distance, tolerance, within_bound
 from harness.parity.compare import compare_named
 
 UNIT = 2.0**-22

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import locale
-import subprocess
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,8 +13,11 @@ import torch
 
 from harness.engine.errors import InvalidInput
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.bless import Battery, BlessRefused, bless, bound_factor, digests
-from harness.parity.baselines.captures import EPS, Verdict, check, select, within_bound
+from harness.parity.baselines.bless import Battery, bless, bound_factor, digests
+from harness.parity.baselines.captures import check, select
+from harness.parity.baselines.refusals import BlessRefused
+from harness.parity.baselines.verdicts import EPS, Verdict, within_bound
+from tests.git import commit, git
 
 FILES = ("alpha", "beta")
 
@@ -49,11 +51,6 @@ def replace_latent(played, shift):
     return SimpleNamespace(finished={name: x + shift for name, x in played.finished.items()}, ticks=played.ticks)
 
 
-def git(root, *arguments):
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-    subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True)
-
-
 @pytest.fixture
 def engine(monkeypatch):
     monkeypatch.delenv("CI", raising=False)
@@ -67,11 +64,6 @@ def captures(engine, tmp_path):
     bless("the first", engine.battery(), tmp_path / "captures")
     commit(tmp_path)
     return tmp_path / "captures"
-
-
-def commit(root):
-    git(root, "add", "-A")
-    git(root, "commit", "-qm", "captures")
 
 
 def folder(captures):

@@ -12,11 +12,11 @@ from click.testing import CliRunner, Result
 from harness import registry
 from harness.cli import main
 from harness.parity.baselines import contract, platform
-from harness.parity.baselines.bless import BlessRefused
 from harness.parity.baselines.contract import Findings, Recorded, Standing
+from harness.parity.baselines.refusals import BlessRefused
 from harness.parity.baselines.store import ManifestAltered
 from harness.parity.proofs.invariance import RING, Property, Subject
-from tests.parity.baselines.test_captures import git
+from tests.git import git
 
 SUBJECT, PINNED = contract.declared(["affine"], ["eager"], frames=[5], max_rows=3)
 NAMED = ["--decoder", "affine", "--executor", "eager", "--frames", "5", "--max-rows", "3"]
@@ -238,5 +238,5 @@ def test_a_cpu_s_contract_covers_these_combinations_and_no_executor_or_dtype_in_
         for pin in (None, 8)
     ]
     facts = platform.fingerprint()
-    assert contract.fingerprint() == {name: facts[name] for name in facts if name not in ("executor", "dtype")}
+    assert platform.of_device() == {name: facts[name] for name in facts if name not in ("executor", "dtype")}
     assert {"executor", "dtype"} <= facts.keys()

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.parity.baselines import contract, platform, store
-from harness.parity.baselines.bless import BlessRefused
 from harness.parity.baselines.contract import Contract, Finding, Findings, Recorded, Standing
+from harness.parity.baselines.refusals import BlessRefused
 from harness.parity.proofs.invariance import Property, Subject
 
 A, B, C = (Subject(name, "eager", "float32", 5, None, 2) for name in "abc")
@@ -39,7 +39,7 @@ class Bench:
         self.captures, self.held, self.log = root / "captures", dict.fromkeys("abc", held()), list[str]()
         self.here = {"cpu": "one", "mkl": "2"}
         patch.setattr(contract, "measured", self._measured)
-        patch.setattr(contract, "fingerprint", lambda device="cpu": dict(self.here))
+        patch.setattr(platform, "of_device", lambda device="cpu": dict(self.here))
         patch.setattr(contract, "refuse_unless_explicit", lambda *words: self.log.append(f"may {words[0]}"))
 
     def _measured(self, subject: Subject) -> Any:
@@ -315,7 +315,7 @@ def test_a_gpu_s_contract_is_read_from_its_own_folder_and_compared_on_its_own_ma
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(platform, "name", lambda device="cpu": f"name-of-{device}")
-    monkeypatch.setattr(contract, "fingerprint", lambda device="cpu": (asked.append(device), bench.here)[1])
+    monkeypatch.setattr(platform, "of_device", lambda device="cpu": (asked.append(device), bench.here)[1])
     subject = Subject("a", "eager", "float32", 5, None, 2, "cuda:1")
     found = bench.record(subject)
     assert (found.platform, set(asked)) == ("name-of-cuda:1", {"cuda:1"})

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from harness.parity.baselines import captures, flags, platform
-from harness.parity.baselines.captures import Verdict
+from harness.parity.baselines.verdicts import Verdict
 from harness.parity.battery.scenarios import Scenario, play
 
 ONE = "ode_plain"

@@ -14,7 +14,8 @@ from harness import registry
 from harness.engine.errors import InvalidInput
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import Battery, Blessed, bless, digests
-from harness.parity.baselines.captures import Report, Verdict, check
+from harness.parity.baselines.captures import Report, check
+from harness.parity.baselines.verdicts import Verdict
 from harness.parity.battery.player import Played
 
 GPU = "cuda:1"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.parity.baselines.blessed import OutOfBound, _elsewhere
-from harness.parity.baselines.captures import Verdict, within_bound
+from harness.parity.baselines.verdicts import Verdict, within_bound
 
 NOT_FINITE = [math.inf, -math.inf, math.nan]
 

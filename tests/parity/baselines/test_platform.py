@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.parity.baselines import contract, flags, kernels_digest, platform
+from harness.parity.baselines import flags, kernels_digest, platform
 
 GPU_FACTS = {
     "gpu", "capability", "driver", "torch", "cuda", "cudnn", "triton", "matmul_precision", "tf32", "reduced_precision",
@@ -113,7 +113,7 @@ def test_a_fingerprint_says_every_fact_under_its_own_name(tmp_path: Path, monkey
         "environment": "MKL_CBWR=AUTO ONEDNN_MAX_CPU_ISA=AVX2",
     }
     with platform.one_thread():
-        assert contract.fingerprint() == {name: found[name] for name in found if name not in ("executor", "dtype")}
+        assert platform.of_device() == {name: found[name] for name in found if name not in ("executor", "dtype")}
 
 
 def test_a_variable_that_is_empty_chooses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ def test_a_gpu_s_fingerprint_says_every_fact_under_its_own_name(
     for variable in platform.GPU_ENVIRONMENT:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    found = contract.fingerprint("cuda:1")
+    found = platform.of_device("cuda:1")
     precision = found.pop("matmul_precision")
     assert precision == torch.get_float32_matmul_precision()
     assert found == {

@@ -14,12 +14,15 @@ from click.testing import CliRunner
 
 from harness.cli import main
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.bless import BlessRefused, bless
-from harness.parity.baselines.captures import CAPTURES, Report, Result, Verdict, check
+from harness.parity.baselines.bless import bless
+from harness.parity.baselines.captures import CAPTURES, Report, check
+from harness.parity.baselines.refusals import BlessRefused
+from harness.parity.baselines.verdicts import Result, Verdict
 from harness.parity.battery.scenarios import SCENARIOS
 from harness.parity.proofs import float64
 from harness.registry import ExecutorKind
-from tests.parity.baselines.test_captures import Engine, commit, git
+from tests.git import commit, git
+from tests.parity.baselines.test_captures import Engine
 
 REFERENCE = "reference"
 HERE = platform.name()

@@ -20,8 +20,8 @@ from harness.engine import execute
 from harness.engine.aot.closeness import FACTOR
 from harness.engine.errors import OutsideProfile
 from harness.engine.executors import Batch, EagerExecutor, Executor
-from harness.parity.baselines.captures import EPS, Verdict
 from harness.parity.baselines.store import NoCaptures
+from harness.parity.baselines.verdicts import EPS, Verdict
 from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, executor, play
 from harness.parity.compare import assert_identical

@@ -16,8 +16,9 @@ from torch import Tensor
 from harness import registry
 from harness.engine.errors import OutsideProfile
 from harness.parity.baselines import captures, platform
-from harness.parity.baselines.captures import EPS, Report, Result, Verdict
+from harness.parity.baselines.captures import Report
 from harness.parity.baselines.store import NoCaptures
+from harness.parity.baselines.verdicts import EPS, Result, Verdict
 from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, pinned
 from harness.parity.proofs import float64

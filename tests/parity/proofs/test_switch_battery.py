@@ -16,7 +16,7 @@ from harness.cli import main
 from harness.engine import execute
 from harness.engine.switches import SWITCHES
 from harness.parity.baselines.bless import BATTERY
-from harness.parity.baselines.captures import Verdict
+from harness.parity.baselines.verdicts import Verdict
 from harness.parity.battery.scenarios import SCENARIOS, decoder
 from harness.parity.proofs.switches import EVERY, Pair, SwitchResult, check_switches, idle, pairs
 from harness.registry import COMPARED, ExecutorKind, compared

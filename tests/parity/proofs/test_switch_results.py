@@ -12,7 +12,7 @@ import pytest
 
 from harness.engine.errors import InvalidInput, OutsideProfile
 from harness.engine.switches import PLAIN_PATH, SWITCHES, Switches
-from harness.parity.baselines.captures import Verdict
+from harness.parity.baselines.verdicts import Verdict
 from harness.parity.battery.scenarios import SCENARIOS, configuration
 from harness.parity.proofs import switches
 from harness.parity.proofs.lockstep import Parted

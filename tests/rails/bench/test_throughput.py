@@ -23,7 +23,7 @@ from harness.engine.executors import EagerExecutor
 from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.pipeline import StreamPipeline
 from harness.engine.switches import PLAIN_PATH, SWITCHES
-from harness.parity.baselines import contract, platform
+from harness.parity.baselines import platform
 from harness.rails.bench import clocks, throughput
 from harness.rails.bench.ablation import FLOOR, ablate, ablated_ticks
 from harness.rails.bench.bare import Bare, merged, runs
@@ -348,7 +348,7 @@ def test_the_report_names_the_platform_with_the_threads_that_its_figures_were_me
     options: list[str], number: int, outside: int, tmp_path: Path
 ) -> None:
     with platform.threads(number):
-        wanted = {"name": platform.name(), "fingerprint": contract.fingerprint("cpu")}
+        wanted = {"name": platform.name(), "fingerprint": platform.of_device("cpu")}
     with platform.threads(outside):
         assert invoke("--json", str(tmp_path / "b.json"), *options).exit_code == 0
     found = json.loads((tmp_path / "b.json").read_text())["platform"]
@@ -360,7 +360,7 @@ def test_the_report_s_platform_is_that_of_the_device_of_the_load(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(platform, "name", lambda device="cpu": f"name of {device}")
-    monkeypatch.setattr(contract, "fingerprint", lambda device="cpu": {"of": device})
+    monkeypatch.setattr(platform, "of_device", lambda device="cpu": {"of": device})
     # What a GPU would measure; no kind of device but these two has a name of its own.
     monkeypatch.setattr(throughput, "bench", lambda load, *_: bench(replace(load, device="cpu")))
     assert invoke("--device", "cuda", "--json", str(tmp_path / "b.json")).exit_code == 0

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.parity.baselines import contract, platform
+from harness.parity.baselines import platform
 from harness.rails.compare import revisions, statistics
 from harness.rails.compare.revisions import BENCH, SLOWDOWNS, Asked, Comparison, Draw, Outputs, Process
 from harness.rails.compare.statistics import Judged, Ratio, Round, Side, TimeVerdict, judge
@@ -218,7 +218,7 @@ def test_a_side_s_ms_are_medians_over_its_own_processes() -> None:
 
 def test_a_report_holds_every_figure_and_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "name", lambda device: f"name of {device}")
-    monkeypatch.setattr(contract, "fingerprint", lambda device: {"of": device})
+    monkeypatch.setattr(platform, "of_device", lambda device: {"of": device})
 
     def draw_of(start: float) -> dict[str, Any]:
         names = ("value", "low", "high", "floor", "spread")

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from harness.cli import main
 from harness.commands.compare import _exit_code
 from harness.commands.exits import DIFFERS
-from harness.parity.baselines import contract, platform
+from harness.parity.baselines import platform
 from harness.rails.compare import revisions
 from harness.rails.compare.paced import TURN
 from harness.rails.compare.revisions import BENCH, Asked, Outputs, Process, by_turns, compare, draw
@@ -109,7 +109,7 @@ def test_what_was_measured_is_in_the_report(run: Compare) -> None:
 
 
 def test_the_report_s_platform_has_the_one_thread_of_every_bench_whatever_the_caller_has(run: Compare) -> None:
-    wanted = {"name": platform.name(), "fingerprint": contract.fingerprint("cpu")}
+    wanted = {"name": platform.name(), "fingerprint": platform.of_device("cpu")}
     with platform.threads(2):
         _, report = run()
     assert report["platform"] == wanted

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.bless import BlessRefused
 from harness.parity.baselines.blessed import Place
+from harness.parity.baselines.refusals import BlessRefused
 from harness.parity.compare import NothingCompared
 from harness.rails.costs import block
 from harness.rails.costs.block import COSTS, Block, CostsMoved, bless, check, entries, file, folder

@@ -19,11 +19,12 @@ from harness.engine.executors import EagerExecutor
 from harness.engine.session import Stream
 from harness.engine.switches import SWITCHES
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.bless import BlessRefused
+from harness.parity.baselines.refusals import BlessRefused
 from harness.rails.costs import rails as costs
-from harness.rails.costs.rails import OPERATOR, Counts, count, rails
+from harness.rails.costs.counts import OPERATOR, Counts, replacement
+from harness.rails.costs.rails import count, rails
 from harness.rails.costs.workload import KINDS, STEPS, STREAMS, Workload, is_due
-from tests.parity.baselines.test_captures import git
+from tests.git import git
 
 SMALL = Workload("cfg_full", 2)
 UNFUSED = Workload("cfg_full", 2, switches=Switches(fused_cfg=False))
@@ -277,7 +278,7 @@ def test_more_and_less_are_failures_alike_that_name_row_and_replacement(
     alter(captures, lambda rails: rails["cfg_full/4"].update(copies=rails["cfg_full/4"]["copies"] + by))
     (wrong,) = costs.check(captures).wrong()
     assert (wrong.rail, wrong.name) == ("cfg_full/4", "copies")
-    assert costs.replacement(wrong) == f'"copies": {wrong.now}'
+    assert replacement(wrong) == f'"copies": {wrong.now}'
     result = invoke("check", captures, "--json", str(tmp_path / "r.json"))
     assert result.exit_code == 1
     report = json.loads((tmp_path / "r.json").read_text())

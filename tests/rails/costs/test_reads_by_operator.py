@@ -13,7 +13,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from harness.engine.curve import Curve, curve
-from harness.rails.costs.counters import HostReads, Operators, curves_touched
+from harness.rails.costs.counters import HostReads, Operators
+from harness.rails.costs.workload import curves_touched
 
 ATEN = torch.ops.aten
 VALUES, SCALAR, INDEX = torch.ones(3), torch.tensor(2.0), torch.tensor(1)

@@ -17,10 +17,13 @@ import torch
 from harness.checkout import PACKAGE
 from harness.engine.switches import SWITCHES, Switches
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.bless import BlessRefused, ReplayFailed
+from harness.parity.baselines.bless import ReplayFailed
+from harness.parity.baselines.refusals import BlessRefused
 from harness.rails import costs as package
+from harness.rails.costs import counts
 from harness.rails.costs import rails as costs
-from harness.rails.costs.rails import CostReport, Counts, Row
+from harness.rails.costs.counts import Counts, Row
+from harness.rails.costs.rails import CostReport
 from harness.rails.costs.workload import KINDS, STREAMS, Workload
 
 FILE = Path("captures/board/costs.json")
@@ -86,13 +89,13 @@ def test_one_row_that_differs_is_enough_wherever_it_stands(place: int) -> None:
 
 
 def test_the_replacement_of_a_count_is_json() -> None:
-    assert costs.replacement(Row("r", 'a "count"', 1, 0)) == '"a \\"count\\"": 0'
-    assert costs.replacement(Row("r", "count", None, 7)) == '"count": 7'
-    assert costs.replacement(Row("r", "count", 1, None)) == "none, the count is gone"
+    assert counts.replacement(Row("r", 'a "count"', 1, 0)) == '"a \\"count\\"": 0'
+    assert counts.replacement(Row("r", "count", None, 7)) == '"count": 7'
+    assert counts.replacement(Row("r", "count", 1, None)) == "none, the count is gone"
 
 
 def test_a_table_has_every_count_of_either_side_once_those_of_now_first() -> None:
-    rows = costs.table("rail", {"gone": 1, "b": 2, "a": 3}, {"a": 3, "new": 0, "b": 5})
+    rows = counts.table("rail", {"gone": 1, "b": 2, "a": 3}, {"a": 3, "new": 0, "b": 5})
     assert rows == [
         Row("rail", "a", 3, 3),
         Row("rail", "new", None, 0),
@@ -100,7 +103,7 @@ def test_a_table_has_every_count_of_either_side_once_those_of_now_first() -> Non
         Row("rail", "gone", 1, None),
     ]
     assert [row.same for row in rows] == [True, False, False, False]
-    assert costs.table("rail", {}, {}) == []
+    assert counts.table("rail", {}, {}) == []
 
 
 def test_a_count_of_nothing_is_not_the_absence_of_the_count() -> None:
@@ -178,7 +181,7 @@ def test_costs_are_this_platform_s_else_the_reference_s_else_the_first_other_s(
 def test_where_there_is_no_file_there_are_no_costs(tmp_path: Path) -> None:
     assert costs.read(tmp_path / "costs.json") == {}
     with pytest.raises(store.ManifestMissing, match=r"costs\.json: missing"):
-        costs.by_version(tmp_path / "costs.json")
+        counts.by_version(tmp_path / "costs.json")
 
 
 @pytest.mark.parametrize(
