@@ -1,13 +1,15 @@
 """An exception at any line: what a signal, another thread or an allocation may raise between two lines of the engine.
 
-Only a `with` that is being left is spared. Python raises nothing between the last line of a block and the call that
-leaves it, but a trace function is called there.
+Two places are spared, at which Python itself raises nothing but calls a trace function. One lies between the last line
+of a block of a `with` and the call that leaves it. The other is the call of a generator function, before its generator
+is made: CPython 3.11 frees objects once too often where a trace function raises there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dis
+import inspect
 import sys
 import weakref
 from collections.abc import Callable, Sequence
@@ -63,7 +65,8 @@ class Interrupt:
         name = frame.f_code.co_filename
         if not name.startswith(FILES) or (self._names and not name.endswith(self._names)):
             return None
-        self._line(frame)
+        if not (frame.f_code.co_flags & inspect.CO_GENERATOR and frame.f_lasti <= 0):
+            self._line(frame)
         return self._stepped
 
     def _stepped(self, frame: FrameType, event: str, argument: Any) -> Any:
