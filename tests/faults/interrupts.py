@@ -1,8 +1,8 @@
 """An exception at any line: what a signal, another thread or an allocation may raise between two lines of the engine.
 
 Two places are spared, at which Python itself raises nothing but calls a trace function. One lies between the last line
-of a block of a `with` and the call that leaves it. The other is the call of a generator function, before its generator
-is made: CPython 3.11 frees objects once too often where a trace function raises there.
+of a block of a `with` and the call that leaves it. The other is the end of a generator that never began: CPython 3.11
+frees an object once too often where a trace function raises there.
 """
 
 from __future__ import annotations
