@@ -34,8 +34,9 @@ ROOMS = {
     "registry": ("engine",),
     "parity": ("checkout", "engine", "files", "registry"),
     "rails": ("checkout", "engine", "files", "registry", "parity"),
+    "report": ("engine", "files", "registry", "parity", "rails"),
     "plugin": ("engine", "registry", "parity", "rails"),
-    "commands": ("engine", "files", "registry", "parity", "rails"),
+    "commands": ("engine", "files", "registry", "parity", "rails", "report"),
     "cli": ("commands", "parity"),
     "__main__": ("commands", "cli"),
     "script": ("checkout", "__main__"),
@@ -75,7 +76,7 @@ json.dump({"before": before, "after": state(), "imported": imported}, sys.stdout
 """
 OPTIONAL = (
     "onnx", "onnxscript", "onnx_ir", "onnxruntime", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "polygraphy",
-    "triton",
+    "triton", "jinja2", "PIL",
 )  # fmt: skip
 
 
