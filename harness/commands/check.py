@@ -81,6 +81,9 @@ def check_command(battery: Battery, /, **options: Any) -> None:
     export of the decoder. The finished latents must equal the eager executor's to the bit, or be at most twice as far
     from a replay in float64 as the eager executor's. Scenarios outside the compiled decoder's profile are not compared.
 
+    With --html, a report for a browser is written too, in one file: where each difference is first, by tick, slot and
+    stage, and what was not compared. Differences are played again for it; no verdict changes.
+
     With --all, a part that cannot run does not hide the others: they still give their verdicts.
 
     The exit code is 0 if every verdict is exact or tolerance, 1 on any other verdict, 2 on a wrong command line, and

@@ -64,7 +64,7 @@ def page_of(
     from harness.report import page  # noqa: PLC0415 - an extra, as above
     from harness.report.differences import differences  # noqa: PLC0415 - imported with it
 
-    there = battery if checked.device == battery.device else battery.on(checked.device)
+    there = battery.on(checked.device)
     found = differences(checked.captures, checked.switches, there, options["captures"], options["engine"], advance)
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return page.page(document, found, figures, f"{now}: harness {shlex.join(sys.argv[1:])}")
