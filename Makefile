@@ -1,7 +1,7 @@
 # `make run`, `make test` and `make lint` each set up .venv first, where it is missing or stale.
 
 PYTHON ?= python3
-EXTRAS ?= test,engine,cli,rails,onnx,trt-rtx
+EXTRAS ?= test,engine,cli,rails,onnx,trt-rtx,report
 ARGS ?=
 WORKERS ?= 2
 

@@ -119,6 +119,13 @@ def test_the_index_links_to_every_page() -> None:
     assert (INDEX, "") in links(README)
 
 
+def test_pictures_are_small_and_each_is_shown_on_a_page() -> None:
+    pictures = sorted((ROOT / "docs/pictures").iterdir())
+    assert pictures
+    assert [path.name for path in pictures if path.stat().st_size >= 200_000] == []
+    assert [path.name for path in pictures if f"pictures/{path.name})" not in TEXT] == []
+
+
 def test_a_page_has_one_title() -> None:
     titles = {page: re.findall(r"^# (.*)$", FENCE.sub("", text), re.MULTILINE) for page, text in PAGES.items()}
     assert {page: len(found) for page, found in titles.items()} == dict.fromkeys(PAGES, 1)

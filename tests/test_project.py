@@ -35,8 +35,9 @@ ROOMS = {
     "registry": ("engine",),
     "parity": ("checkout", "engine", "files", "registry"),
     "rails": ("checkout", "engine", "files", "registry", "parity"),
+    "report": ("engine", "files", "registry", "parity", "rails"),
     "plugin": ("extras", "engine", "registry", "parity", "rails"),
-    "commands": ("engine", "files", "registry", "parity", "rails"),
+    "commands": ("engine", "files", "registry", "parity", "rails", "report"),
     "cli": ("commands", "parity"),
     "__main__": ("commands", "extras", "cli"),
     "script": ("checkout", "__main__"),
@@ -76,7 +77,7 @@ json.dump({"before": before, "after": state(), "imported": imported}, sys.stdout
 """
 OPTIONAL = (
     "onnx", "onnxscript", "onnx_ir", "onnxruntime", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "polygraphy",
-    "triton",
+    "triton", "jinja2", "PIL",
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from harness import registry
+from harness.commands import check_html as html
 from harness.commands import on_engine, tables
 from harness.commands.check_report import CheckReport
 from harness.commands.common import (
@@ -27,6 +28,7 @@ from harness.commands.common import (
     say,
     usage_errors,
     write_json,
+    write_text,
 )
 from harness.commands.exits import COULD_NOT_RUN, DIFFERS, PASSED
 from harness.commands.parts import Parts
@@ -58,6 +60,8 @@ from harness.registry import ExecutorKind
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Dtype of the decoder.")
 @DEVICE_OPTION
 @json_option("Write the report to this file too.")
+@html.OPTION
+@html.FIGURES
 @CAPTURES_OPTION
 @ONLY_OPTION
 @click.argument("names", nargs=-1)
@@ -76,6 +80,9 @@ def check_command(battery: Battery, /, **options: Any) -> None:
     With --executor onnx or tensorrt alone, the battery is played on a compiled decoder: the file of --engine, or an
     export of the decoder. The finished latents must equal the eager executor's to the bit, or be at most twice as far
     from a replay in float64 as the eager executor's. Scenarios outside the compiled decoder's profile are not compared.
+
+    With --html, a report for a browser is written too, in one file: where each difference is first, by tick, slot and
+    stage, and what was not compared. Differences are played again for it; no verdict changes.
 
     With --all, a part that cannot run does not hide the others: they still give their verdicts.
 
@@ -97,7 +104,8 @@ def check_command(battery: Battery, /, **options: Any) -> None:
         )
     if not (with_switches or alone or options["device"] == "cpu"):
         raise click.UsageError("--costs are counted on the CPU: --device goes with captures, --switches or --all")
-    check_writable(options["json_path"])
+    check_writable(options["json_path"], options["html_path"])
+    figures = html.figures_of(options)
     if engine is None:
         check_device("check", options["device"])
     compared = _pairs(battery, names, options) if with_switches else []
@@ -118,7 +126,9 @@ def check_command(battery: Battery, /, **options: Any) -> None:
             counted = costs.check(options["captures"], advance) if with_costs else None
         checked = CheckReport(captures, tuple(switches), counted, options["device"], parts.failed)
         document = checked.document()
+        page = html.page_of(checked, document, figures, battery, options, advance)
     write_json(options["json_path"], document)
+    write_text(options["html_path"], page)
     for table in tables.check_tables(checked):
         console.print(table)
     for line in checked.summary():

@@ -77,6 +77,13 @@ def write_json(path: Path | None, document: Mapping[str, object]) -> None:
         atomic.write_output(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
 
 
+def write_text(path: Path | None, text: str) -> None:
+    """Write a text to `path` in UTF-8, as `write_json` writes a report; None writes nothing."""
+    if path is not None:
+        with _writing(path):
+            atomic.write_output(path, text.encode())
+
+
 def check_writable(*paths: Path | None) -> None:
     """Exit with 125 before the command's work if one of its output files could not be written."""
     for path in paths:

@@ -1,15 +1,14 @@
 """An exception at any line: what a signal, another thread or an allocation may raise between two lines of the engine.
 
-Two places are spared, at which Python itself raises nothing but calls a trace function. One lies between the last line
-of a block of a `with` and the call that leaves it. The other is the end of a generator that never began: CPython 3.11
-frees an object once too often where a trace function raises there.
+Two places are spared, at which a trace function is called though Python itself raises nothing there. One lies between
+the last line of a block of a `with` and the call that leaves it. The other is the entry of a function or a generator,
+before its first line: where a trace function raises there, CPython 3.11 frees objects that are still used.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dis
-import inspect
 import sys
 import weakref
 from collections.abc import Callable, Sequence
@@ -65,8 +64,6 @@ class Interrupt:
         name = frame.f_code.co_filename
         if not name.startswith(FILES) or (self._names and not name.endswith(self._names)):
             return None
-        if not (frame.f_code.co_flags & inspect.CO_GENERATOR and frame.f_lasti <= 0):
-            self._line(frame)
         return self._stepped
 
     def _stepped(self, frame: FrameType, event: str, argument: Any) -> Any:

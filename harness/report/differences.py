@@ -1,0 +1,138 @@
+"""The differences that a check found, each with its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from harness.parity.baselines import platform
+from harness.parity.baselines.bless import Battery
+from harness.parity.baselines.captures import Report, Verdict
+from harness.parity.baselines.sources import source_of, sources
+from harness.parity.battery.scenarios import Scenario
+from harness.parity.proofs import evidence
+from harness.parity.proofs.evidence import Evidence
+from harness.parity.proofs.float64 import EngineReport, OnEngine
+from harness.parity.proofs.switches import EVERY, Pair, SwitchResult
+
+PLAYED_AGAIN = 20
+"""The most differences that are played again for their evidence; each takes about as long as the comparison did."""
+BYTES = (Verdict.MOVED, Verdict.DIGEST_DIFFERS)
+"""Verdicts of two results that differ; of the other ones there is nothing to play again."""
+TOO_MANY = f"not played again: evidence is gathered for the first {PLAYED_AGAIN} differences alone"
+NO_TENSORS = "there is nothing to play again: no two results were compared"
+
+
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """A verdict that does not pass.
+
+    Attributes:
+        scenario: name of the scenario, or `EVERY`.
+        subject: the comparison in words, such as `fused_cfg on eager, affine`.
+        verdict: the verdict.
+        detail: the difference in words.
+        repro: the command that shows it again.
+        evidence: the evidence, or None.
+        why: the reason why there is none.
+    """
+
+    scenario: str
+    subject: str
+    verdict: str
+    detail: str
+    repro: str
+    evidence: Evidence | None = None
+    why: str = ""
+
+
+def differences(
+    played: Report | EngineReport | None,
+    switches: Sequence[SwitchResult],
+    battery: Battery,
+    folder: Path,
+    engine: Path | None = None,
+    advance: Callable[[str], None] = lambda _name: None,
+) -> list[Difference]:
+    """List every verdict that does not pass; gather evidence for the first `PLAYED_AGAIN` of them.
+
+    Args:
+        played: report of the captures or of a compiled decoder, or None.
+        switches: results of the switches.
+        battery: the battery that was checked, on its device.
+        folder: folder of the captures.
+        engine: file of the compiled decoder that the switches ran on, or None.
+        advance: called with the name of each scenario before it is played again.
+    """
+    found = [*_of_switches(switches, battery.scenarios, engine), *_of_captures(played, battery, folder)]
+    made = []
+    for number, (without, gather) in enumerate(found):
+        if gather is None or number >= PLAYED_AGAIN:
+            made.append(_with(without, None, NO_TENSORS if gather is None else TOO_MANY))
+            continue
+        advance(f"evidence {without.scenario}")
+        made.append(_gathered(without, gather))
+    return made
+
+
+Found = tuple[Difference, Callable[[], Evidence] | None]
+
+
+def _gathered(without: Difference, gather: Callable[[], Evidence]) -> Difference:
+    try:
+        return _with(without, gather(), "")
+    except Exception as error:  # noqa: BLE001 - the verdict stands without evidence, and the report says why
+        return _with(without, None, f"it could not be played again: {type(error).__name__}: {error}")
+
+
+def _with(found: Difference, gathered: Evidence | None, why: str) -> Difference:
+    return Difference(found.scenario, found.subject, found.verdict, found.detail, found.repro, gathered, why)
+
+
+def _of_switches(
+    results: Sequence[SwitchResult], scenarios: Mapping[str, Scenario], engine: Path | None
+) -> Iterator[Found]:
+    for result in results:
+        if result.verdict.passes or result.verdict is Verdict.OUTSIDE_PROFILE:
+            continue
+        file = engine if result.executor.ahead_of_time else None
+        pair = Pair(result.switch, result.scenario, result.executor, result.decoder, result.dtype, result.device, file)
+        subject = f"{result.switch} on {result.executor}, {result.decoder}"
+        repro = pair.repro() if result.scenario != EVERY else _whole(pair)
+        found = Difference(result.scenario, subject, str(result.verdict), result.detail, repro)
+        scenario = scenarios.get(result.scenario)
+        if result.verdict not in BYTES or scenario is None:
+            yield found, None
+        else:
+            yield found, partial(evidence.of_pair, pair, scenario)
+
+
+def _whole(pair: Pair) -> str:
+    words = pair.repro().split(" --only ")
+    return f"{words[0]} {words[1].partition(' ')[2]}"
+
+
+def _of_captures(played: Report | EngineReport | None, battery: Battery, folder: Path) -> Iterator[Found]:
+    for result in () if played is None else played.results:
+        if result.verdict.passes or result.verdict in (Verdict.OUTSIDE_PROFILE, Verdict.NOT_GATED):
+            continue
+        on_engine = isinstance(played, EngineReport)
+        subject = f"compiled decoder on {played.engine.kind}" if isinstance(played, EngineReport) else "captures"
+        device = "" if battery.on_cpu else f" --device {battery.device}"
+        where = f" --executor {played.engine.kind}" if isinstance(played, EngineReport) else device
+        repro = f"python -m harness check{where} --only {result.name}"
+        found = Difference(result.name, subject, str(result.verdict), result.detail, repro)
+        scenario = battery.scenarios.get(result.name)
+        if on_engine or isinstance(result, OnEngine) or result.verdict not in BYTES or scenario is None:
+            yield found, None
+        else:
+            yield found, partial(_capture, scenario, battery, folder)
+
+
+def _capture(scenario: Scenario, battery: Battery, folder: Path) -> Evidence:
+    with platform.one_thread():
+        source = source_of(scenario.name, sources(folder, platform.of_captures(battery.device), battery.device))
+        entry, tensors = source.read(scenario.name)
+        return evidence.of_capture(scenario, battery.play, tensors, () if source.differs else entry.ticks)

@@ -1,0 +1,70 @@
+"""Figures of kept reports: each number that is shown is the file's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.files import FileRefused
+from harness.report.figures import Interval, read
+
+ROOT = Path(__file__).resolve().parents[2]
+KEPT = sorted((ROOT / "captures").glob("*/bench/*.json"))
+COMPARED: dict[str, Any] = {
+    "verdict": "slower", "why": "", "bench": ["--depth", "4"], "platform": {"name": "here"},
+    "draws": [{"verdict": "slower", "why": "", "limit": 0.02,
+               "ratio": {"value": 1.1, "low": 1.05, "high": 1.2, "floor": 0},
+               "control": {"value": 1.0, "low": 0.99, "high": 1.01, "floor": 0}}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+def test_every_kept_report_is_read(path: Path) -> None:
+    found = read(path)
+    document = json.loads(path.read_text())
+    assert found.rows and found.where.endswith(path.name) and document["platform"]["name"] in found.where
+    ratios = [row for row in document.get("found", ()) if "ratio" in row and "low" in row]
+    assert [(each.value, each.low, each.high) for each in found.intervals if "found" in document] == [
+        (row["ratio"], row["low"], row["high"]) for row in ratios
+    ]
+
+
+def test_a_bench_has_its_tick_its_bare_decoder_and_what_each_switch_saves() -> None:
+    path = ROOT / "captures/cuda-nvidia-h200/bench/both.json"
+    document, found = json.loads(path.read_text()), read(path)
+    assert found.rows[0] == ("a tick, ms", *(f"{document['tick'][name]:.3f}" for name in ("median", "p95", "p99")))
+    assert [each.value for each in found.intervals] == [row["saved_tick_ms"] for row in document["ablation"]]
+
+
+def test_a_comparison_is_a_forest_of_its_draws_and_their_controls(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(json.dumps(COMPARED))
+    found = read(tmp_path / "c.json")
+    assert found.title == "compare: slower (--depth 4)"
+    assert (found.middle, found.band) == (1.0, 0.02)
+    assert found.intervals[0] == Interval("draw 1", 1.1, 1.05, 1.2, "slower")
+    assert found.intervals[1].label == "draw 1, control"
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"draws": [{}]}, "draws[0].verdict"),
+    ({"draws": 3}, "draws"),
+    ({"verdict": 3}, "verdict"),
+    ({"platform": {"name": 3}}, "platform.name"),
+])  # fmt: skip
+def test_a_report_that_does_not_fit_is_refused_by_the_name_of_its_field(
+    change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "c.json").write_text(json.dumps({**COMPARED, **change}))
+    with pytest.raises(FileRefused) as refused:
+        read(tmp_path / "c.json")
+    assert refused.value.field.startswith(said)
+
+
+@pytest.mark.parametrize("text", ["[1]", "{}", "3", "not JSON"])
+def test_another_file_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(FileRefused):
+        read(tmp_path / "c.json")
