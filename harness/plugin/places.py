@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 
 def refuse_to_bless(config: pytest.Config) -> None:
-    """Check that the run may bless.
+    """Check that the run may bless, and keep other processes from blessing the same captures until it ends.
 
     Raises:
-        UsageError: under continuous integration, without a reason, with uncommitted captures, or in several processes.
+        UsageError: under continuous integration, without a reason, with uncommitted captures, in several processes, or
+            while another process blesses.
     """
-    from harness.parity.baselines.refusals import BlessRefused, refuse_unless_explicit  # noqa: PLC0415 - imports torch
+    from harness.parity.baselines.refusals import BlessRefused, held, refuse_unless_explicit  # noqa: PLC0415 - torch
 
     reason: str = config.option.harness_bless
     try:
@@ -28,6 +29,9 @@ def refuse_to_bless(config: pytest.Config) -> None:
             raise BlessRefused("several processes would bless at once: run without -n")
         if reason.strip() and _exists(config.invocation_params.dir / reason.split("::")[0]):
             raise BlessRefused(f"{reason!r} is a path, not a reason")
+        until_the_end = ExitStack()
+        config.add_cleanup(until_the_end.close)
+        until_the_end.enter_context(held(captures_of(config)))
         refuse_unless_explicit(reason, captures_of(config))
     except BlessRefused as error:
         raise pytest.UsageError(f"--harness-bless: {error}") from error

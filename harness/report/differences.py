@@ -9,8 +9,9 @@ from pathlib import Path
 
 from harness.parity.baselines import platform
 from harness.parity.baselines.bless import Battery
-from harness.parity.baselines.captures import Report, Verdict
+from harness.parity.baselines.captures import Report
 from harness.parity.baselines.sources import source_of, sources
+from harness.parity.baselines.verdicts import Verdict
 from harness.parity.battery.scenarios import Scenario
 from harness.parity.proofs import evidence
 from harness.parity.proofs.evidence import Evidence

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.parity.baselines.captures import Verdict
+from harness.parity.baselines.verdicts import Verdict
 from harness.parity.proofs.switches import EVERY
 
 IDLE = "idle"

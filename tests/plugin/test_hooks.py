@@ -34,6 +34,7 @@ def made_up(root: Path, ledger: Ledger | None = None, **options: Any) -> Any:
         stash=stash,
         getoption=lambda name, default: getattr(option, name, default),
         get_verbosity=lambda: 0,
+        add_cleanup=lambda _act: None,
     )
 
 

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 import harness.plugin
+from harness.engine import atomic
 from harness.parity.baselines import blessed, platform, store
 from harness.plugin.ledger import LEDGER, Ledger
 from harness.rails.costs import block
@@ -442,6 +443,30 @@ def test_blessing_is_refused_over_uncommitted_captures(outside: Outside) -> None
     (outside.own / "blessed" / "new").touch()
     result = outside.run("--harness-bless", "why")
     assert result.ret == pytest.ExitCode.USAGE_ERROR and "has uncommitted changes" in result.stderr.str()
+
+
+def test_blessing_is_refused_while_another_process_blesses(outside: Outside) -> None:
+    outside.bless()
+    with atomic.locked(outside.root):
+        result = outside.run("--harness-bless", "why")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR and "being written by another process" in result.stderr.str()
+        green(outside.run(), passed=1)
+    green(outside.run("--harness-bless", "why"), passed=1)
+
+
+def test_no_other_process_blesses_until_the_run_that_blesses_has_ended(outside: Outside) -> None:
+    outside.tests("""
+        from pathlib import Path
+        import pytest
+        from harness.engine import atomic
+
+        def test_another(pytestconfig):
+            with pytest.raises(BlockingIOError), atomic.locked(pytestconfig.rootpath):
+                pass
+    """)
+    green(outside.run("--harness-bless", "why"), passed=1)
+    with atomic.locked(outside.root):
+        pass
 
 
 def test_blessing_is_refused_in_several_processes(outside: Outside) -> None:

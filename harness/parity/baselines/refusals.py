@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import subprocess
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -33,18 +33,29 @@ def alone(act: Callable[P, T]) -> Callable[P, T]:
     signature = inspect.signature(act)
 
     @wraps(act)
-    def held(*args: P.args, **kwargs: P.kwargs) -> T:
+    def by_one(*args: P.args, **kwargs: P.kwargs) -> T:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        captures = Path(bound.arguments["captures"]).resolve()
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(atomic.locked(next(each for each in captures.parents if each.is_dir())))
-            except BlockingIOError as error:
-                raise BlessRefused(f"{captures} is being written by another process") from error
+        with held(bound.arguments["captures"]):
             return act(*args, **kwargs)
 
-    return held
+    return by_one
+
+
+@contextmanager
+def held(captures: Path) -> Iterator[None]:
+    """Hold the folder around the captures for one process, inside the block.
+
+    Raises:
+        BlessRefused: another process is writing captures there.
+    """
+    whole = captures.resolve()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(atomic.locked(next(each for each in whole.parents if each.is_dir())))
+        except BlockingIOError as error:
+            raise BlessRefused(f"{whole} is being written by another process") from error
+        yield
 
 
 def refuse_unless_explicit(reason: str, captures: Path) -> None:
