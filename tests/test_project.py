@@ -75,6 +75,29 @@ for module in pkgutil.walk_packages(harness.__path__, "harness."):
             raise
 json.dump({"before": before, "after": state(), "imported": imported}, sys.stdout)
 """
+
+# Imports each module of the package as the first one, in a process of its own, and prints those that cannot be.
+IMPORT_EACH_FIRST = """
+import importlib, json, os, pkgutil, sys
+import torch, numpy, diffusers, pytest  # once for all, for time
+import harness
+
+found = {}
+for name in sys.argv[1:]:
+    read, write = os.pipe()
+    if not os.fork():
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            os.write(write, f"{type(error).__name__}: {error}".encode()[:500])
+        os._exit(0)
+    os.close(write)
+    said = os.fdopen(read).read()
+    os.wait()
+    if said:
+        found[name] = said
+json.dump(found, sys.stdout)
+"""
 OPTIONAL = (
     "onnx", "onnxscript", "onnx_ir", "onnxruntime", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "polygraphy",
     "triton", "jinja2", "PIL",
@@ -270,3 +293,12 @@ def test_the_plugin_requires_nothing_but_its_own_dependencies() -> None:
     assert sorted(each.name for each in needed) == ["numpy", "pytest", "safetensors", "torch"]
     (torch,) = (each for each in needed if each.name == "torch")
     assert all(torch.specifier.contains(version) for version in ("2.6.0", "2.9.1", "2.13.0"))
+
+
+def test_each_module_can_be_imported_before_any_other() -> None:
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted(ROOT.glob("harness/**/*.py"))]
+    names = [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
+    assert len(names) > 200
+    command = [sys.executable, "-c", IMPORT_EACH_FIRST, *names]
+    found = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    assert {name: why for name, why in found.items() if why != "ModuleNotFoundError: No module named 'triton'"} == {}

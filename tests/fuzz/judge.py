@@ -65,6 +65,10 @@ class Judge:
         """Remove the files."""
         self._home.cleanup()
 
+    def whole(self, kind: Kind) -> bytes:
+        """The file of a kind as it was made."""
+        return self._files[kind.name][1]
+
     def judged(self, seed: int, index: int) -> Judged:
         """The verdict about the mutation that `seed` and `index` draw; the kinds take turns."""
         draw = Random(f"{seed}/{index}")

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from harness.engine.errors import BatchTooLarge, OutsideProfile
-from harness.engine.executors.base import Batch
+
+if TYPE_CHECKING:  # executors import this module
+    from harness.engine.executors.base import Batch
 
 MASK, VELOCITY = "encoder_mask", "velocity"
 INPUTS = ("hidden_states", "timestep", "encoder_hidden_states", "context_latents", MASK)
