@@ -49,6 +49,19 @@ def test_a_write_that_breaks_off_leaves_what_was_there_and_nothing_else(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_has_its_mode_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace, modes = os.replace, list[int]()
+
+    def noted(source: Path, target: Path) -> None:
+        modes.append(stat.S_IMODE(source.stat().st_mode))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", noted)
+    for mode in (0o644, 0o600, 0o755):
+        atomic.write(tmp_path / "file", b"data", mode)
+    assert modes == [0o644, 0o600, 0o755]
+
+
 def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +232,16 @@ def test_a_file_that_is_the_standard_output_is_appended_to(tmp_path: Path) -> No
     code += "atomic.write_output(Path('/dev/stdout'), b'{}')"
     with (tmp_path / "out").open("wb") as out:
         subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+    assert (tmp_path / "out").read_bytes() == b"table {}"
+
+
+def test_an_open_file_is_appended_to_also_by_its_number_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "out").open("ab") as out:
+        out.write(b"table ")
+        out.flush()
+        monkeypatch.chdir("/dev/fd")
+        atomic.write_output(Path(str(out.fileno())), b"{}")
+        assert os.path.samestat(os.fstat(out.fileno()), (tmp_path / "out").stat())
     assert (tmp_path / "out").read_bytes() == b"table {}"
 
 

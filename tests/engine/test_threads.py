@@ -155,6 +155,14 @@ def test_a_pipeline_may_be_closed_inside_a_run() -> None:
     assert (p.slots, len(p._cache)) == ((), 0)
 
 
+def test_a_tick_inside_which_the_pipeline_is_closed_names_what_left_with_the_one_before() -> None:
+    p, executor = telling(2)
+    for seed in range(2):
+        p.submit(request(seed))
+    executor.tells = {1: lambda: p.cancel("r0"), 2: p.close}
+    assert [ids(p.tick().dropped) for _ in range(2)] == [[], ["r0"]]
+
+
 def test_a_tick_that_fails_puts_back_what_it_took_before_what_came_meanwhile() -> None:
     p, executor = telling(2)
     for seed in range(2):

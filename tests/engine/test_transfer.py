@@ -177,6 +177,15 @@ def test_a_value_that_is_there_is_read_without_a_wait_and_its_block_goes_back(st
     assert stand_in.take(8, GPU) is not held, "it went back once"
 
 
+def test_a_value_is_out_of_its_block_before_the_block_goes_back(
+    stand_in: Blocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread may take the block at once, and write to it."""
+    monkeypatch.setattr(stand_in, "give", lambda held: held.memory.fill_(255))
+    fetched = fetched_of(1.0, 2.0)
+    assert fetched.read() == fetched.read() == [1.0, 2.0]
+
+
 def test_a_value_that_is_not_there_is_waited_for_and_counted(stand_in: Blocks) -> None:
     fetched = fetched_of(3.0)
     held: Any = fetched._block

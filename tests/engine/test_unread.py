@@ -182,6 +182,25 @@ def test_its_place_is_free_in_the_tick_that_names_it_and_places_are_told_in_orde
     assert [slot and slot.id for slot in p.slots] == [None, "next"]
 
 
+def test_one_that_is_cancelled_while_its_tensors_are_read_is_dropped_and_does_not_fail_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    p = pipeline(steps=4, depth=1)
+    p.submit(request(id="bad", source=bad()))
+    p.tick()
+    due, dropped = p._verdicts.due, list[Any]()
+
+    def told_meanwhile(*asked: Any) -> Any:
+        made = due(*asked)
+        if made.failed:
+            dropped.extend(each.id for each in p.cancel("bad"))
+        return made
+
+    monkeypatch.setattr(p._verdicts, "due", told_meanwhile)
+    made = Outcomes().joined(*ticks(p, 4))
+    assert (dropped, [*made], [*made.failed]) == (["bad"], [], [])
+
+
 def test_a_place_that_fails_and_ends_in_one_tick_tells_the_one_that_was_there_first() -> None:
     p = pipeline(steps=6, depth=1)
     p.submit(request(id="bad", source=bad()))

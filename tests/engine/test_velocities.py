@@ -13,6 +13,8 @@ from torch import Tensor
 from harness.engine import ExecutorError, FailReason, Guidance, Outcomes, StreamPipeline, Switches, once
 from harness.engine.decoders import AceStepDecoder, AffineDecoder
 from harness.engine.executors import Batch, CudaGraphExecutor, EagerExecutor, StaticExecutor
+from harness.engine.finite import look
+from harness.engine.rows import Row
 from harness.parity.compare import assert_identical
 from harness.rails.costs.counters import HostReads, Operators
 from tests.engine.builders import D, E, T, condition, fixed, pipeline, request
@@ -165,6 +167,16 @@ def test_a_velocity_whose_sum_is_not_finite_is_finite() -> None:
     p = pipeline(1, 1, EagerExecutor(decoder))
     p.submit(request(1))
     assert ids(p.drain()) == ["r1"]
+
+
+@pytest.mark.parametrize("later", [True, False], ids=["spoilt later", "whole later"])
+def test_what_a_look_saw_stays_where_another_run_overwrites_the_velocity(later: bool) -> None:
+    velocity = torch.zeros(1, T, D)
+    row, then = Row(0, 0, condition(1, 4), negative=False, t=1.0), torch.full_like(velocity, math.nan)
+    velocity, then = (velocity, then) if later else (then, velocity)
+    seen = look([row], velocity)
+    velocity.copy_(then)
+    assert (seen.bad() == []) is later
 
 
 def test_a_number_that_float32_cannot_hold_is_not_finite(later: bool) -> None:

@@ -130,6 +130,26 @@ def test_a_shape_that_cannot_fit_beside_what_was_prepared_evicts_nothing() -> No
     assert executor._prepared.shapes == (SHAPE, smaller)
 
 
+def test_a_shape_that_is_asked_for_makes_no_room_for_another_one() -> None:
+    asked, other, new = (replace(SHAPE, frames=10 + each) for each in range(3))
+    one = made(None, new, pin_rows=1).stats().nbytes
+    executor = made(None, pin_rows=1, on_demand=True, max_bytes=2 * one)
+    for each in (asked, other):
+        executor.run(each.example(1, CPU))
+    executor.prepare([asked, new])
+    assert executor._prepared.shapes == (asked, new)
+
+
+def test_inputs_that_runs_left_as_they_were_are_counted_after_their_graph_was_freed() -> None:
+    executor, given = made(None, SHAPE, pin_rows=1), SHAPE.example(1, CPU)
+    for _ in range(2):
+        executor.run(given)
+    before = executor.stats()
+    executor.close()
+    after = executor.stats()
+    assert (after.copied, after.kept) == (before.copied, before.kept) == (7, 3)
+
+
 def test_more_shapes_than_torch_s_accumulated_limit_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda call, **_: real(call, fullgraph=True, dynamic=False, backend="eager"))

@@ -116,8 +116,22 @@ def test_a_condition_that_changes_from_call_to_call_is_refused_where_it_is_recor
         def condition(self, encoder_hidden_states: Tensor) -> Tensor:
             return super().condition(encoder_hidden_states) + len(self.embedded)
 
+    executor = CudaGraphExecutor(Counting(), pin_rows=2, device="cpu")
+    marked = executor._prepared._recorder = executor._recorder = Marked(executor._recorder)
     with pytest.raises(RecordingFailed, match="embeds encoder states in other bits"):
-        made(Counting(), SHAPE)
+        executor.prepare([SHAPE])
+    assert (len(marked.replayed), marked.freed) == (1, 1)
+
+
+def test_a_recorded_embedding_that_makes_nothing_is_refused_though_its_conditions_are_there_already() -> None:
+    class Idle(HostRecorder):
+        def record(self, call: Callable[[], None], pool: Any) -> Any:  # noqa: ARG002 - nothing of it is recorded
+            return super().record(lambda: None, pool)
+
+    executor = CudaGraphExecutor(Keeping(), pin_rows=2, device="cpu")
+    executor._prepared._recorder = executor._recorder = Idle()
+    with pytest.raises(RecordingFailed, match="embeds encoder states in other bits"):
+        executor.prepare([SHAPE])
 
 
 class Marked:

@@ -191,6 +191,25 @@ def test_buffers_are_made_and_freed_only_when_no_run_uses_them(max_shapes: int) 
         stream.log.clear()
 
 
+def test_where_memory_is_out_the_buffers_are_freed_only_when_no_run_uses_them() -> None:
+    class Full(LoggedStream):
+        full = False
+
+        def launch(self, work: Callable[[], None]) -> None:
+            if self.full:
+                self.full = False
+                raise MemoryError("out of memory")
+            super().launch(work)
+
+    stream = Full()
+    static = StaticExecutor(AffineDecoder(), stream=stream)
+    static.run(batch(2))
+    stream.log.clear()
+    stream.full = True
+    static.run(batch(2))
+    assert stream.log == ["wait", *MAKES_BUFFERS]
+
+
 def test_closing_waits_for_the_run_that_uses_the_buffers() -> None:
     stream = LoggedStream()
     static = StaticExecutor(AffineDecoder(), stream=stream)

@@ -190,6 +190,17 @@ def test_a_gpu_s_fingerprint_says_every_fact_under_its_own_name(
     assert asked == ["cuda:1", "cuda:1"]
 
 
+def test_a_cpu_s_fingerprint_says_whether_the_cpu_s_operators_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    for device, said in (("cpu", "true"), ("cuda", "false")):
+        monkeypatch.setattr(torch, "is_autocast_enabled", device.__eq__)
+        assert platform.fingerprint()["autocast"] == said
+
+
+def test_a_field_that_one_fingerprint_alone_has_is_one_in_which_the_two_differ() -> None:
+    more, less = {"machine": "a", "attention": "math"}, {"machine": "a"}
+    assert platform.differing(more, less) == platform.differing(less, more) == ("attention",)
+
+
 def test_attention_s_kernels_are_asked_each_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = ("flash", "mem_efficient", "math", "cudnn")
     for chosen in kinds:
