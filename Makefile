@@ -49,6 +49,10 @@ build/torch-$(VERSION)/.stamp: pyproject.toml constraints.txt
 fuzz: $(STAMP)  ## read N=2000 mutated files of every kind, drawn from SEED=0; each must be refused by name or mean the same
 	$(BIN)/python -m tests.fuzz --seed $(or $(SEED),0) --files $(or $(N),2000)
 
+fuzz-guided: $(STAMP)  ## fuzz files of one KIND="contract" for SECONDS=60, guided by coverage; installs atheris
+	$(BIN)/python -m pip install -qq --disable-pip-version-check 'atheris>=3,<4'
+	$(BIN)/python -m tests.fuzz.guided --kind "$(or $(KIND),contract)" --seconds $(or $(SECONDS),60)
+
 # Apart from `test`, as tracing makes the tests take half as long again.
 coverage: $(STAMP)  ## run the tests but those of time, and print which lines and branches they run
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered -n $(WORKERS) --dist loadfile -m 'not alone and not sabotage'

@@ -60,9 +60,10 @@ def test_a_fifo_that_takes_the_file_s_place_meanwhile_does_not_block(
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").write_bytes(b"")
     regular = os.stat(tmp_path / "file")
-    monkeypatch.setattr(os, "stat", lambda path: regular)
-    with pytest.raises(FileRefused, match="got a FIFO"):
-        reading.whole(tmp_path / "pipe")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", lambda path: regular)
+        with pytest.raises(FileRefused, match="got a FIFO"):
+            reading.whole(tmp_path / "pipe")
 
 
 def test_a_device_is_refused_before_it_is_opened(

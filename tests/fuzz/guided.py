@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz.guided --kind contract --seconds 60`: files of one kind, mutated towards lines that none reached.
+"""`python -m tests.fuzz.guided --kind contract --seconds 60`: one kind of files, mutated towards new lines.
 
 Needs atheris, which the tests do not install: `make fuzz-guided` does. Coverage is that of `harness.files` and of the
 modules that read through it. The first file that is not judged to pass ends the run, and is printed.
@@ -45,7 +45,9 @@ def main() -> None:
     def one(data: bytes) -> None:
         found = judge.read(kind, data, renewed=True)
         if not found.passes:
-            raise NotPassed(f"{found.kind}: {found.verdict}, {found.seconds:.1f} s, {found.mib:.0f} MiB\n{found.detail}")
+            raise NotPassed(
+                f"{found.kind}: {found.verdict}, {found.seconds:.1f} s, {found.mib:.0f} MiB\n{found.detail}"
+            )
 
     limits = [f"-max_total_time={asked.seconds}", f"-seed={asked.seed}", "-rss_limit_mb=8192", "-timeout=60"]
     atheris.Setup([sys.argv[0], *limits, corpus.name], one)
