@@ -120,7 +120,7 @@ def _measure(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Call
     folder = pytester.path / "tests" / "bench"
     wanted = [f"tests/bench/{file}" for file in ("__init__.py", "rails.py", "conftest.py")]
     wanted += ["tests/laws.py", "tests/parity/__init__.py", "tests/parity/pairs.py"]
-    for file in ("conftest.py", "pyproject.toml", "tests/__init__.py", *wanted):
+    for file in ("conftest.py", "pyproject.toml", "tests/__init__.py", "tests/shared.py", *wanted):
         (pytester.path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, pytester.path / file)
     ledger = pytester.path / "tests" / "tensorrt" / "ledger.py"
