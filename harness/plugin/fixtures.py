@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,20 @@ class _Fixture:
                 self._ledger.rewritten += written.lines()
                 self._ledger.blessed.append(str(entry))
 
+    @contextmanager
+    def _with_the_command(self) -> Iterator[None]:
+        """Let the error of a comparison inside the block say which command blesses what it found."""
+        __tracebackhide__ = True
+        from harness.parity.baselines.store import CaptureMissing  # noqa: PLC0415 - imports torch
+        from harness.parity.compare import ParityError  # noqa: PLC0415 - imports torch
+        from harness.rails.costs.block import CostsMoved  # noqa: PLC0415 - imports torch
+
+        try:
+            yield
+        except (CaptureMissing, CostsMoved, ParityError) as error:
+            error.add_note(f'if that is meant: pytest --harness-bless "why" {shlex.quote(self._test)}')
+            raise
+
     def _passed(self, kind: str, entry: Path, name: str) -> None:
         """Note an exact comparison, or that the test blessed, where this run wrote the entry itself."""
         if str(entry) in self._ledger.blessed:
@@ -93,7 +108,8 @@ class Blessed(_Fixture):
         if entry != compared:
             self._ledger.asked.append(str(compared))
         self._settle(entry, lambda reason: blessed.bless(name, tree, again, self._place, reason, k))
-        result = blessed.check(name, tree, self._place, k)
+        with self._with_the_command():
+            result = blessed.check(name, tree, self._place, k)
         if result.verdict == "exact":
             self._passed("capture", entry, name)
         else:
@@ -215,7 +231,8 @@ class CostRail(_Fixture):
 
         entry = block.file(block.folder(self._place), name)
         self._settle(entry, lambda reason: block.bless(name, counts, self._place, reason))
-        why = block.check(name, counts, self._place)
+        with self._with_the_command():
+            why = block.check(name, counts, self._place)
         if why:
             self._notes.not_gated.append(why)
             self._ledger.not_gated.append(f"cost rail {name}: {why}")

@@ -150,7 +150,7 @@ def test_a_function_is_called_even_if_it_counts_as_false(outside: Outside) -> No
 
 def test_what_was_never_blessed_is_red_by_name_and_nothing_is_written(outside: Outside) -> None:
     outside.tests(BLESSED)
-    red(outside.run(), "tree.safetensors: missing, tree was never blessed on")
+    red(outside.run(), "tree.safetensors: missing, tree was never blessed on", "is meant: pytest --harness-bless")
     assert not outside.captures.exists()
 
 
@@ -658,18 +658,20 @@ def test_a_block_that_costs_what_was_blessed_passes(outside: Outside) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("* self.gain + 1", "* self.gain + 1 + 0", ['aten::add: blessed 1, now 2; replacement "operator aten::add"']),
-        ("* self.gain + 1", "+ 1", ["aten::mul: blessed 1, now None; replacement none, the count is gone"]),
+        ("* self.gain + 1", "* self.gain + 1 + 0", ["aten::add: blessed 1, now 2\n"]),
+        ("* self.gain + 1", "+ 1", ["aten::mul: blessed 1, now None\n"]),
         ("* self.gain + 1", "* self.gain.__mul__(1) + self.x.tolist()[0]", ["host_reads: blessed 0, now 1"]),
         ("* self.gain + 1", "* self.gain + self.x.clone()", ["copies: blessed 0, now 1", "aten::clone: blessed None"]),
     ],
 )  # fmt: skip
-def test_more_and_less_are_red_alike_and_name_file_row_and_replacement(
+def test_more_and_less_are_red_alike_and_name_file_row_and_the_command_that_blesses(
     outside: Outside, old: str, new: str, said: list[str]
 ) -> None:
     outside.bless(RAIL)
     outside.edit("engine.py", old, new)
-    red(outside.run(), "costs/tick.json for torch", *said)
+    (test,) = re.findall(r"def (test_\w+)", RAIL)
+    command = f'if that is meant: pytest --harness-bless "why" tests/test_outside.py::{test}'
+    red(outside.run(), "costs/tick.json for torch", *said, command)
 
 
 def test_costs_are_blessed_anew_for_a_reason(outside: Outside) -> None:

@@ -15,7 +15,7 @@ from harness.parity.baselines import store
 from harness.parity.baselines.blessed import Place, Rewritten
 from harness.parity.compare import NothingCompared
 from harness.rails.costs.counters import HostReads, Operators
-from harness.rails.costs.counts import Counts, Row, by_version, measured, replacement, table, version
+from harness.rails.costs.counts import Counts, Row, by_version, measured, table, version
 
 COSTS = "costs"
 SUFFIX = ".json"
@@ -29,9 +29,9 @@ class CostsMoved(AssertionError):
     """
 
     def __init__(self, name: str, file: Path, rows: list[Row]) -> None:
-        """Name the file and every count that differs, with the text that would replace the blessed count."""
+        """Name the file and every count that differs."""
         lines = [f"{name}: costs differ from those blessed in {file} for torch {version()}:"]
-        lines += [f"{row.name}: blessed {row.blessed}, now {row.now}; replacement {replacement(row)}" for row in rows]
+        lines += [f"{row.name}: blessed {row.blessed}, now {row.now}" for row in rows]
         super().__init__("\n  ".join(lines))
         self.rows = rows
 

@@ -15,7 +15,7 @@ from harness.parity.baselines import blessed, platform, store
 from harness.parity.baselines.blessed import OutOfBound, Place, Rewritten
 from harness.parity.baselines.refusals import BlessRefused
 from harness.parity.baselines.verdicts import Verdict
-from harness.parity.compare import LISTED, Difference, named_differences
+from harness.parity.compare import LISTED, Difference, ParityError, named_differences
 
 OLD, NEW = {"x": torch.ones(2)}, {"x": torch.zeros(2)}
 
@@ -104,6 +104,18 @@ def test_what_was_never_blessed_here_names_every_platform_that_has_it(
     with pytest.raises(store.CaptureMissing) as error:
         blessed.check("tree", OLD, place)
     assert str(error.value).endswith(f"missing, tree was never blessed on {platform.name()}{said}")
+
+
+def test_differences_are_listed_in_the_order_of_the_tree_and_what_is_gone_comes_last(place: Place) -> None:
+    ticks = [{"x": torch.full((2,), float(number))} for number in range(LISTED + 5)]
+    bless(place, {"tick": ticks, "gone": torch.ones(1)})
+    later = {"tick": [{"x": each["x"] + (number > 1)} for number, each in enumerate(ticks)], "added": torch.ones(1)}
+    with pytest.raises(ParityError) as error:
+        blessed.check("tree", later, place)
+    names = [each.name for each in error.value.differences]
+    assert names == [*(f"tick[{number}]/x" for number in range(2, LISTED + 5)), "added", "gone"]
+    assert str(error.value).splitlines()[1].strip().startswith("tick[2]/x: bytes differ")
+    assert str(error.value).splitlines()[-1].strip() == "and 5 more"
 
 
 @pytest.mark.parametrize("asked", ["", platform.name()])
