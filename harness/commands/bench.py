@@ -130,14 +130,11 @@ def bench_command(threads: int, steadied: bool, ablated: bool, json_path: Path |
                 measured = throughput.bench(asked, advance)
                 savings = ablation.ablate(asked, advance) if ablated else []
                 ratio = steady.measured(asked) if steadied else None
-        except CheckpointRefused as error:
+        except (CheckpointRefused, EngineError, ExecutorError, OutsideProfile, RequestFailed) as error:
             say(f"cannot bench: {error}", err=True)
             sys.exit(COULD_NOT_RUN)
-        except InvalidInput as error:
+        except InvalidInput as error:  # last, because a checkpoint that is refused is one too
             raise click.UsageError(str(error)) from error
-        except (EngineError, ExecutorError, OutsideProfile, RequestFailed) as error:
-            say(f"cannot bench: {error}", err=True)
-            sys.exit(COULD_NOT_RUN)
         where = {"name": platform.name(asked.device), "fingerprint": platform.of_device(asked.device)}
     if json_path is not None:
         document = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from harness.parity.baselines.verdicts import Verdict
 from harness.parity.battery.scenarios import Scenario
 from harness.parity.proofs import evidence
 from harness.parity.proofs.evidence import Evidence
-from harness.parity.proofs.float64 import EngineReport, OnEngine
+from harness.parity.proofs.float64 import EngineReport
 from harness.parity.proofs.switches import EVERY, Pair, SwitchResult
 
 PLAYED_AGAIN = 20
@@ -71,7 +71,7 @@ def differences(
     made = []
     for number, (without, gather) in enumerate(found):
         if gather is None or number >= PLAYED_AGAIN:
-            made.append(_with(without, None, NO_TENSORS if gather is None else TOO_MANY))
+            made.append(replace(without, why=NO_TENSORS if gather is None else TOO_MANY))
             continue
         advance(f"evidence {without.scenario}")
         made.append(_gathered(without, gather))
@@ -83,13 +83,9 @@ Found = tuple[Difference, Callable[[], Evidence] | None]
 
 def _gathered(without: Difference, gather: Callable[[], Evidence]) -> Difference:
     try:
-        return _with(without, gather(), "")
+        return replace(without, evidence=gather())
     except Exception as error:  # noqa: BLE001 - the verdict stands without evidence, and the report says why
-        return _with(without, None, f"it could not be played again: {type(error).__name__}: {error}")
-
-
-def _with(found: Difference, gathered: Evidence | None, why: str) -> Difference:
-    return Difference(found.scenario, found.subject, found.verdict, found.detail, found.repro, gathered, why)
+        return replace(without, why=f"it could not be played again: {type(error).__name__}: {error}")
 
 
 def _of_switches(
@@ -116,17 +112,16 @@ def _whole(pair: Pair) -> str:
 
 
 def _of_captures(played: Report | EngineReport | None, battery: Battery, folder: Path) -> Iterator[Found]:
+    kind = played.engine.kind if isinstance(played, EngineReport) else None
+    device = "" if battery.on_cpu else f" --device {battery.device}"
+    subject, where = ("captures", device) if kind is None else (f"compiled decoder on {kind}", f" --executor {kind}")
     for result in () if played is None else played.results:
         if result.verdict.passes or result.verdict in (Verdict.OUTSIDE_PROFILE, Verdict.NOT_GATED):
             continue
-        on_engine = isinstance(played, EngineReport)
-        subject = f"compiled decoder on {played.engine.kind}" if isinstance(played, EngineReport) else "captures"
-        device = "" if battery.on_cpu else f" --device {battery.device}"
-        where = f" --executor {played.engine.kind}" if isinstance(played, EngineReport) else device
         repro = f"python -m harness check{where} --only {result.name}"
         found = Difference(result.name, subject, str(result.verdict), result.detail, repro)
         scenario = battery.scenarios.get(result.name)
-        if on_engine or isinstance(result, OnEngine) or result.verdict not in BYTES or scenario is None:
+        if kind is not None or result.verdict not in BYTES or scenario is None:
             yield found, None
         else:
             yield found, partial(_capture, scenario, battery, folder)

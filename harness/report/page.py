@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 from harness.files.refused import shown
+from harness.rails.costs.counts import OPERATOR
 from harness.report.differences import Difference
 from harness.report.figures import Figures
 from harness.report.forest import Forest, forest
@@ -21,7 +22,6 @@ LISTED = 150
 """The most differences that the page describes; the matrix shows all."""
 WORDS = 1200
 """The most characters of a description."""
-OPERATOR = "operator "
 TEMPLATE = "report.html.j2"
 
 
