@@ -127,7 +127,9 @@ def placed(controls: Controls, device: torch.device) -> Controls:
     if dcw is not None:
         a, b = dcw.scalers
         wavelet.prepare(dcw.wavelet, device, to_device)
-        dcw = replace(dcw, a=a.to(device), b=b.to(device))
+        there = a.to(device), b.to(device)
+        # A copy would check every field again, at each submission.
+        dcw = dcw if there == (a, b) else replace(dcw, a=there[0], b=there[1])
     return Controls(
         shared={name: held.to(device) for name, held in controls.shared.items()},
         dcw=dcw,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,15 +35,28 @@ else:
 
 
 def tensors(value: object) -> Iterator[Tensor]:
-    """Every tensor in a record, through its fields and through tuples, lists and mappings."""
-    if isinstance(value, Tensor):
-        yield value
-    elif is_dataclass(value) and not isinstance(value, type):
-        for each in fields(value):
-            yield from tensors(getattr(value, each.name))
-    elif isinstance(value, Mapping):
-        for held in value.values():
-            yield from tensors(held)
-    elif isinstance(value, tuple | list):
-        for held in value:
-            yield from tensors(held)
+    """Every tensor in a record, through its fields and through tuples, lists and mappings, in their order."""
+    left: list[Any] = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, Tensor):
+            yield each
+        else:
+            kind = type(each)
+            if kind not in _PARTS:
+                _PARTS[kind] = _parts(kind)
+            left += _PARTS[kind](each)
+
+
+_PARTS: dict[type, Callable[[Any], Iterable[object]]] = {}
+"""What `_parts` returned, by class: a tick asks for the same classes again and again."""
+
+
+def _parts(kind: type) -> Callable[[Any], Iterable[object]]:
+    """Function that returns what an object of a class holds, the last part first."""
+    if issubclass(kind, tuple | list):
+        return reversed
+    if issubclass(kind, Mapping):
+        return lambda mapping: reversed(list(mapping.values()))
+    names = [each.name for each in reversed(fields(kind))] if is_dataclass(kind) else []
+    return lambda record: [getattr(record, name) for name in names]

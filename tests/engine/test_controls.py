@@ -98,8 +98,7 @@ def test_controls_that_are_in_place_keep_their_curves() -> None:
     dcw, factor = DCW(), gain()
     again = placed(Controls(shared=CURVES, dcw=dcw, channel_gain=factor), torch.device("cpu"))
     assert all(again.shared[each] is CURVES[each] for each in CURVES)
-    assert again.dcw is not None
-    assert all(a is b for a, b in zip(again.dcw.scalers, dcw.scalers, strict=True))
+    assert again.dcw is dcw, "no copy, whose fields would be checked again at every submission"
     assert again.channel_gain is factor
     empty = placed(Controls(shared={}), META)
     assert (dict(empty.shared), empty.dcw, empty.channel_gain) == ({}, None, None)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import namedtuple
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import pytest
+import torch
 
-from harness.engine.records import replace
+from harness.engine.records import replace, tensors
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,16 @@ def test_a_record_that_checks_its_fields_is_refused_because_nothing_would_check_
 def test_a_record_without_a_dictionary_is_refused() -> None:
     with pytest.raises(TypeError):
         replace(Slotted(1), a=2)
+
+
+def test_tensors_come_in_the_order_of_fields_items_and_values() -> None:
+    one, two, three, four = (torch.full((1,), float(n)) for n in range(4))
+    record = Plain(one, (two, {"b": three, "a": [four]}))  # type: ignore[arg-type]
+    assert [float(each) for each in tensors((record, record))] == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
+def test_tensors_are_found_in_mappings_and_tuples_of_other_classes_and_in_subclasses() -> None:
+    pair = namedtuple("pair", "first second")  # noqa: PYI024 an untyped one, as other code may give it
+    parameter = torch.nn.Parameter(torch.ones(1), requires_grad=False)
+    held = (MappingProxyType({"a": parameter}), pair(torch.zeros(1), None))
+    assert [float(each) for each in tensors(held)] == [1, 0]
