@@ -62,10 +62,10 @@ def cells(section: str, where: Path) -> Iterator[str]:
             yield f"{'buckets' if each['pin_rows'] is None else 'pinned to 8'} | {each['rows']} | {each['ms']:.2f}"
 
 
-SECTIONS = ("steady", "depth", "bare", "pinned", "start", "latency", "ablate", "lockstep", "two")
+SECTIONS = ("steady", "depth", "bare", "pinned", "lockstep", "two")
 
 
-WITH_LATER = ("steady", "fast", "start_fast", "two_compiled")
+WITH_LATER = ("steady", "fast", "start", "start_fast", "latency", "ablate", "two_compiled")
 """Reports of `LATER`; the other files there are those of the command `bench`."""
 
 
