@@ -174,6 +174,14 @@ def test_every_acceleration_is_compared_and_what_a_cpu_cannot_run_is_said(tmp_pa
         assert found["all"]["verdict"] == "within" and found["all"]["velocity"]["high"] <= 1.1
 
 
+def test_a_case_and_variants_can_be_chosen_and_a_variant_that_there_is_not_is_no_success(tmp_path: Path) -> None:
+    code, document = parity(tmp_path, "--lengths", "mixed", "--variants", "all", "kept_time")
+    chosen = [(each["lengths"], each["variant"]) for each in document["found"]]
+    assert (code, chosen) == (0, [("mixed", "kept_time"), ("mixed", "all")])
+    code, document = parity(tmp_path, "--lengths", "mixed", "--variants", "kept_time", "kept_tmie")
+    assert code == 1 and document["found"][0]["failed"] == "there is no such variant here"
+
+
 def test_a_comparison_that_fails_or_compares_nothing_is_no_success(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.parity.proofs.decoder_error import INPUTS
+from harness.parity.proofs.decoder_error import INPUTS, Lengths
 from tests.gpu import decoder_parity, decoder_times
 from tests.gpu.decoder_parity import Asked
 from tests.gpu.decoder_times import Size
@@ -38,6 +38,8 @@ def parser() -> argparse.ArgumentParser:
     parity.add_argument("--tokens", type=int, default=200)
     parity.add_argument("--inputs", type=int, default=INPUTS)
     parity.add_argument("--compiled", action="store_true")
+    parity.add_argument("--lengths", nargs="+", default=list(Lengths), choices=list(Lengths))
+    parity.add_argument("--variants", nargs="+", default=[], help="names in the table; all without this option")
     parity.add_argument("--seconds", type=float, default=450.0)
     return made
 

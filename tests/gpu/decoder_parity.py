@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from harness.parity.baselines import platform
 from harness.parity.proofs.decoder_error import Case, Lengths, Verdict, drawn, measure
 
 PARITY = "decoder_parity.json"
+UNKNOWN = "there is no such variant here"
 ON_GPU = ("kernels of fused_norms", "band cudnn", "full cudnn", "full flash")
 """What only a GPU can compute: untested on a CPU."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is compared: every case with every dtype, on one device."""
+    """What is compared: every case with every dtype, on one device; `variants` by name, or all where none is named."""
 
     preset: str
     device: str
@@ -38,6 +40,8 @@ class Asked:
     inputs: int
     compiled: bool
     seconds: float
+    lengths: Sequence[str] = tuple(Lengths)
+    variants: Sequence[str] = ()
 
 
 def variants(*, on_gpu: bool) -> dict[str, DecoderSwitches]:
@@ -66,29 +70,39 @@ def judged(decoder: AceStepDecoder, switches: DecoderSwitches, *, compile_it: bo
 
 def compared(asked: Asked) -> Iterator[dict[str, Any]]:
     """A finding for each acceleration, dtype and case; what has no time left is named as such."""
-    started, on_gpu = time.perf_counter(), torch.device(asked.device).type == "cuda"
+    started = time.perf_counter()
     for dtype in asked.dtypes:
         decoder = AceStepDecoder.preset(asked.preset, 0, dtype=getattr(torch, dtype), device=asked.device)
         for frames in asked.frames:
             for rows in asked.rows:
-                for lengths in Lengths:
-                    case = Case(rows, frames, asked.tokens, lengths)
+                for lengths in asked.lengths:
+                    case = Case(rows, frames, asked.tokens, Lengths(lengths))
                     named = {"preset": asked.preset, "dtype": dtype, **asdict(case)}
                     if time.perf_counter() - started > asked.seconds:
                         yield {**named, "left_out": f"the {asked.seconds:.0f} s were over"}
                         continue
-                    made = {
-                        name: judged(decoder, each, compile_it=False) for name, each in variants(on_gpu=on_gpu).items()
-                    }
-                    if asked.compiled:
-                        made["diffusers, compiled"] = judged(decoder, PLAIN, compile_it=True)
-                        made["all, compiled"] = judged(decoder, ALL, compile_it=True)
-                        made["all, band flex, compiled"] = judged(decoder, replace(ALL, band="flex"), compile_it=True)
+                    made = {name: make() for name, make in _makers(decoder, asked).items()}
+                    for name in asked.variants:
+                        if name not in made:
+                            yield {**named, "variant": name, "failed": UNKNOWN}
                     for name, why in _failures(decoder, made, case).items():
                         del made[name]
                         yield {**named, "variant": name, "failed": why}
                     for name, finding in measure(decoder, made, case, asked.inputs).items():
                         yield {**named, "variant": name, **asdict(finding)}
+
+
+def _makers(decoder: AceStepDecoder, asked: Asked) -> dict[str, Callable[[], Decoder]]:
+    """What makes the variants that were asked for, by name."""
+    found = {
+        name: partial(judged, decoder, each, compile_it=False)
+        for name, each in variants(on_gpu=torch.device(asked.device).type == "cuda").items()
+    }
+    if asked.compiled:
+        found["diffusers, compiled"] = partial(judged, decoder, PLAIN, compile_it=True)
+        found["all, compiled"] = partial(judged, decoder, ALL, compile_it=True)
+        found["all, band flex, compiled"] = partial(judged, decoder, replace(ALL, band="flex"), compile_it=True)
+    return {name: make for name, make in found.items() if not asked.variants or name in asked.variants}
 
 
 def _failures(plain: AceStepDecoder, decoders: Mapping[str, Decoder], case: Case) -> dict[str, str]:
@@ -157,5 +171,5 @@ def failed(found: Sequence[dict[str, Any]]) -> bool:
     """Say whether an acceleration does not run, exceeds its bound, or lets a row depend on others."""
     compared_ones = [each for each in found if "verdict" in each]
     wrong = [each["verdict"] == Verdict.EXCEEDS or not each["apart"] for each in compared_ones]
-    absent = ["failed" in each and each["variant"] in MUST_RUN for each in found]
+    absent = ["failed" in each and (each["variant"] in MUST_RUN or each["failed"] == UNKNOWN) for each in found]
     return not compared_ones or any(wrong) or any(absent)
