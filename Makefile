@@ -1,7 +1,7 @@
 # `make run`, `make test` and `make lint` each set up .venv first, where it is missing or stale.
 
 PYTHON ?= python3
-EXTRAS ?= test,engine,cli,rails,onnx,trt-rtx,report
+EXTRAS ?= test,engine,cli,rails,onnx,trt-rtx,report,figures
 ARGS ?=
 WORKERS ?= 2
 
@@ -11,7 +11,7 @@ STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test test-torch fuzz coverage test-gpu test-gpu-complete test-tensorrt lint faults long-run sabotage sabotage-shard mutants clean help
+.PHONY: run test test-torch fuzz coverage figures test-gpu test-gpu-complete test-tensorrt lint faults long-run sabotage sabotage-shard mutants clean help
 
 run: $(STAMP)  ## check the engine against its blessed captures
 	$(BIN)/python -m harness check $(ARGS)
@@ -72,6 +72,9 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy --strict harness
+
+figures: $(STAMP)  ## draw the pictures of the documentation anew, from the kept reports
+	$(BIN)/python -m tests.pictures
 
 faults: $(STAMP)  ## inject N faults, by SEED, and make CALLS calls from eight threads; say what was lost
 	$(BIN)/python -m tests.faults --seed $(or $(SEED),0) --count $(or $(N),20000) --calls $(or $(CALLS),100000)
