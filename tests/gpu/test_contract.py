@@ -10,7 +10,7 @@ from harness.parity.proofs.invariance import RING, Subject
 
 CUDA = "cuda"
 KNOWN = contract.read(device=CUDA)
-ASKED = contract.declared(["2b"], ["eager"], ["bfloat16"], [40], device=CUDA)
+ASKED = contract.declared(["2b"], ["compiled_graph"], ["bfloat16"], [40], device=CUDA)
 PINNED = [s for s in contract.declared(["tiny"], dtypes=["bfloat16"], frames=[40], device=CUDA) if s.pin_rows]
 RECORDED = [subject for subject in ASKED if KNOWN is not None and subject.name in KNOWN.entries]
 
