@@ -158,9 +158,9 @@ def test_what_was_never_blessed_is_red_by_name_and_nothing_is_written(outside: O
     ("change", "said"),
     [
         ("x = t['slots'][0]['x']; x[2] = torch.nextafter(x[2], torch.tensor(9.0))", "[0]/x: bytes differ in 1 of 4"),
-        ("t['slots'][0]['x'] = t['slots'][0]['x'].double()", "x: dtype differs, got torch.float64"),
-        ("t['slots'][0]['x'] = t['slots'][0]['x'][None]", "x: shape differs, got (1, 4), expected (4,)"),
-        ("t['slots'][1] = {'x': torch.ones(1)}", "slots[1]/x: unexpected torch.float32 tensor of shape [1]"),
+        ("t['slots'][0]['x'] = t['slots'][0]['x'].double()", "dtype differs, got torch.float64, blessed torch.float32"),
+        ("t['slots'][0]['x'] = t['slots'][0]['x'][None]", "x: shape differs, got (1, 4), blessed (4,)"),
+        ("t['slots'][1] = {'x': torch.ones(1)}", "slots[1]/x: unexpected, got torch.float32 tensor of shape [1]"),
         ("del t['ticks']", "ticks: missing"),
         ("t['slots'].pop()", "slots[1] is None: missing"),
         ("t['slots'] = dict(enumerate(t['slots']))", "slots/0/x: unexpected"),

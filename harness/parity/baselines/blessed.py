@@ -25,7 +25,9 @@ from harness.parity.baselines.changes import drift
 from harness.parity.baselines.refusals import BlessRefused
 from harness.parity.baselines.store import file_name
 from harness.parity.baselines.verdicts import Result, Verdict, tolerance, within_bound
-from harness.parity.compare import LISTED, Difference, NothingCompared, ParityError, named_differences
+from harness.parity.compare import Difference, NothingCompared, ParityError, named_differences
+from harness.parity.differences import BLESSED as SIDES
+from harness.parity.differences import listed
 from harness.parity.proofs.generic import nans
 from harness.parity.trees import devices, named
 
@@ -106,9 +108,7 @@ class Rewritten:
     def lines(self) -> Iterator[str]:
         """The change, then the first differences and how many more there are."""
         yield self.what
-        yield from (f"  {difference}" for difference in self.differences[:LISTED])
-        if len(self.differences) > LISTED:
-            yield f"  and {len(self.differences) - LISTED} more"
+        yield from (f"  {line}" for line in listed(self.differences, SIDES))
 
 
 def check(name: str, tree: object, place: Place, k: float = 0.0) -> Result:
@@ -144,7 +144,7 @@ def check(name: str, tree: object, place: Place, k: float = 0.0) -> Result:
     place_of = {path: number for number, path in enumerate(tensors)}
     differences = sorted(named_differences(tensors, blessed), key=lambda each: place_of.get(each.name, len(place_of)))
     if differences:
-        raise ParityError(name, differences)
+        raise ParityError(name, differences, SIDES)
     return Result(name, Verdict.EXACT, 0.0, 0.0)
 
 
@@ -247,7 +247,7 @@ def _elsewhere(
 ) -> Result:
     """The verdict on another machine than the one that blessed."""
     __tracebackhide__ = True
-    result = within_bound(name, tensors, blessed, k)
+    result = within_bound(name, tensors, blessed, k, SIDES)
     if result.verdict.passes:
         return result
     where = f"{name} differs, and this machine is not the one that blessed it (other {', '.join(differs)})"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from harness.engine.errors import InvalidInput
 from harness.parity.compare import Difference, NothingCompared, copied, named_differences
+from harness.parity.differences import LOCKSTEP
 from harness.parity.trees import leaves, named
 
 LONGEST = 200
@@ -35,7 +36,7 @@ class EnginesParted(AssertionError):
         """Name the event after which the engines differ, and the differences."""
         self.event, self.differences = event, tuple(differences)
         self.path = self.differences[0].name if self.differences else ""
-        lines = [detail] if detail else [str(difference) for difference in self.differences]
+        lines = [detail] if detail else [difference.told(LOCKSTEP) for difference in self.differences]
         super().__init__("\n  ".join([f"plain and fast differ at event {event}, {_short(what)}:", *lines]))
 
 

@@ -223,9 +223,9 @@ def test_all_differences_after_an_event_are_told_one_a_line() -> None:
         run(lambda _: one, lambda event: other if event == 2 else one, [1, 2])
     assert str(caught.value).splitlines() == [
         "plain and fast differ at event 1, 2:",
-        "  a: bytes differ in 1 of 2 elements, first at index (1,): got 2.0 (0x40000000), expected 1.0 (0x3f800000); "
+        "  a: bytes differ in 1 of 2 elements, first at index [1]: fast 2.0 (0x40000000), plain 1.0 (0x3f800000); "
         "max |Δ| 1; max 8388608 ULP",
-        *(f"  ['{number}'] is None: unexpected torch.uint8 tensor of shape [0]" for number in range(9)),
+        *(f"  ['{number}'] is None: unexpected, fast torch.uint8 tensor of shape [0]" for number in range(9)),
     ]
     assert type(caught.value.differences) is tuple
     assert str(parted(fail)) == "plain and fast differ at event 1, 2.0:\n  plain returns, fast raises KeyError: 'gone'"
