@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.errors import InvalidInput
+from harness.parity import values
 from harness.parity.bits import (
     FLOATS,
     WORDS,
@@ -65,6 +66,7 @@ __all__ = [
     "identical",
     "max_abs",
     "named_differences",
+    "tree_differences",
     "ulp_distance",
 ]
 
@@ -154,6 +156,23 @@ def named_differences(actual: Mapping[str, Tensor], expected: Mapping[str, Tenso
     return list(_below(got, wanted, ""))
 
 
+def tree_differences(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[Difference]:
+    """All differences between two trees that `trees.named` has named; what only `actual` has comes last.
+
+    A leaf of another type is one difference of kind `type`. Mappings without elements are allowed, as for
+    `named_differences`.
+
+    Raises:
+        NotComparable: as for `difference`.
+    """
+    got, wanted = ({path: (kind, side[name]) for name in side for path, kind in (values.parted(name),)}
+                   for side in (actual, expected))  # fmt: skip
+    found = [_leaf_difference(path, *leaf, *got.get(path, ("", None))) for path, leaf in wanted.items()]
+    added = [(path, leaf) for path, leaf in got.items() if path not in wanted]
+    found += [Difference(path, DifferenceKind.UNEXPECTED, values.described(*leaf), None) for path, leaf in added]
+    return [each for each in found if each is not None]
+
+
 def assert_identical(actual: object, expected: object, name: str = "tensor") -> None:
     """Assert that two tensors or two trees are identical in keys, dtype, shape and bytes.
 
@@ -209,6 +228,20 @@ def ulp_distance(actual: Tensor, expected: Tensor) -> int | None:
     if any(np.isnan(values_of(side)[moved]).any() for side in (got, wanted)):
         return None
     return int(ulps(words(got)[moved], words(wanted)[moved]).max(initial=0))
+
+
+def _leaf_difference(path: str, kind: str, expected: Tensor, other: str, got: Tensor | None) -> Difference | None:
+    """The difference of one leaf of the expected side; `got` is None where the other side lacks the path."""
+    if got is None:
+        return Difference(path, DifferenceKind.MISSING, None, values.described(kind, expected))
+    if kind != other:
+        return Difference(path, DifferenceKind.TYPE, values.described(other, got), values.described(kind, expected))
+    found = difference(got, expected, path)
+    if found is None or kind not in values.EXACT:
+        return found
+    return Difference(
+        path, DifferenceKind.VALUE, *values.both(*(values.decoded(kind, each) for each in (got, expected)))
+    )
 
 
 def _alike_parts(actual: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,7 @@ class DifferenceKind(StrEnum):
     DTYPE = "dtype"
     SHAPE = "shape"
     BYTES = "bytes"
+    VALUE = "value"
     MISSING = "missing"
     UNEXPECTED = "unexpected"
 
@@ -80,7 +81,8 @@ class Difference:
     Attributes:
         name: the tensor's name; in a tree its path (`slots[0]/x`).
         kind: the kind of the difference.
-        got: the dtype, the shape (a tuple), the value at `index`, or for other kinds a short description.
+        got: the dtype, the shape (a tuple), the value at `index`, or for other kinds a short description; the
+            number or text as Python writes it for kind `value`.
         expected: the same for the expected side.
         index: the index of the first differing element in row-major order.
         count: the number of differing elements.

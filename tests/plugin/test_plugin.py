@@ -162,10 +162,11 @@ def test_what_was_never_blessed_is_red_by_name_and_nothing_is_written(outside: O
         ("t['slots'][0]['x'] = t['slots'][0]['x'][None]", "x: shape differs, got (1, 4), blessed (4,)"),
         ("t['slots'][1] = {'x': torch.ones(1)}", "slots[1]/x: unexpected, got torch.float32 tensor of shape [1]"),
         ("del t['ticks']", "ticks: missing"),
-        ("t['slots'].pop()", "slots[1] is None: missing"),
+        ("t['slots'].pop()", "slots[1]: missing, blessed None"),
         ("t['slots'] = dict(enumerate(t['slots']))", "slots/0/x: unexpected"),
         ("t.clear()", "no tensor with an element"),
-        ("t['n'] = 3", "n cannot be compared: expected a tensor, got int"),
+        ("t['n'] = 3", "n: unexpected, got int 3"),
+        ("t['n'] = {3}", "n cannot be compared: expected a tensor, a NumPy array, a number or a text, got set"),
     ],
 )  # fmt: skip
 def test_any_difference_is_red_and_names_its_place(outside: Outside, change: str, said: str) -> None:

@@ -25,11 +25,12 @@ from harness.parity.baselines.changes import drift
 from harness.parity.baselines.refusals import BlessRefused
 from harness.parity.baselines.store import file_name
 from harness.parity.baselines.verdicts import Result, Verdict, tolerance, within_bound
-from harness.parity.compare import Difference, NothingCompared, ParityError, named_differences
+from harness.parity.compare import Difference, DifferenceKind, NothingCompared, ParityError, tree_differences
 from harness.parity.differences import BLESSED as SIDES
 from harness.parity.differences import listed
 from harness.parity.proofs.generic import nans
 from harness.parity.trees import devices, named
+from harness.parity.values import parted
 
 BLESSED = "blessed"
 REPLAYS = 3
@@ -140,9 +141,7 @@ def check(name: str, tree: object, place: Place, k: float = 0.0) -> Result:
     differs = platform.differing(platform.of_device(str(device)), manifest.fingerprint)
     if differs:
         return _elsewhere(name, tensors, blessed, k, differs)
-    # In the order of the tree, which may be that of ticks; a file has an order of its own.
-    place_of = {path: number for number, path in enumerate(tensors)}
-    differences = sorted(named_differences(tensors, blessed), key=lambda each: place_of.get(each.name, len(place_of)))
+    differences = _differences(tensors, blessed)
     if differences:
         raise ParityError(name, differences, SIDES)
     return Result(name, Verdict.EXACT, 0.0, 0.0)
@@ -181,7 +180,7 @@ def bless(
     if nans(tensors):
         raise BlessRefused(f"{name}: {nans(tensors)[0]} holds a NaN, which equals itself, whatever made it")
     for _ in range(REPLAYS - 1):
-        differences = named_differences(named(again()), tensors)
+        differences = tree_differences(named(again()), tensors)
         if differences:
             raise BlessRefused(f"{name} is not reproducible, called again it differs: {differences[0]}")
     _refuse_unkeepable(name, tensors)
@@ -242,15 +241,26 @@ def _manifest(folder: Path, name: str) -> tuple[store.Manifest, store.Entry]:
     return manifest, manifest.scenarios[name]
 
 
+def _differences(tensors: Mapping[str, Tensor], blessed: Mapping[str, Tensor]) -> list[Difference]:
+    """All differences in the order of the tree, which may be that of ticks; a file has an order of its own."""
+    place_of = {parted(name)[0]: number for number, name in enumerate(tensors)}
+    return sorted(tree_differences(tensors, blessed), key=lambda each: place_of.get(each.name, len(place_of)))
+
+
 def _elsewhere(
     name: str, tensors: Mapping[str, Tensor], blessed: Mapping[str, Tensor], k: float, differs: tuple[str, ...]
 ) -> Result:
     """The verdict on another machine than the one that blessed."""
     __tracebackhide__ = True
-    result = within_bound(name, tensors, blessed, k, SIDES)
+    where = f"{name} differs, and this machine is not the one that blessed it (other {', '.join(differs)})"
+    differences = _differences(tensors, blessed)
+    if any(each.kind is not DifferenceKind.BYTES for each in differences):
+        told = "; ".join(listed(differences, SIDES))
+        raise OutOfBound(f"{where}: {'' if k else 'it has no tolerance k, '}no bound would let it pass. {told}")
+    # In the order of the tree; both sides have the same names here.
+    result = within_bound(name, tensors, {each: blessed[each] for each in tensors}, k, SIDES)
     if result.verdict.passes:
         return result
-    where = f"{name} differs, and this machine is not the one that blessed it (other {', '.join(differs)})"
     if k:
         raise OutOfBound(f"{where}: beyond k = {k:g}, {result.detail}")
     apart = (
@@ -297,6 +307,6 @@ def _rewrite(
 def _against(home: Path, known: store.Entry | None, tensors: Mapping[str, Tensor]) -> tuple[Difference, ...]:
     """The new tensors against the old ones, where those can be read."""
     try:
-        return tuple(named_differences(tensors, store.read_capture(home, known))) if known else ()
+        return tuple(_differences(tensors, store.read_capture(home, known))) if known else ()
     except store.CapturesError:
         return ()
