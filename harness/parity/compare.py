@@ -12,7 +12,7 @@ so they are always identical: to find out if a buffer was overwritten, keep a cl
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,11 @@ __all__ = [
     "tree_differences",
     "ulp_distance",
 ]
+
+
+Leaf = tuple[str, Tensor]
+"""Type and tensor of a leaf."""
+Compare = Callable[[Tensor, Tensor, str], Difference | None]
 
 
 def difference(actual: object, expected: object, name: str = "tensor") -> Difference | None:
@@ -156,18 +161,25 @@ def named_differences(actual: Mapping[str, Tensor], expected: Mapping[str, Tenso
     return list(_below(got, wanted, ""))
 
 
-def tree_differences(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[Difference]:
+def tree_differences(
+    actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], compare: Compare = difference
+) -> list[Difference]:
     """All differences between two trees that `trees.named` has named; what only `actual` has comes last.
 
     A leaf of another type is one difference of kind `type`. Mappings without elements are allowed, as for
     `named_differences`.
+
+    Args:
+        actual: the tree to check.
+        expected: the expected tree.
+        compare: compares a tensor with the expected one of the same path.
 
     Raises:
         NotComparable: as for `difference`.
     """
     got, wanted = ({path: (kind, side[name]) for name in side for path, kind in (values.parted(name),)}
                    for side in (actual, expected))  # fmt: skip
-    found = [_leaf_difference(path, *leaf, *got.get(path, ("", None))) for path, leaf in wanted.items()]
+    found = [_leaf_difference(path, leaf, got.get(path), compare) for path, leaf in wanted.items()]
     added = [(path, leaf) for path, leaf in got.items() if path not in wanted]
     found += [Difference(path, DifferenceKind.UNEXPECTED, values.described(*leaf), None) for path, leaf in added]
     return [each for each in found if each is not None]
@@ -230,15 +242,16 @@ def ulp_distance(actual: Tensor, expected: Tensor) -> int | None:
     return int(ulps(words(got)[moved], words(wanted)[moved]).max(initial=0))
 
 
-def _leaf_difference(path: str, kind: str, expected: Tensor, other: str, got: Tensor | None) -> Difference | None:
-    """The difference of one leaf of the expected side; `got` is None where the other side lacks the path."""
-    if got is None:
-        return Difference(path, DifferenceKind.MISSING, None, values.described(kind, expected))
+def _leaf_difference(path: str, wanted: Leaf, found: Leaf | None, compare: Compare) -> Difference | None:
+    """The difference of one leaf of the expected side; `found` is None where the other side lacks the path."""
+    if found is None:
+        return Difference(path, DifferenceKind.MISSING, None, values.described(*wanted))
+    (kind, expected), (other, got) = wanted, found
     if kind != other:
         return Difference(path, DifferenceKind.TYPE, values.described(other, got), values.described(kind, expected))
-    found = difference(got, expected, path)
-    if found is None or kind not in values.EXACT:
-        return found
+    differs = compare(got, expected, path)
+    if differs is None or kind not in values.EXACT:
+        return differs
     return Difference(
         path, DifferenceKind.VALUE, *values.both(*(values.decoded(kind, each) for each in (got, expected)))
     )
