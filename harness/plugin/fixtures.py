@@ -53,15 +53,23 @@ class _Fixture:
     def _with_the_command(self) -> Iterator[None]:
         """Let the error of a comparison inside the block say which command blesses what it found."""
         __tracebackhide__ = True
+        from harness.parity.baselines.blessed import OutOfBound  # noqa: PLC0415 - imports torch
         from harness.parity.baselines.store import CaptureMissing  # noqa: PLC0415 - imports torch
         from harness.parity.compare import ParityError  # noqa: PLC0415 - imports torch
         from harness.rails.costs.block import CostsMoved  # noqa: PLC0415 - imports torch
 
         try:
             yield
-        except (CaptureMissing, CostsMoved, ParityError) as error:
-            error.add_note(f'if that is meant: pytest --harness-bless "why" {shlex.quote(self._test)}')
+        except (CaptureMissing, CostsMoved, OutOfBound, ParityError) as error:
+            when = "to bless it" if isinstance(error, CaptureMissing) else "if that is meant"
+            error.add_note(f"{when}: {self._command()}")
             raise
+
+    def _command(self) -> str:
+        """The command that blesses what this test asks for."""
+        given = self._options.harness_captures
+        captures = [] if given is None else ["--harness-captures", shlex.quote(given)]
+        return " ".join(["pytest", '--harness-bless "why"', *captures, shlex.quote(self._test)])
 
     def _passed(self, kind: str, entry: Path, name: str) -> None:
         """Note an exact comparison, or that the test blessed, where this run wrote the entry itself."""
@@ -101,8 +109,9 @@ class Blessed(_Fixture):
             BlessRefused: the run blesses, and the tree cannot be blessed.
         """
         __tracebackhide__ = True
-        from harness.parity.baselines import blessed  # noqa: PLC0415 - imports torch
+        from harness.parity.baselines import blessed, store  # noqa: PLC0415 - imports torch
 
+        store.file_name(name)
         again = what if callable(what) else None
         tree = what if again is None else again()
         device = blessed.device_of(tree)

@@ -150,8 +150,17 @@ def test_a_function_is_called_even_if_it_counts_as_false(outside: Outside) -> No
 
 def test_what_was_never_blessed_is_red_by_name_and_nothing_is_written(outside: Outside) -> None:
     outside.tests(BLESSED)
-    red(outside.run(), "tree.safetensors: missing, tree was never blessed on", "is meant: pytest --harness-bless")
+    file = outside.own / "blessed" / "tree" / "tree.safetensors"
+    command = 'to bless it: pytest --harness-bless "why" tests/test_outside.py::test_tree'
+    red(outside.run(), f"{file}: missing, tree was never blessed on", f"{command}\n")
+    elsewhere = command.replace('"why"', '"why" --harness-captures golden')
+    red(outside.run("--harness-captures", "golden"), "golden/", f"{elsewhere}\n")
     assert not outside.captures.exists()
+
+
+def test_a_name_that_cannot_be_a_file_is_refused_by_the_rule_before_anything_is_made(outside: Outside) -> None:
+    outside.tests("def test_tree(blessed): blessed('demon/plain', lambda: 1 / 0)")
+    red(outside.run(), "name: got 'demon/plain', expected letters, digits, '_', '-' and '.'", "such as 'demon-plain'")
 
 
 @pytest.mark.parametrize(
@@ -242,6 +251,7 @@ def test_on_another_machine_a_difference_without_a_tolerance_is_red_and_says_wha
         outside.run(),
         "this machine is not the one that blessed it (other cpu_name): it has no tolerance k",
         "of k away",
+        "if that is meant: pytest --harness-bless",
     )
 
 

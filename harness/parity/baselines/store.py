@@ -117,7 +117,9 @@ def file_name(scenario: str) -> str:
         InvalidInput: the name cannot be a file's in every checkout.
     """
     if not _NAME.fullmatch(scenario):
-        raise InvalidInput("scenario", repr(scenario), "letters, digits, '_', '-' and '.', not first")
+        allowed = "letters, digits, '_', '-' and '.', the first a letter or a digit"
+        near = re.sub(r"[^A-Za-z0-9_.-]+", "-", scenario).lstrip("_.-")
+        raise InvalidInput("name", repr(scenario), f"{allowed}, such as {near!r}" if near else allowed)
     return scenario + SUFFIX
 
 

@@ -252,7 +252,17 @@ def test_a_name_of_a_scenario_is_that_of_its_file(name: str) -> None:
 def test_a_name_that_cannot_be_a_file_s_in_every_checkout_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput) as found:
         store.file_name(name)
-    assert str(found.value) == f"scenario: got {name!r}, expected letters, digits, '_', '-' and '.', not first"
+    allowed = "letters, digits, '_', '-' and '.', the first a letter or a digit"
+    assert str(found.value).startswith(f"name: got {name!r}, expected {allowed}")
+    _, _, near = str(found.value).partition(", such as ")
+    assert not near or store.file_name(near.strip("'")) == f"{near.strip(chr(39))}.safetensors"
+
+
+@pytest.mark.parametrize(("name", "near"), [("demon/plain", "demon-plain"), ("../x y", "x-y"), ("/", ""), ("é", "")])
+def test_the_refusal_of_a_name_shows_one_like_it_that_is_taken(name: str, near: str) -> None:
+    with pytest.raises(InvalidInput) as found:
+        store.file_name(name)
+    assert str(found.value).endswith(f", such as {near!r}" if near else "the first a letter or a digit")
 
 
 # The engine's digest.
