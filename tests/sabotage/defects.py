@@ -622,8 +622,8 @@ PLUGIN = [
     Defect(
         "on another machine a capture without a tolerance passes",
         f"{PARITY}/baselines/blessed.py",
-        "    result = within_bound(name, tensors, blessed, k, SIDES)\n",
-        "    result = within_bound(name, tensors, blessed, k or 100.0, SIDES)\n",
+        "    result = within_bound(name, tensors, {each: blessed[each] for each in tensors}, k, SIDES)\n",
+        "    result = within_bound(name, tensors, {each: blessed[each] for each in tensors}, k or 100.0, SIDES)\n",
         f"{_TEST_PLUGIN}on_another_machine_a_difference_without_a_tolerance_is_red_and_says_what_to_do",
     ),
     Defect(
