@@ -348,7 +348,7 @@ def _what(home: Path, name: str, holds: Mapping[str, Tensor], known: store.Entry
         change = None
     else:
         changes, change = [], drift(home, name, holds, (), known)
-    if known is not None and entry.digests and not changes:
+    if known is not None and (entry.digests or known.digests) and not changes:
         # The distance of samples is not that of the tensors, and equal samples do not mean equal tensors.
         moved = Change(name, "moved") if known.digests != entry.digests else None
         change = replace(change, max_abs=None) if change is not None else moved

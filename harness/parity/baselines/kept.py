@@ -26,6 +26,8 @@ from harness.parity.values import parted
 SAMPLE = 1024
 """The most elements of a tensor that a sample keeps."""
 
+TENSORS = ("tensor", "array")
+"""The types of leaves that have a digest; the others are small."""
 LARGEST = 2**48
 """The most elements of a tensor."""
 
@@ -110,7 +112,7 @@ def digests(tensors: Mapping[str, Tensor], keep: Keep) -> dict[str, Digested]:
             str(tensor.dtype), tuple(tensor.shape), digest(tensor), stride_of(tensor) if keep is Keep.SAMPLE else 0
         )
         for name, tensor in tensors.items()
-        if keep is not Keep.ALL and parted(name)[1] in ("tensor", "array")
+        if keep is not Keep.ALL and parted(name)[1] in TENSORS
     }
 
 
@@ -137,13 +139,14 @@ def stride_of(tensor: Tensor) -> int:
 
 def fault(keep: str, digested: Mapping[str, Digested], there: Mapping[str, Tensor]) -> str:
     """The contradiction between a capture's digests and the tensors in its file; empty where there is none."""
-    if (keep == Keep.ALL) == bool(digested):
-        return f"{len(digested)} digests with keep={keep!r}"
+    without = [name for name in there if parted(name)[1] in TENSORS and name not in digested]
+    if digested if keep == Keep.ALL else without:
+        return f"keep={keep!r}, but digests of {list(digested)}"
     for name, each in digested.items():
         elements, sample = math.prod(each.shape), there.get(name)
         if (
-            elements > LARGEST
-            or parted(name)[1] not in ("tensor", "array")
+            math.prod(max(1, size) for size in each.shape) > LARGEST
+            or parted(name)[1] not in TENSORS
             or bool(each.stride) != (keep == Keep.SAMPLE)
         ):
             return f"no digest of a tensor at {name!r}"

@@ -133,6 +133,25 @@ def test_numbers_and_texts_are_kept_whole(keep: Keep, place: Place) -> None:
     assert "got 0.25 (" in lines[2] and "got 3.0 (" in lines[3] and len(lines) == 4
 
 
+@pytest.mark.parametrize("keep", Keep)
+@pytest.mark.parametrize("tree", [{"n": 3}, "on", [True, None], np.float64(1.0)], ids=str)
+def test_a_tree_without_a_tensor_has_nothing_to_digest(tree: Any, keep: Keep, place: Place) -> None:
+    bless(place, tree, keep)
+    assert check(place, tree, keep).verdict is Verdict.EXACT
+    assert bless(place, tree, keep) is None
+    (line,) = red(place, {"n": 4} if isinstance(tree, dict) else 4, keep)[:1]
+    assert " differs, got " in line or "unexpected, got int 4" in line
+
+
+@pytest.mark.parametrize("keep", SMALLER)
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (3, 0), (SAMPLE + 1,), (1031, 2), (64, 64, 64)])
+def test_tensors_of_every_shape_are_kept(shape: tuple[int, ...], keep: Keep, place: Place) -> None:
+    tree = {"x": torch.randn(shape, generator=torch.Generator().manual_seed(0)), "n": 1}
+    bless(place, tree, keep)
+    assert check(place, tree, keep).verdict is Verdict.EXACT
+    assert len(red(place, {"x": torch.zeros(shape) if tree["x"].numel() else torch.zeros(7), "n": 1}, keep)) == 1
+
+
 def test_a_tensor_as_small_as_its_sample_is_shown_as_with_every_byte(place: Place) -> None:
     x = torch.arange(float(SAMPLE)).reshape(2, -1)
     now = x.clone()
@@ -262,6 +281,8 @@ def test_a_manifest_whose_digests_contradict_its_file_is_refused(
     store.write_manifest(home(place), replace(manifest, scenarios={"tree": change(manifest.scenarios["tree"])}))
     with pytest.raises(store.ManifestAltered, match="manifest.json: altered, "):
         check(place, {"x": latent(), "n": 1}, "sample")
+    assert bless(place, {"x": latent(), "n": 1}, "sample") is not None
+    assert check(place, {"x": latent(), "n": 1}, "sample").verdict is Verdict.EXACT
 
 
 def test_the_digest_is_that_of_dtype_shape_and_bytes(place: Place) -> None:
