@@ -62,4 +62,4 @@ def test_a_tree_that_differs_from_such_a_capture_is_told_that_no_bound_would_let
         _elsewhere("tree", now, blessed, entry, ("cpu",), tree_differences(now, blessed))
     with pytest.raises(OutOfBound, match="beyond k = 8, r: its capture is not finite"):
         _elsewhere("tree", now, blessed, replace(entry, k=8.0), ("cpu",), tree_differences(now, blessed))
-    assert _elsewhere("tree", blessed, blessed, 0.0, ("cpu",)).verdict is Verdict.EXACT
+    assert _elsewhere("tree", blessed, blessed, entry, ("cpu",), []).verdict is Verdict.EXACT
