@@ -184,6 +184,20 @@ def test_any_difference_is_red_and_names_its_place(outside: Outside, change: str
     red(outside.run(), said)
 
 
+@pytest.mark.parametrize(("keep", "said"), [
+    ("digest", "x: bytes differ by their SHA-256, torch.float32 tensor of shape [4]; the capture keeps no bytes"),
+    ("sample", "x: bytes differ in 4 of 4 elements, first at index [0]: got 2.5 (0x40200000), blessed 1.5"),
+])  # fmt: skip
+def test_the_caller_chooses_what_the_capture_keeps(outside: Outside, keep: str, said: str) -> None:
+    outside.bless(f"def test_tree(blessed): blessed('tree', tree, keep={keep!r})")
+    assert outside.entry().keep == keep
+    green(outside.run())
+    outside.edit("engine.py", "* self.gain + 1", "* self.gain + 2")
+    red(outside.run(), said, "if that is meant: pytest --harness-bless")
+    outside.tests(BLESSED)
+    red(outside.run(), f"keep of tree: got 'all', expected '{keep}', as it was blessed")
+
+
 def flip(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
 
