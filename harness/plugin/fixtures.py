@@ -53,15 +53,23 @@ class _Fixture:
     def _with_the_command(self) -> Iterator[None]:
         """Let the error of a comparison inside the block say which command blesses what it found."""
         __tracebackhide__ = True
+        from harness.parity.baselines.blessed import OutOfBound  # noqa: PLC0415 - imports torch
         from harness.parity.baselines.store import CaptureMissing  # noqa: PLC0415 - imports torch
         from harness.parity.compare import ParityError  # noqa: PLC0415 - imports torch
         from harness.rails.costs.block import CostsMoved  # noqa: PLC0415 - imports torch
 
         try:
             yield
-        except (CaptureMissing, CostsMoved, ParityError) as error:
-            error.add_note(f'if that is meant: pytest --harness-bless "why" {shlex.quote(self._test)}')
+        except (CaptureMissing, CostsMoved, OutOfBound, ParityError) as error:
+            when = "to bless it" if isinstance(error, CaptureMissing) else "if that is meant"
+            error.add_note(f"{when}: {self._command()}")
             raise
+
+    def _command(self) -> str:
+        """The command that blesses what this test asks for."""
+        given = self._options.harness_captures
+        captures = [] if given is None else ["--harness-captures", shlex.quote(given)]
+        return " ".join(["pytest", '--harness-bless "why"', *captures, shlex.quote(self._test)])
 
     def _passed(self, kind: str, entry: Path, name: str) -> None:
         """Note an exact comparison, or that the test blessed, where this run wrote the entry itself."""
@@ -74,17 +82,21 @@ class _Fixture:
 class Blessed(_Fixture):
     """Comparison of trees of tensors with captures."""
 
-    def __call__(self, name: str, what: object, *, k: float = 0.0) -> None:
+    def __call__(self, name: str, what: object, *, k: float = 0.0, keep: str = "all") -> None:
         """Pass if the tree `what` equals the capture `name` byte for byte.
 
         Args:
             name: name of the capture: letters, digits, `_`, `-`, `.`.
-            what: a tree of tensors (mappings, sequences, dataclasses, None; tensors as leaves), or a function without
-                arguments that returns such a tree. Only a function can be blessed, because blessing calls it three
-                times.
+            what: a tree of mappings, sequences, dataclasses and None, with tensors, NumPy arrays and scalars, numbers
+                and texts as leaves; or a function without arguments that returns such a tree. Only a function can be
+                blessed, because blessing calls it three times.
             k: tolerance on machines other than the one that blessed the capture, at least 0: for every tensor
                 `max |Δ| <= k * eps * rms(capture)`, with the eps of float32. `k` is kept with the capture. 0 requires
                 equal bytes on every machine.
+            keep: the part of the tree that the capture keeps: `"all"` every byte; `"sample"` a SHA-256 of each tensor
+                and array, and at most 1024 of its elements; `"digest"` the SHA-256 alone. Each of them finds the same
+                differences; without the bytes a message can show less of them. `"sample"` and `"digest"` are for large
+                tensors, and have no tolerance `k`. `keep` is kept with the capture.
 
         Raises:
             ParityError: the tree differs; the message names the first differences.
@@ -92,13 +104,14 @@ class Blessed(_Fixture):
             CaptureMissing: the name was never blessed on this platform, or the capture's file is missing.
             CaptureCorrupt: the capture's file or manifest is truncated or altered.
             NothingCompared: the tree has no tensor with an element.
-            NotComparable: a leaf is no tensor, or a tensor without bytes to compare.
-            InvalidInput: a name or `k` that is not allowed.
+            NotComparable: a leaf is of another type, or has no bytes to compare.
+            InvalidInput: a name, `k` or `keep` that is not allowed.
             BlessRefused: the run blesses, and the tree cannot be blessed.
         """
         __tracebackhide__ = True
-        from harness.parity.baselines import blessed  # noqa: PLC0415 - imports torch
+        from harness.parity.baselines import blessed, store  # noqa: PLC0415 - imports torch
 
+        store.file_name(name)
         again = what if callable(what) else None
         tree = what if again is None else again()
         device = blessed.device_of(tree)
@@ -107,9 +120,9 @@ class Blessed(_Fixture):
         entry = self._place.to_bless(blessed.BLESSED, device) / name if blessing else compared
         if entry != compared:
             self._ledger.asked.append(str(compared))
-        self._settle(entry, lambda reason: blessed.bless(name, tree, again, self._place, reason, k))
+        self._settle(entry, lambda reason: blessed.bless(name, tree, again, self._place, reason, k, keep))
         with self._with_the_command():
-            result = blessed.check(name, tree, self._place, k)
+            result = blessed.check(name, tree, self._place, k, keep)
         if result.verdict == "exact":
             self._passed("capture", entry, name)
         else:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.plugin.fixtures import FIXTURES
-from harness.plugin.ledger import COLLECTED, LEDGER, NOTES, UNASKED, Ledger, Notes
+from harness.plugin.ledger import COLLECTED, FIRST_TRY, LEDGER, NOTES, UNASKED, Ledger, Notes
 from harness.plugin.places import captures_of, engine_for, place_of, refuse_to_bless, shown
 from harness.plugin.whole import left_out
 
@@ -75,7 +75,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Fail a test that blessed or that failed before in this run; skip a test that was not gated."""
     if item.nodeid in item.config.stash[LEDGER].failed:
-        pytest.fail("the test failed before in this run: a pass of a second try proves nothing", pytrace=False)
+        before = "the test failed before in this run: a pass of a second try proves nothing"
+        pytest.fail(before + item.stash.get(FIRST_TRY, ""), pytrace=False)
     result = yield
     notes = item.stash.get(NOTES, Notes())
     if notes.blessed:
@@ -87,9 +88,12 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """Remember a failed test, so that another try in the same run fails too."""
-    if NOTES in item.stash and call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
+    """Remember a failed test and what the first failure said, so that another try in the same run fails too."""
+    # A set-up can fail before the fixture is made.
+    ours = NOTES in item.stash or not set(FIXTURES).isdisjoint(getattr(item, "fixturenames", ()))
+    if ours and call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
         item.config.stash[LEDGER].failed.append(item.nodeid)
+        item.stash.setdefault(FIRST_TRY, f"\nThe first try, in its {call.when}: {call.excinfo.exconly()}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -54,3 +54,5 @@ LEDGER = pytest.StashKey[Ledger]()
 NOTES = pytest.StashKey[Notes]()
 UNASKED = pytest.StashKey[list[str]]()
 COLLECTED = pytest.StashKey[int]()
+FIRST_TRY = pytest.StashKey[str]()
+"""Of a test that failed: the words of its first failure."""

@@ -151,7 +151,7 @@ def test_a_tree_within_its_tolerance_is_none_that_is_exact_and_its_line_says_how
     run: Run, monkeypatch: pytest.MonkeyPatch, k: float, shown: str
 ) -> None:
     def check(*asked: Any) -> Result:
-        assert asked == ("tree", 1, captures.Place(run.root / "captures", run.root), k)
+        assert asked == ("tree", 1, captures.Place(run.root / "captures", run.root), k, "all")
         return Result("tree", Verdict.TOLERANCE, 0.5, 1.0, "x: max |Δ| 0.5")
 
     monkeypatch.setattr(captures, "device_of", lambda tree: torch.device("cpu"))

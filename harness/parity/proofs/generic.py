@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from harness.engine.errors import InvalidInput
-from harness.parity.compare import Difference, NothingCompared, copied, named_differences
+from harness.parity.compare import Difference, NothingCompared, named_differences, tree_differences
+from harness.parity.differences import LOCKSTEP
 from harness.parity.trees import leaves, named
+from harness.parity.values import is_array
 
 LONGEST = 200
 """Largest number of characters of an event in a message."""
@@ -35,7 +37,7 @@ class EnginesParted(AssertionError):
         """Name the event after which the engines differ, and the differences."""
         self.event, self.differences = event, tuple(differences)
         self.path = self.differences[0].name if self.differences else ""
-        lines = [detail] if detail else [str(difference) for difference in self.differences]
+        lines = [detail] if detail else [difference.told(LOCKSTEP) for difference in self.differences]
         super().__init__("\n  ".join([f"plain and fast differ at event {event}, {_short(what)}:", *lines]))
 
 
@@ -99,7 +101,7 @@ def _both(plain: object, fast: object, event: object, number: int) -> dict[str, 
         raise EnginesParted(number, event, f"plain {words[0]}, fast {words[1]}")
     if errors[0] is not None:
         raise errors[0]
-    differences = named_differences(results[1], results[0])
+    differences = tree_differences(results[1], results[0])
     if differences:
         raise EnginesParted(number, event, "", differences)
     if nans(results[0]):
@@ -117,8 +119,8 @@ def _outcome(engine: Any, event: object) -> tuple[dict[str, Tensor], Exception |
 
 
 def _inputs(event: object) -> dict[str, Tensor]:
-    """Copy the tensors of an event, by path; other leaves are left out."""
-    return {path: copied(leaf, path) for path, leaf in leaves(event) if isinstance(leaf, Tensor)}
+    """Copy the tensors and arrays of an event, by path; other leaves are left out."""
+    return named({path: leaf for path, leaf in leaves(event) if isinstance(leaf, Tensor) or is_array(leaf)})
 
 
 def _words(error: Exception | None) -> str:
