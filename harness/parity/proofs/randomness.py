@@ -31,7 +31,7 @@ class Source:
     """
 
     read: Callable[[], Any]
-    write: Callable[[Any], None]
+    write: Callable[[Any], object]
     owner: int | None = None
 
 
@@ -92,7 +92,7 @@ def _global_sources() -> list[Source]:
 
 
 def _cuda_states() -> list[torch.Tensor] | None:
-    return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
 
 
 def _set_cuda_states(states: list[torch.Tensor] | None) -> None:
