@@ -91,16 +91,3 @@ def test_an_event_that_initializes_cuda_is_refused(monkeypatch: pytest.MonkeyPat
     with pytest.raises(InvalidInput, match="isolate: got an event that initialized CUDA"), isolation.turn(0):
         monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
         monkeypatch.setattr(torch.cuda, "get_rng_state_all", list)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-def test_the_generators_of_every_cuda_device_are_kept_apart() -> None:
-    torch.cuda.init()
-    for device in range(torch.cuda.device_count()):
-
-        def draw(where: str = f"cuda:{device}") -> float:
-            return torch.rand((), device=where).item()
-
-        drawn = in_turns(Isolation([[], []]), draw, 3)
-        alone = [draw() for _ in range(3)]
-        assert drawn == (alone, alone)
