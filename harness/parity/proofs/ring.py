@@ -145,5 +145,10 @@ def sides(plain: object, fast: object) -> tuple[Side, Side]:
     return pair
 
 
+def alone(engine: object) -> Side:
+    """Return one engine as a side."""
+    return _side(0, "ring", engine)
+
+
 def _side(number: int, name: str, engine: object) -> Side:
     return Side(number, name, engine, engine if isinstance(engine, Ring) and is_ring(engine) else None)
