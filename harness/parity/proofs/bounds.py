@@ -30,12 +30,14 @@ class Bound:
         k: the largest distance that was measured, in units of `eps * rms`; 0 if every row was exact.
         rows: number of rows of the largest batch that was measured.
         how: how the rows ran: `free` or `pinned`.
+        samples: number of different rows that were measured.
         margin: factor on `k`.
     """
 
     k: float
     rows: int
     how: str
+    samples: int
     margin: float = 1.0
 
     def times(self, margin: float) -> Bound:
@@ -59,7 +61,7 @@ class Bound:
     def __str__(self) -> str:
         """The bound in words."""
         margin = "" if self.margin == 1 else f"{self.margin:g} x "
-        return f"k = {margin}{self.k:.4g}, measured with {self.how} rows in batches of up to {self.rows}"
+        return f"k = {margin}{self.k:.4g}, measured on {self.samples} {self.how} rows in batches of up to {self.rows}"
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Measured:
     def tree(self) -> dict[str, Tensor]:
         """Return what was measured as tensors, for the fixture `blessed`: a bound that changes is then a difference."""
         free, pinned = (torch.tensor(each.k, dtype=torch.float64) for each in (self.free, self.pinned))
-        return {"free": free, "pinned": pinned, "rows": torch.tensor(self.free.rows)}
+        return {"free": free, "pinned": pinned, "rows": torch.tensor([self.free.rows, self.free.samples])}
 
 
 @dataclass
@@ -107,16 +109,18 @@ class Bounded:
         return f"{self.stage} within {self.bound}; largest seen {self.largest:.4g} in {self.compared} tensors"
 
 
-def measured(decoder: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Measured:
+def measured(decoder: Callable[..., Tensor], inputs: Sequence[Tensor], most: int | None = None) -> Measured:
     """Measure how far the same row of a decoder moves with the batch that it runs in.
 
-    Every row runs alone, twice, and in batches of every size and in reversed order: free, then padded to all rows by
-    repeating the last one. The distance between any two results of a row counts, in units of eps * rms. The inputs
-    should have the shapes and magnitudes of real rows: other values may round farther apart.
+    The rows are cut into groups. Every row of a group runs alone, twice, and in batches of every size from both ends of
+    the group: free, then padded to `most` rows by repeating the last one. The distance between any two results of a row
+    counts, in units of eps * rms. A row that was not measured may move farther, so take rows that the engine has, and
+    many of them.
 
     Args:
         decoder: called with batches of the inputs; returns `[rows, ...]`. Its output may be a reused buffer.
         inputs: tensors `[rows, ...]`, all with the same number of rows, at least 2.
+        most: number of rows in a group, at least 2: the largest batch of the engine; None is all rows.
 
     Raises:
         InvalidInput: fewer than 2 rows, unequal numbers of rows, or an output that is not finite or lacks a row.
@@ -125,31 +129,35 @@ def measured(decoder: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Measur
     if len(counts) != 1 or min(counts) < 2:
         raise InvalidInput("inputs", f"{sorted(counts)} rows", "tensors with the same number of rows, at least 2")
     (rows,) = counts
-    free, pinned = (_largest(decoder, inputs, rows, pin) for pin in (0, rows))
-    return Measured(Bound(free, rows, "free"), Bound(pinned, rows, "pinned"))
+    size = rows if most is None else most
+    if not 2 <= size <= rows:
+        raise InvalidInput("most", size, f"a number of rows, 2 to {rows}")
+    groups = [range(start, min(start + size, rows)) for start in range(0, rows, size)]
+    free, pinned = (max(_largest(decoder, inputs, group, pin) for group in groups) for pin in (0, size))
+    return Measured(Bound(free, size, "free", rows), Bound(pinned, size, "pinned", rows))
 
 
-def _largest(decoder: Callable[..., Tensor], inputs: Sequence[Tensor], rows: int, pin: int) -> float:
+def _largest(decoder: Callable[..., Tensor], inputs: Sequence[Tensor], group: Sequence[int], pin: int) -> float:
     """Largest distance between two results of the same row; `pin` rows are run at least."""
-    results: list[list[Tensor]] = [[] for _ in range(rows)]
-    for numbers in _batches(rows):
+    results: dict[int, list[Tensor]] = {number: [] for number in group}
+    for numbers in _batches(group):
         padded = [*numbers, *[numbers[-1]] * (pin - len(numbers))]
         out = copied(decoder(*(tensor[padded] for tensor in inputs)), "the decoder's output")
         if out.ndim == 0 or out.shape[0] != len(padded) or not bool(torch.isfinite(out).all()):
             raise InvalidInput("decoder", f"an output {list(out.shape)}", f"{len(padded)} rows of finite numbers")
         for position, number in enumerate(numbers):
             results[number].append(out[position])
-    pairs = ((a, b) for each in results for a in each for b in each)
+    pairs = ((a, b) for each in results.values() for a in each for b in each)
     return max(_distance(a, b) for a, b in pairs)
 
 
-def _batches(rows: int) -> Iterator[list[int]]:
-    """Numbers of the rows in each batch: every row alone, twice; then batches of every size, in both orders."""
+def _batches(group: Sequence[int]) -> Iterator[list[int]]:
+    """Numbers of the rows in each batch: every row alone, twice; then batches of every size, from both ends."""
     for _ in range(2):
-        yield from ([number] for number in range(rows))
-    for size in range(2, rows + 1):
-        yield list(range(size))
-        yield list(range(rows))[::-1][:size]
+        yield from ([number] for number in group)
+    for size in range(2, len(group) + 1):
+        yield list(group[:size])
+        yield list(group[::-1][:size])
 
 
 def _distance(a: Tensor, b: Tensor) -> float:

@@ -108,10 +108,26 @@ def test_an_output_that_proves_nothing_is_refused(decoder: Any) -> None:
         measured(decoder, [ROWS])
 
 
+def test_rows_are_cut_into_groups_of_the_largest_batch_and_every_group_counts() -> None:
+    sizes: list[int] = []
+
+    def last_group_moves(rows: Tensor) -> Tensor:
+        sizes.append(len(rows))
+        moves = bool((rows > 6).any()) and len(rows) > 1
+        return rows * (1 + 1e-5) if moves else rows
+
+    found = measured(last_group_moves, [ROWS], most=2)
+    assert set(sizes) == {1, 2} and found.free.k > 10
+    assert (found.free.rows, found.free.samples, found.pinned.k) == (2, 4, 0)
+    for most in (1, 5):
+        with pytest.raises(InvalidInput, match=f"most: got {most}, expected a number of rows, 2 to 4"):
+            measured(exact, [ROWS], most)
+
+
 def test_a_measurement_is_a_tree_that_can_be_blessed() -> None:
     tree = measured(rounds, [ROWS]).tree()
     assert tree["free"].dtype == torch.float64 and tree["free"].item() > 0 == tree["pinned"].item()
-    assert tree["rows"].item() == 4
+    assert tree["rows"].tolist() == [4, 4]
 
 
 # In force.
@@ -126,7 +142,7 @@ def test_within_a_measured_bound_the_rings_agree_and_the_verdict_names_the_bound
     agreed = run(Batched(fused=False), Batched(fused=True), [1.0] * 30, bounds=bounds())
     (words,) = agreed.bounds
     assert words.startswith("decode within k = ") and words in str(agreed)
-    assert "measured with free rows in batches of up to 4; largest seen" in words and "in 60 tensors" in words
+    assert "measured on 4 free rows in batches of up to 4; largest seen" in words and "in 60 tensors" in words
 
 
 @pytest.mark.parametrize("slot", [0, 1])
@@ -180,8 +196,8 @@ def test_a_bound_of_a_stage_that_is_not_reported_is_refused() -> None:
 
 
 def test_a_margin_is_asked_for_by_name_and_shown() -> None:
-    bound = Bound(2.0, 4, "free")
-    assert str(bound.times(3)) == "k = 3 x 2, measured with free rows in batches of up to 4"
+    bound = Bound(2.0, 4, "free", 9)
+    assert str(bound.times(3)) == "k = 3 x 2, measured on 9 free rows in batches of up to 4"
     assert bound.times(3).limit(torch.ones(2)) == 3 * bound.limit(torch.ones(2)) == 6 * torch.finfo(torch.float32).eps
     for margin in (0.5, float("inf"), float("nan")):
         with pytest.raises(InvalidInput, match="margin"):
@@ -189,5 +205,5 @@ def test_a_margin_is_asked_for_by_name_and_shown() -> None:
 
 
 def test_a_bound_is_relative_to_a_finite_tensor() -> None:
-    assert Bound(2.0, 4, "free").limit(torch.tensor([1.0, float("inf")])) == 0
+    assert Bound(2.0, 4, "free", 9).limit(torch.tensor([1.0, float("inf")])) == 0
     assert isinstance(measured(exact, [ROWS]), Measured)
