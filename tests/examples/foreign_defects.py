@@ -144,3 +144,12 @@ HARMLESS = [
     Planted("a counter on the host", "self.count += 1", "self.count += 1\n        self.seen = len(done)"),
     Planted("busy lanes are found otherwise", "if self.prompt[lane] is not None]", "if self.prompt[lane]]"),
 ]
+
+WITHIN_A_BOUND = [planted for planted in IN_LOCKSTEP if planted.name == "the fused velocity is one ULP off"]
+_FUSED = ("decode", "gather", "guidance", "step", "noise")
+ALSO_WITH_A_BOUND = [
+    planted
+    for planted in IN_LOCKSTEP
+    if planted not in WITHIN_A_BOUND and any(f", stage {stage}:" in planted.says[0] for stage in _FUSED)
+]
+"""Defects of the fused path: the decoder is rough in that path, and has a bound."""

@@ -14,6 +14,7 @@ import torch
 
 from harness.rails.costs import block
 from tests.examples.foreign_defects import (
+    ALSO_WITH_A_BOUND,
     BLESSED,
     HARMLESS,
     IN_CAPTURES,
@@ -21,6 +22,7 @@ from tests.examples.foreign_defects import (
     IN_LOCKSTEP,
     LOCKSTEP,
     RAIL,
+    WITHIN_A_BOUND,
     Planted,
 )
 from tests.git import commit, git
@@ -34,6 +36,7 @@ OWNERS = {
     "test_the_plain_ring_makes_the_blessed_bytes": BLESSED,
     "test_an_optimization_changes_no_bit": LOCKSTEP,
     "test_a_tick_costs_what_it_did": RAIL,
+    "test_only_the_decoder_differs_and_within_twice_what_was_measured": LOCKSTEP,
 }
 WRONG = "test_lanes.py::test_an_optimization_changes_no_bit[lazy]"
 
@@ -81,7 +84,7 @@ def test_the_file_of_the_outsider_with_its_adapter_is_short() -> None:
 @pytest.fixture(name="copy")
 def _copy(blessed_once: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     for path in blessed_once.iterdir():
-        if path.name in ("lanes.py", "test_lanes.py", "pyproject.toml"):
+        if path.suffix in (".py", ".toml"):
             shutil.copy(path, pytester.path)
     shutil.copytree(blessed_once / "captures", pytester.path / "captures")
     monkeypatch.delenv("CI", raising=False)
@@ -90,13 +93,13 @@ def _copy(blessed_once: Path, pytester: pytest.Pytester, monkeypatch: pytest.Mon
     return pytester
 
 
-def reds(copy: pytest.Pytester, planted: Planted) -> dict[str, str]:
+def reds(copy: pytest.Pytester, planted: Planted, tests: str = "test_lanes.py") -> dict[str, str]:
     """The fixtures whose tests are red with the defect, and what these tests say."""
     file = copy.path / "lanes.py"
     source = file.read_text()
     assert source.count(planted.old) == 1
     file.write_text(source.replace(planted.old, planted.new))
-    result = copy.runpytest_inprocess(*PLUGIN, "--deselect", WRONG, "test_lanes.py", "--tb=short")
+    result = copy.runpytest_inprocess(*PLUGIN, "--deselect", WRONG, tests, "--tb=short")
     printed = result.stdout.str()
     parts = re.split(r"^_+ (test_\w+)(?:\[\w+\])? _+$", printed, flags=re.MULTILINE)
     found: dict[str, str] = {}
@@ -112,6 +115,17 @@ def test_a_planted_defect_is_caught_by_its_owner_which_says_where(copy: pytest.P
     assert set(found) == set(planted.red)
     said = found[planted.red[0]]
     assert [words for words in planted.says if words not in said] == [], said
+
+
+@pytest.mark.parametrize("planted", ALSO_WITH_A_BOUND, ids=lambda planted: planted.name)
+def test_a_planted_defect_is_caught_where_the_decoder_has_a_bound_too(copy: pytest.Pytester, planted: Planted) -> None:
+    said = reds(copy, planted, "test_bound.py")[LOCKSTEP]
+    assert planted.says[0] in said and "not exact by request: decode within k = 2 x " in said, said
+
+
+@pytest.mark.parametrize("planted", WITHIN_A_BOUND, ids=lambda planted: planted.name)
+def test_what_a_bound_lets_pass_is_the_rounding_of_the_decoder(copy: pytest.Pytester, planted: Planted) -> None:
+    assert reds(copy, planted, "test_bound.py") == {}
 
 
 @pytest.mark.parametrize("planted", HARMLESS, ids=lambda planted: planted.name)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from harness.engine.errors import InvalidInput
 from harness.parity.bits import copied
-from harness.parity.compare import max_abs
+from harness.parity.compare import identical, max_abs
 
 EPS = torch.finfo(torch.float32).eps
 
@@ -139,14 +139,15 @@ def measured(decoder: Callable[..., Tensor], inputs: Sequence[Tensor], most: int
 
 def _largest(decoder: Callable[..., Tensor], inputs: Sequence[Tensor], group: Sequence[int], pin: int) -> float:
     """Largest distance between two results of the same row; `pin` rows are run at least."""
-    results: dict[int, list[Tensor]] = {number: [] for number in group}
+    results: dict[int, list[Tensor]] = {number: [] for number in group}  # without equal ones
     for numbers in _batches(group):
         padded = [*numbers, *[numbers[-1]] * (pin - len(numbers))]
         out = copied(decoder(*(tensor[padded] for tensor in inputs)), "the decoder's output")
         if out.ndim == 0 or out.shape[0] != len(padded) or not bool(torch.isfinite(out).all()):
             raise InvalidInput("decoder", f"an output {list(out.shape)}", f"{len(padded)} rows of finite numbers")
         for position, number in enumerate(numbers):
-            results[number].append(out[position])
+            if not any(identical(out[position], known) for known in results[number]):
+                results[number].append(out[position])
     pairs = ((a, b) for each in results.values() for a in each for b in each)
     return max(_distance(a, b) for a, b in pairs)
 
