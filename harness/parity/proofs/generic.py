@@ -96,9 +96,9 @@ class _Lockstep:
     @contextmanager
     def observing(self) -> Iterator[None]:
         """Let both rings report their stages inside a `with` block."""
-        for side, recorder in zip(self._pair, self._recorders, strict=True):
-            side.observe(recorder)
         try:
+            for side, recorder in zip(self._pair, self._recorders, strict=True):
+                side.observe(recorder)
             yield
         finally:
             for side in self._pair:
@@ -172,7 +172,7 @@ class _Lockstep:
             self._part(number, event, "\n  ".join(notes), differences, Where(place.tick, place.slot, place.stage))
         undefined = nans({str(place): tensor for place, tensor in plain.items()})
         for place in plain:
-            if str(place) in undefined:
+            if str(place) in undefined and place in fast:
                 where = Where(place.tick, place.slot, place.stage)
                 self._part(number, event, f"{place.path} is NaN in both: equal NaNs prove nothing", where=where)
 
