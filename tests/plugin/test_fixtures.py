@@ -16,6 +16,7 @@ from harness.parity.baselines import blessed as captures
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.verdicts import Result, Verdict
 from harness.parity.compare import NothingCompared, ParityError
+from harness.parity.proofs import generic
 from harness.parity.proofs.bounds import Bound
 from harness.parity.proofs.generic import EnginesParted, OutputChanged
 from harness.plugin.fixtures import FIXTURES, Blessed, CostRail, Lockstep
@@ -185,6 +186,12 @@ def test_every_option_of_lockstep_reaches_the_comparison(run: Run) -> None:
         compare(lambda x: torch.rand(2), lambda x: torch.rand(2), [1], isolate=False)
     with pytest.raises(NothingCompared, match="no ring reported nothing"):
         compare(Slots(), Slots(), [1.0], where_both=["nothing"])
+
+
+def test_the_fixture_has_the_options_and_defaults_of_the_comparison() -> None:
+    own, asked = (inspect.signature(each).parameters for each in (Lockstep.__call__, generic.run))
+    defaults = {name: parameter.default for name, parameter in asked.items()}
+    assert {name: parameter.default for name, parameter in own.items() if name != "self"} == defaults
 
 
 def test_a_comparison_within_a_bound_is_none_that_is_exact(run: Run) -> None:

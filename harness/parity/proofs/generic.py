@@ -18,6 +18,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from harness.engine.errors import InvalidInput
 from harness.parity.compare import Difference, NothingCompared, copied, named_differences
 from harness.parity.proofs.bounds import Bound
 from harness.parity.proofs.handed_out import REMEMBERED, Changed, HandedOut
@@ -69,7 +70,7 @@ def run(
     """
     __tracebackhide__ = True  # pytest then shows the line of the test
     pair = sides(plain, fast)
-    stages = Stages(frozenset(where_both), dict(bounds or {}))
+    stages = Stages(_stage_names(where_both), _checked(bounds or {}))
     lockstep = _Lockstep(pair, stages, HandedOut(remember), isolate=isolate)
     with lockstep.observing():
         for number, event in enumerate(events):
@@ -81,6 +82,19 @@ def nans(tensors: Mapping[str, Tensor]) -> list[str]:
     """Names of the tensors that hold a NaN; equal NaNs may have different causes and prove nothing."""
     numbers = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() or tensor.is_complex()}
     return [name for name, tensor in numbers.items() if bool(torch.isnan(tensor).any())]
+
+
+def _stage_names(where_both: Iterable[str]) -> frozenset[str]:
+    if isinstance(where_both, str):
+        raise InvalidInput("where_both", repr(where_both), f"a list of stages, such as [{where_both!r}]")
+    return frozenset(where_both)
+
+
+def _checked(bounds: Mapping[str, Bound]) -> Mapping[str, Bound]:
+    for stage, bound in bounds.items():
+        if not isinstance(bound, Bound):
+            raise InvalidInput(f"bounds[{stage!r}]", type(bound).__name__, "a Bound, such as measured(...).free")
+    return dict(bounds)
 
 
 class _Lockstep:

@@ -195,6 +195,11 @@ def test_a_bound_of_a_stage_that_is_not_reported_is_refused() -> None:
         run(Batched(fused=True), Batched(fused=True), [1.0], bounds={"decoder": bounds()["decode"]})
 
 
+def test_what_is_no_bound_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"bounds\['decode'\]: got Measured, expected a Bound"):
+        run(Batched(fused=True), Batched(fused=True), [1.0], bounds={"decode": measured(exact, [ROWS])})  # type: ignore[dict-item]
+
+
 def test_a_margin_is_asked_for_by_name_and_shown() -> None:
     bound = Bound(2.0, 4, "free", 9)
     assert str(bound.times(3)) == "k = 3 x 2, measured on 9 free rows in batches of up to 4"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from harness.engine.errors import InvalidInput
 from harness.parity.compare import NothingCompared
 from harness.parity.proofs.generic import EnginesParted, run
 from harness.parity.proofs.stages import Place, Recorder, Stages
@@ -114,6 +115,11 @@ def test_the_verdict_names_what_was_skipped() -> None:
 def test_a_stage_that_no_ring_reports_cannot_be_named() -> None:
     with pytest.raises(NothingCompared, match="no ring reported guidnace, which where_both or bounds names"):
         run(Slots(), Slots(), [1.0], where_both=["guidnace"])
+
+
+def test_one_stage_in_place_of_a_list_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"where_both: got 'guidance', expected a list of stages"):
+        run(Slots(), Slots(), [1.0], where_both="guidance")
 
 
 def test_rings_that_can_report_and_never_do_are_refused() -> None:
