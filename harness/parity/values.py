@@ -63,6 +63,16 @@ def is_array(leaf: object) -> bool:
     return type(leaf) in (np.ndarray, np.memmap) and getattr(leaf, "dtype", None) in _DTYPES
 
 
+def array_name(path: str) -> str:
+    """The name of an array at a path."""
+    return f"{path} as array"
+
+
+def in_memory(array: Any) -> Tensor:
+    """A tensor in the memory of an array, to see later writes; a copy where torch cannot have the array's strides."""
+    return torch.from_numpy(array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy())
+
+
 def parted(name: str) -> tuple[str, str]:
     """Path and type of a leaf by its name; the type is `tensor`, `None`, `empty`, or one of the module's."""
     # A key with spaces is quoted and ends in a bracket, so a path never looks like the name of such a leaf.

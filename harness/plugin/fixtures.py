@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness.engine.executors import Executor
     from harness.parity.baselines.blessed import Rewritten
     from harness.parity.battery.scripts import Script
+    from harness.parity.proofs.bounds import Bound
     from harness.parity.proofs.generic import Agreed
     from harness.rails.costs.block import Block
     from harness.rails.costs.counts import Counts
@@ -132,29 +133,52 @@ class Blessed(_Fixture):
 class Lockstep(_Fixture):
     """Comparison of two engines that get the same events."""
 
-    def __call__(self, plain: object, fast: object, events: Iterable[object]) -> Agreed:
-        """Pass if `plain` and `fast` return the same bytes after each of the events.
+    def __call__(
+        self,
+        plain: object,
+        fast: object,
+        events: Iterable[object],
+        *,
+        isolate: bool = True,
+        remember: int = 64,
+        where_both: Iterable[str] = (),
+        bounds: Mapping[str, Bound] | None = None,
+    ) -> Agreed:
+        """Pass if `plain` and `fast` make the same bytes at each of the events.
+
+        Engines with the methods `step` and `state` of `harness.parity.proofs.ring` are compared in the stages that they
+        report, in what they return, and in their state. Of other engines only what they return is compared.
 
         Args:
             plain: the reference engine. An event that can be called, such as `operator.methodcaller("tick")`, is called
-                with the engine; the engine is called with any other event.
-            fast: the engine that must return the same bytes.
+                with the engine; any other event goes to `step`, or the engine is called with it.
+            fast: the engine that must make the same bytes.
             events: the events, in order. Neither engine may write to an event's tensors.
+            isolate: True lets each engine draw the random numbers that it would draw alone, and restores the caller's
+                random state.
+            remember: number of the last events whose outputs are compared again after every event; so many outputs and
+                a copy of each are kept.
+            where_both: stages, or `stage/name`, that are compared only where both engines report them.
+            bounds: bounds of stages that need not be exact; see `harness.parity.proofs.bounds`.
 
         Returns:
-            The number of events and of tensors that were compared.
+            The counts of what was compared, and the bounds that were in force.
 
         Raises:
-            EnginesParted: the engines differ; the message names the first event and the paths in the tree.
-            NothingCompared: after no event did the engines return a tensor with an element.
+            EnginesParted: the engines differ; the message names the first event, tick, slot and stage or path.
+            OutputChanged: an output changed after it was handed out; the message names who made and who changed it.
+            NothingCompared: no event made a tensor with an element, or a stage that an option names was never compared.
             NotComparable: an engine returns anything but a tree of tensors; see `Blessed`.
-            InvalidInput: `plain` and `fast` are the same object.
+            InvalidInput: `plain` and `fast` are one object or have different methods, or an option is out of range.
         """
         __tracebackhide__ = True
         from harness.parity.proofs import generic as by_event  # noqa: PLC0415 - imports torch
 
-        agreed = by_event.run(plain, fast, events)
-        self._ledger.exact.append(f"lockstep: {self._test}, {agreed.tensors} tensors after {agreed.events} events")
+        agreed = by_event.run(
+            plain, fast, events, isolate=isolate, remember=remember, where_both=where_both, bounds=bounds
+        )
+        kept = self._ledger.tolerance if agreed.bounds else self._ledger.exact
+        kept.append(f"lockstep: {self._test}, {agreed}")
         return agreed
 
     def switch(

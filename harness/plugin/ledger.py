@@ -13,7 +13,8 @@ class Ledger:
 
     Attributes:
         exact: comparisons with equal bytes or counts, each as `kind: name`.
-        tolerance: captures that differ within their tolerance, on a machine other than the one that blessed them.
+        tolerance: captures that differ within their tolerance, on a machine other than the one that blessed them, and
+            runs in lockstep of which a stage was compared within a bound.
         not_gated: comparisons that were not made, each with the reason.
         rewritten: changes by blessing, new against old.
         blessed: paths of the entries that blessing wrote.

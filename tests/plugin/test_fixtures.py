@@ -15,10 +15,14 @@ import harness.plugin
 from harness.parity.baselines import blessed as captures
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.verdicts import Result, Verdict
-from harness.parity.compare import ParityError
+from harness.parity.compare import NothingCompared, ParityError
+from harness.parity.proofs import generic
+from harness.parity.proofs.bounds import Bound
+from harness.parity.proofs.generic import EnginesParted, OutputChanged
 from harness.plugin.fixtures import FIXTURES, Blessed, CostRail, Lockstep
 from harness.plugin.ledger import LEDGER, NOTES, Ledger, Notes
 from harness.rails.costs import block
+from tests.parity.proofs.rings import Slots
 from tests.plugin.test_hooks import made_up
 
 pytestmark = pytest.mark.no_cover
@@ -167,7 +171,34 @@ def test_a_tree_within_its_tolerance_is_none_that_is_exact_and_its_line_says_how
 def test_two_engines_are_compared_and_the_events_and_tensors_are_counted_apart(run: Run) -> None:
     agreed = Lockstep(run.request)(lambda x: [x, x + 1, None], lambda x: [x, x + 1, None], [torch.ones(1)] * 3)
     assert (agreed.events, agreed.tensors) == (3, 6)
-    assert run.ledger == Ledger(exact=["lockstep: tests/test_a.py::test_a, 6 tensors after 3 events"])
+    assert run.ledger == Ledger(
+        exact=["lockstep: tests/test_a.py::test_a, 6 tensors after 3 events, state not compared"]
+    )
+
+
+def test_every_option_of_lockstep_reaches_the_comparison(run: Run) -> None:
+    buffer, compare = torch.zeros(1), Lockstep(run.request)
+    compare(lambda x: buffer.fill_(x), lambda x: torch.full((1,), x), [1.0, 2.0], remember=0)
+    with pytest.raises(OutputChanged):
+        compare(lambda x: buffer.fill_(x), lambda x: torch.full((1,), x), [1.0, 2.0])
+    compare(lambda x: torch.rand(2), lambda x: torch.rand(2), [1])
+    with pytest.raises(EnginesParted):
+        compare(lambda x: torch.rand(2), lambda x: torch.rand(2), [1], isolate=False)
+    with pytest.raises(NothingCompared, match="no ring reported nothing"):
+        compare(Slots(), Slots(), [1.0], where_both=["nothing"])
+
+
+def test_the_fixture_has_the_options_and_defaults_of_the_comparison() -> None:
+    own, asked = (inspect.signature(each).parameters for each in (Lockstep.__call__, generic.run))
+    defaults = {name: parameter.default for name, parameter in asked.items()}
+    assert {name: parameter.default for name, parameter in own.items() if name != "self"} == defaults
+
+
+def test_a_comparison_within_a_bound_is_none_that_is_exact(run: Run) -> None:
+    agreed = Lockstep(run.request)(Slots(), Slots(), [1.0], bounds={"decode": Bound(1.0, 2, "free", 4)})
+    line = f"lockstep: tests/test_a.py::test_a, {agreed}"
+    assert run.ledger == Ledger(tolerance=[line])
+    assert "; decode within k = 1, measured on 4 free rows in batches of up to 2; largest seen 0 in 2 tensors" in line
 
 
 def add(run: Run, name: str = "tick", times: int = 1) -> None:

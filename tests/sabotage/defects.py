@@ -11,6 +11,7 @@ from tests.sabotage.fault_defects import FAULTY
 from tests.sabotage.file_defects import FILE_DEFECTS
 from tests.sabotage.judge_defects import JUDGE
 from tests.sabotage.record_defects import RECORDS
+from tests.sabotage.ring_defects import RINGS
 from tests.sabotage.runner import Defect
 from tests.sabotage.thread_defects import FAILING, THREADS
 
@@ -837,7 +838,7 @@ BATTERY = [
 
 DEFECTS = [
     *FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *RECORDS, *PROOFS, *BATTERY, *RAILS, *TIMES, *PLUGIN,
-    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING, *FILE_DEFECTS, *FAULTY,
+    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING, *FILE_DEFECTS, *FAULTY, *RINGS,
 ]  # fmt: skip
 
 # Every defect that is known to have slipped through some comparison of some engine, by the name it has here.
