@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from harness.parity.battery.scripts import Script
     from harness.parity.proofs.generic import Agreed
     from harness.rails.costs.block import Block
-    from harness.rails.costs.counts import Counts
 
 FIXTURES = ("blessed", "lockstep", "cost_rail")
 
@@ -201,38 +200,54 @@ class CostRail(_Fixture):
     """Comparison of the costs of a block with blessed counts."""
 
     @contextmanager
-    def __call__(self, name: str) -> Iterator[Block]:
+    def __call__(
+        self,
+        name: str,
+        *,
+        without: Mapping[str, object] = {},
+        count: Mapping[str, object] = {},  # noqa: B006 - read only
+    ) -> Iterator[Block]:
         """Count operators, allocations, copies and host reads of a `with` block; pass if they equal the blessed counts.
 
         Work of other threads is not counted. Work that happens only once (filling a cache, making a buffer) is counted
         if it happens in the block. To leave such work out, run the code once before the block.
 
+        A target of `without` and `count` is an object that can be called, such as a module; a bound method; or a pair
+        of an owner and the name of its function, such as `(context, "execute_async_v3")`. A call is counted from
+        whatever thread, and also if it raises. What the block yields has `outside()`, which leaves out a `with` block.
+
         Args:
             name: name of the rail: letters, digits, `_`, `-`, `.`.
+            without: targets by name. What runs inside a call of one is not counted; the calls are, as one integer.
+            count: targets by name, whose calls are counted too, such as those of what is no operator of torch.
 
         Raises:
-            CostsMoved: a count is higher or lower than blessed, or only one side has the count.
+            CostsMoved: a count is higher or lower than blessed, or only one side has the count. Where the number of
+                host reads differs, the message names the lines of code that read.
             CaptureMissing: the name was never blessed.
             CaptureCorrupt: the file of the name cannot be used.
-            NothingCompared: no operator ran and the host read no tensor.
-            InvalidInput: a name that is not allowed.
+            NothingCompared: no operator ran, the host read no tensor and no target was called; or nothing called a
+                target that was to be left out.
+            InvalidInput: a name that is not allowed, or a target whose calls cannot be met.
             BlessRefused: the run blesses, and the costs cannot be blessed.
         """
         __tracebackhide__ = True
         from harness.rails.costs.block import Block  # noqa: PLC0415 - imports torch
 
-        with Block() as block:
+        with Block(without, count) as block:
             yield block
-        self._judge(name, block.counts)
+        self._judge(name, block)
 
-    def _judge(self, name: str, counts: Counts) -> None:
+    def _judge(self, name: str, counted: Block) -> None:
         __tracebackhide__ = True
         from harness.rails.costs import block  # noqa: PLC0415 - imports torch
 
+        counts = counted.counts
+        block.refuse_uncalled(name, counted)
         entry = block.file(block.folder(self._place), name)
         self._settle(entry, lambda reason: block.bless(name, counts, self._place, reason))
         with self._with_the_command():
-            why = block.check(name, counts, self._place)
+            why = block.check(name, counts, self._place, counted.lines)
         if why:
             self._notes.not_gated.append(why)
             self._ledger.not_gated.append(f"cost rail {name}: {why}")
