@@ -1,4 +1,4 @@
-"""The fixtures `blessed`, `lockstep` and `cost_rail`."""
+"""The fixtures `blessed`, `lockstep`, `cost_rail` and `time_rail`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from harness.parity.baselines.blessed import Rewritten
     from harness.parity.battery.scripts import Script
     from harness.parity.proofs.generic import Agreed
+    from harness.rails.bench.ratio import Timed
     from harness.rails.costs.block import Block
 
-FIXTURES = ("blessed", "lockstep", "cost_rail")
+FIXTURES = ("blessed", "lockstep", "cost_rail", "time_rail")
 
 
 class _Fixture:
@@ -255,6 +256,57 @@ class CostRail(_Fixture):
             self._passed("cost rail", entry, name)
 
 
+class TimeRail(_Fixture):
+    """Comparison of the times of two functions within one run."""
+
+    def __call__(
+        self,
+        name: str,
+        fast: Callable[[], object],
+        plain: Callable[[], object],
+        at_most: float = 1.05,
+        *,
+        seconds: float | None = None,
+    ) -> Timed:
+        """Pass if `fast` takes at most `at_most` of the time of `plain`; without a verdict the test is not gated.
+
+        Both are called many times, in turns that alternate. The rail fails if the whole 95 % interval of the ratio lies
+        above the limit, in two draws. It passes if the whole interval lies at or below the limit. Where the noise is
+        too wide for either, the test is skipped as not gated, and fails with `--harness-strict`. A GPU that torch uses
+        is waited for at the end of each turn.
+
+        Args:
+            name: name of the rail in the summary: letters, digits, `_`, `-`, `.`.
+            fast: function without arguments that is held to the limit.
+            plain: function without arguments that it is compared with.
+            at_most: limit of the ratio, above 0. Equal functions never show a limit of 1: leave a margin.
+            seconds: time after which each of the draws ends without a verdict; None is 20 s.
+
+        Returns:
+            The ratio, its interval and the verdict.
+
+        Raises:
+            TooSlow: the whole interval lies above the limit, in two draws; the message gives ratio and interval.
+            NothingCompared: the functions take no time.
+            InvalidInput: a name or a number that is not allowed, or both functions are the same object.
+        """
+        __tracebackhide__ = True
+        from harness.parity.baselines import store  # noqa: PLC0415 - imports torch
+        from harness.rails.bench import ratio  # noqa: PLC0415 - imports numpy
+
+        store.file_name(name)
+        found = ratio.timed(fast, plain, at_most, seconds=ratio.MOST_S if seconds is None else seconds)
+        if found.verdict is ratio.RatioVerdict.BEYOND:
+            raise ratio.TooSlow(f"{name}: {found}, in both of two draws")
+        if found.verdict is ratio.RatioVerdict.UNDECIDED:
+            why = f"undecided, {found.why}: {found}"
+            self._notes.not_gated.append(why)
+            self._ledger.not_gated.append(f"time rail {name}: {why}")
+        else:
+            self._ledger.timed.append(f"time rail {name}: {found}")
+        return found
+
+
 @pytest.fixture
 def blessed(request: pytest.FixtureRequest) -> Iterator[Blessed]:
     """`blessed(name, tree_or_function, k=0)`: compare a tree with the capture of that name; one torch thread."""
@@ -274,3 +326,10 @@ def cost_rail(request: pytest.FixtureRequest) -> Iterator[CostRail]:
     """`with cost_rail(name)`: compare operators, allocations, copies and host reads with the blessed counts."""
     with one_thread():
         yield CostRail(request)
+
+
+@pytest.fixture
+def time_rail(request: pytest.FixtureRequest) -> Iterator[TimeRail]:
+    """`time_rail(name, fast, plain, at_most=1.05)`: gate the ratio of two times within one run; one torch thread."""
+    with one_thread():
+        yield TimeRail(request)

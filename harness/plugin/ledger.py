@@ -14,7 +14,8 @@ class Ledger:
     Attributes:
         exact: comparisons with equal bytes or counts, each as `kind: name`.
         tolerance: captures that differ within their tolerance, on a machine other than the one that blessed them.
-        not_gated: comparisons that were not made, each with the reason.
+        timed: time rails that are within their limit, each with its ratio.
+        not_gated: comparisons that were not made or gave no verdict, each with the reason.
         rewritten: changes by blessing, new against old.
         blessed: paths of the entries that blessing wrote.
         asked: paths of the entries that tests asked for.
@@ -24,6 +25,7 @@ class Ledger:
 
     exact: list[str] = field(default_factory=list)
     tolerance: list[str] = field(default_factory=list)
+    timed: list[str] = field(default_factory=list)
     not_gated: list[str] = field(default_factory=list)
     rewritten: list[str] = field(default_factory=list)
     blessed: list[str] = field(default_factory=list)
@@ -43,7 +45,7 @@ class Notes:
 
     Attributes:
         blessed: names that the test blessed.
-        not_gated: reasons why comparisons were not made.
+        not_gated: reasons why comparisons were not made, or gave no verdict.
     """
 
     blessed: list[str] = field(default_factory=list)
