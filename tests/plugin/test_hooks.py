@@ -214,9 +214,11 @@ def test_a_test_that_was_not_gated_is_skipped_with_every_reason(tmp_path: Path) 
 
 
 def test_a_strict_run_fails_a_test_that_was_not_gated_with_every_reason(tmp_path: Path) -> None:
-    with pytest.raises(pytest.fail.Exception) as failed:
+    # A skip that escapes would skip this very test.
+    with pytest.raises((pytest.fail.Exception, pytest.skip.Exception)) as ended:
         called(test_of(made_up(tmp_path, strict=True), notes=Notes([], ["rail b: old", "rail a: new"])))
-    assert failed.value.msg == "not gated: rail b: old; rail a: new (--harness-strict)"
+    words = "not gated: rail b: old; rail a: new (--harness-strict)"
+    assert (type(ended.value), ended.value.msg) == (pytest.fail.Exception, words)
 
 
 def test_what_a_test_raises_is_not_replaced_by_what_it_noted(tmp_path: Path) -> None:

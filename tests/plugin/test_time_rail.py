@@ -26,7 +26,7 @@ def _made(monkeypatch: pytest.MonkeyPatch) -> Noisy:
     """Functions whose clock is the rail's."""
     made = Noisy()
     timed = ratio.timed
-    monkeypatch.setattr(ratio, "timed", lambda *sides, **given: timed(*sides, **given, clock=made.clock.perf_counter))
+    monkeypatch.setattr(ratio, "timed", lambda *sides, **given: timed(*sides, **given, clock=made.clock))
     return made
 
 
