@@ -19,6 +19,7 @@ from harness.engine.decoders import AffineDecoder, Decoder
 from harness.engine.decoders.accelerated import accelerated
 from harness.engine.decoders.ace_step import OfTransformer
 from harness.engine.decoders.decoder_switches import PLAIN, DecoderSwitches
+from harness.engine.deferred import DeferredStream
 from harness.engine.errors import InvalidInput
 from harness.engine.executors import CudaGraphExecutor, CudaStream, EagerExecutor, Executor, StaticExecutor
 
@@ -138,38 +139,6 @@ def widths(decoder: Decoder) -> tuple[int, int]:
     if not isinstance(decoder, OfTransformer):
         raise TypeError(f"a {type(decoder).__name__} is no decoder of the registry: its widths are unknown")
     return decoder.channels, decoder.encoder_dim
-
-
-class DeferredStream:
-    """Model of an executor's own stream on a CPU: a run is computed only when a caller waits for the stream.
-
-    A missing wait therefore always shows: the caller reads the buffer of the run before. On a GPU a missing wait is a
-    race, which shows now and then.
-
-    Attributes:
-        pending: number of launches that no caller has waited for.
-    """
-
-    def __init__(self) -> None:
-        self._pending: list[Callable[[], None]] = []
-
-    @property
-    def pending(self) -> int:
-        """Number of launches that no caller has waited for."""
-        return len(self._pending)
-
-    def launch(self, work: Callable[[], None]) -> None:
-        """See `ExecutorStream.launch`."""
-        self._pending.append(work)
-
-    def join(self) -> None:
-        """See `ExecutorStream.join`."""
-        self.wait()
-
-    def wait(self) -> None:
-        """See `ExecutorStream.wait`."""
-        while self._pending:
-            self._pending.pop(0)()
 
 
 @dataclass(frozen=True)

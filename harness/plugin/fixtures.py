@@ -1,4 +1,4 @@
-"""The fixtures `blessed`, `lockstep` and `cost_rail`."""
+"""The fixtures `blessed`, `lockstep`, `cost_rail` and `time_rail`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from harness.parity.battery.scripts import Script
     from harness.parity.proofs.bounds import Bound
     from harness.parity.proofs.generic import Agreed
+    from harness.rails.bench.ratio import Timed
     from harness.rails.costs.block import Block
-    from harness.rails.costs.counts import Counts
 
-FIXTURES = ("blessed", "lockstep", "cost_rail")
+FIXTURES = ("blessed", "lockstep", "cost_rail", "time_rail")
 
 
 class _Fixture:
@@ -238,43 +238,110 @@ class CostRail(_Fixture):
     """Comparison of the costs of a block with blessed counts."""
 
     @contextmanager
-    def __call__(self, name: str) -> Iterator[Block]:
+    def __call__(
+        self,
+        name: str,
+        *,
+        without: Mapping[str, object] = {},
+        count: Mapping[str, object] = {},  # noqa: B006 - read only
+    ) -> Iterator[Block]:
         """Count operators, allocations, copies and host reads of a `with` block; pass if they equal the blessed counts.
 
         Work of other threads is not counted. Work that happens only once (filling a cache, making a buffer) is counted
         if it happens in the block. To leave such work out, run the code once before the block.
 
+        A target of `without` and `count` is an object that can be called, such as a module; a bound method; or a pair
+        of an owner and the name of its function, such as `(context, "execute_async_v3")`. A call is counted from
+        whatever thread, and also if it raises. What the block yields has `outside()`, which leaves out a `with` block.
+
         Args:
             name: name of the rail: letters, digits, `_`, `-`, `.`.
+            without: targets by name. What runs inside a call of one is not counted; the calls are, as one integer.
+            count: targets by name, whose calls are counted too, such as those of what is no operator of torch.
 
         Raises:
-            CostsMoved: a count is higher or lower than blessed, or only one side has the count.
+            CostsMoved: a count is higher or lower than blessed, or only one side has the count. Where the number of
+                host reads differs, the message names the lines of code that read.
             CaptureMissing: the name was never blessed.
             CaptureCorrupt: the file of the name cannot be used.
-            NothingCompared: no operator ran and the host read no tensor.
-            InvalidInput: a name that is not allowed.
+            NothingCompared: no operator ran, the host read no tensor and no target was called; or nothing called a
+                target that was to be left out.
+            InvalidInput: a name that is not allowed, or a target whose calls cannot be met.
             BlessRefused: the run blesses, and the costs cannot be blessed.
         """
         __tracebackhide__ = True
         from harness.rails.costs.block import Block  # noqa: PLC0415 - imports torch
 
-        with Block() as block:
+        with Block(without, count) as block:
             yield block
-        self._judge(name, block.counts)
+        self._judge(name, block)
 
-    def _judge(self, name: str, counts: Counts) -> None:
+    def _judge(self, name: str, counted: Block) -> None:
         __tracebackhide__ = True
         from harness.rails.costs import block  # noqa: PLC0415 - imports torch
 
+        counts = counted.counts
+        block.refuse_uncalled(name, counted)
         entry = block.file(block.folder(self._place), name)
         self._settle(entry, lambda reason: block.bless(name, counts, self._place, reason))
         with self._with_the_command():
-            why = block.check(name, counts, self._place)
+            why = block.check(name, counts, self._place, counted.lines)
         if why:
             self._notes.not_gated.append(why)
             self._ledger.not_gated.append(f"cost rail {name}: {why}")
         else:
             self._passed("cost rail", entry, name)
+
+
+class TimeRail(_Fixture):
+    """Comparison of the times of two functions within one run."""
+
+    def __call__(
+        self,
+        name: str,
+        fast: Callable[[], object],
+        plain: Callable[[], object],
+        at_most: float = 1.05,
+        *,
+        seconds: float | None = None,
+    ) -> Timed:
+        """Pass if `fast` takes at most `at_most` of the time of `plain`; without a verdict the test is not gated.
+
+        Both are called many times, in turns that alternate. The rail fails if the whole 95 % interval of the ratio lies
+        above the limit, in two draws. It passes if the whole interval lies at or below the limit. Where the noise is
+        too wide for either, the test is skipped as not gated, and fails with `--harness-strict`. A GPU that torch uses
+        is waited for at the end of each turn.
+
+        Args:
+            name: name of the rail in the summary: letters, digits, `_`, `-`, `.`.
+            fast: function without arguments that is held to the limit.
+            plain: function without arguments that it is compared with.
+            at_most: limit of the ratio, above 0. Equal functions never show a limit of 1: leave a margin.
+            seconds: time after which each of the draws ends without a verdict; None is 20 s.
+
+        Returns:
+            The ratio, its interval and the verdict.
+
+        Raises:
+            TooSlow: the whole interval lies above the limit, in two draws; the message gives ratio and interval.
+            NothingCompared: the functions take no time.
+            InvalidInput: a name or a number that is not allowed, or both functions are the same object.
+        """
+        __tracebackhide__ = True
+        from harness.parity.baselines import store  # noqa: PLC0415 - imports torch
+        from harness.rails.bench import ratio  # noqa: PLC0415 - imports numpy
+
+        store.file_name(name)
+        found = ratio.timed(fast, plain, at_most, seconds=ratio.MOST_S if seconds is None else seconds)
+        if found.verdict is ratio.RatioVerdict.BEYOND:
+            raise ratio.TooSlow(f"{name}: {found}, in both of two draws")
+        if found.verdict is ratio.RatioVerdict.UNDECIDED:
+            why = f"undecided, {found.why}: {found}"
+            self._notes.not_gated.append(why)
+            self._ledger.not_gated.append(f"time rail {name}: {why}")
+        else:
+            self._ledger.timed.append(f"time rail {name}: {found}")
+        return found
 
 
 @pytest.fixture
@@ -296,3 +363,10 @@ def cost_rail(request: pytest.FixtureRequest) -> Iterator[CostRail]:
     """`with cost_rail(name)`: compare operators, allocations, copies and host reads with the blessed counts."""
     with one_thread():
         yield CostRail(request)
+
+
+@pytest.fixture
+def time_rail(request: pytest.FixtureRequest) -> Iterator[TimeRail]:
+    """`time_rail(name, fast, plain, at_most=1.05)`: gate the ratio of two times within one run; one torch thread."""
+    with one_thread():
+        yield TimeRail(request)

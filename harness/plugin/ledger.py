@@ -15,7 +15,8 @@ class Ledger:
         exact: comparisons with equal bytes or counts, each as `kind: name`.
         tolerance: captures that differ within their tolerance, on a machine other than the one that blessed them, and
             runs in lockstep of which a stage was compared within a bound.
-        not_gated: comparisons that were not made, each with the reason.
+        timed: time rails that are within their limit, each with its ratio.
+        not_gated: comparisons that were not made or gave no verdict, each with the reason.
         rewritten: changes by blessing, new against old.
         blessed: paths of the entries that blessing wrote.
         asked: paths of the entries that tests asked for.
@@ -25,6 +26,7 @@ class Ledger:
 
     exact: list[str] = field(default_factory=list)
     tolerance: list[str] = field(default_factory=list)
+    timed: list[str] = field(default_factory=list)
     not_gated: list[str] = field(default_factory=list)
     rewritten: list[str] = field(default_factory=list)
     blessed: list[str] = field(default_factory=list)
@@ -44,7 +46,7 @@ class Notes:
 
     Attributes:
         blessed: names that the test blessed.
-        not_gated: reasons why comparisons were not made.
+        not_gated: reasons why comparisons were not made, or gave no verdict.
     """
 
     blessed: list[str] = field(default_factory=list)

@@ -68,7 +68,7 @@ def test_inside_a_fixture_there_is_one_thread_and_afterwards_as_many_as_before(r
         around: Iterator[Any] = function(run.request)
         made = next(around)
         assert (type(made).__name__, torch.get_num_threads()) == (
-            {"blessed": "Blessed", "lockstep": "Lockstep", "cost_rail": "CostRail"}[name],
+            {"blessed": "Blessed", "lockstep": "Lockstep", "cost_rail": "CostRail", "time_rail": "TimeRail"}[name],
             1,
         )
         with pytest.raises(StopIteration):
@@ -254,3 +254,43 @@ def test_a_block_can_be_asked_what_it_cost_so_far_and_what_follows_it_costs_noth
         assert counter.counts["operators"] == 1
     x + 1
     assert counter.counts["operators"] == counter.counts["operator aten::add"] == 1
+
+
+def quiet(x: torch.Tensor) -> torch.Tensor:
+    return (x * 2).neg()
+
+
+class Decoder:
+    __call__ = staticmethod(quiet)
+
+
+def test_a_decoder_is_left_out_of_a_rail_and_its_calls_are_blessed(tmp_path: Path) -> None:
+    x, decoder = torch.ones(2), Decoder()
+    for run, calls in ((Run(tmp_path, bless="why"), 1), (Run(tmp_path), 1)):
+        with CostRail(run.request)("tick", without={"decoder": decoder}) as rail:
+            decoder(x) + 1
+        assert (rail.counts["operators"], rail.counts["calls decoder"]) == (1, calls)
+    run = Run(tmp_path)
+    wanted = "calls decoder: blessed 1, now 2"
+    with pytest.raises(block.CostsMoved, match=wanted), CostRail(run.request)("tick", without={"decoder": decoder}):
+        decoder(decoder(x)) + 1
+
+
+def test_a_decoder_that_nothing_calls_is_not_left_out_and_neither_blessed_nor_judged(tmp_path: Path) -> None:
+    for run in (Run(tmp_path, bless="why"), Run(tmp_path)):
+        rail = CostRail(run.request)("tick", without={"decoder": Decoder()}, count={"sum": torch.nn.Identity()})
+        with pytest.raises(NothingCompared, match="tick: nothing called decoder inside the block"), rail:
+            quiet(torch.ones(2))
+        assert (run.ledger, run.notes) == (Ledger(), Notes())
+
+
+def test_a_rail_with_more_reads_names_the_line_that_reads(tmp_path: Path) -> None:
+    x = torch.ones(2)
+    with CostRail(Run(tmp_path, bless="why").request)("tick"):
+        x.sum().item()
+    run = Run(tmp_path)
+    with pytest.raises(block.CostsMoved) as moved, CostRail(run.request)("tick"):
+        [x.sum().item() for _ in range(2)]
+    number = test_a_rail_with_more_reads_names_the_line_that_reads.__code__.co_firstlineno + 6
+    assert f"{__file__}:{number} in test_a_rail" in str(moved.value)
+    assert str(moved.value).endswith(": torch.Tensor.item, 2 times")

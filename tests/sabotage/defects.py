@@ -6,6 +6,7 @@ shows any more that the test could fail.
 
 from __future__ import annotations
 
+from tests.sabotage.anybody_defects import ANYBODY
 from tests.sabotage.aot_defects import AHEAD_OF_TIME
 from tests.sabotage.fault_defects import FAULTY
 from tests.sabotage.file_defects import FILE_DEFECTS
@@ -838,7 +839,7 @@ BATTERY = [
 
 DEFECTS = [
     *FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *RECORDS, *PROOFS, *BATTERY, *RAILS, *TIMES, *PLUGIN,
-    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING, *FILE_DEFECTS, *FAULTY, *RINGS,
+    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING, *FILE_DEFECTS, *FAULTY, *RINGS, *ANYBODY,
 ]  # fmt: skip
 
 # Every defect that is known to have slipped through some comparison of some engine, by the name it has here.
