@@ -67,7 +67,7 @@ def build_code(
 
     Raises:
         InvalidInput: no shape, or no number of rows.
-        BuildFailed: the compiler made no code, or kept less of it than it made.
+        BuildFailed: the compiler made no code, or the profiler saw no kernel on a GPU.
         ExecutorError: a run cannot be recorded.
         OSError: the file cannot be written.
     """
@@ -112,7 +112,10 @@ class _Building:
             yield
 
     def watch(self, shape: Shape, rows: int, run: Callable[[], object]) -> None:
-        self.runs.append(recorded_run(shape, rows, launched(run, self._device)))
+        kernels = launched(run, self._device)
+        if not kernels and self._device.type == "cuda":
+            raise BuildFailed(f"torch's profiler saw no kernel of {rows} rows of {shape}")
+        self.runs.append(recorded_run(shape, rows, kernels))
 
     def close(self) -> None:
         """Keep the folder: it is not packed yet."""

@@ -10,12 +10,14 @@ for one code on one machine, and the sidecar records both. A contract in `captur
 
 from __future__ import annotations
 
+import shutil
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from itertools import zip_longest
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 import torch
@@ -75,7 +77,7 @@ class CodeFile:
         self._found: list[OtherKernel] = []
         self._device = torch.device("cpu")
         self._record: Record | None = None
-        self._folder: TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
         self._watching = False
 
     @property
@@ -100,14 +102,16 @@ class CodeFile:
             files = archive.unpacked(data, self.file)
         except FileRefused as error:
             raise CodeCorrupt(str(error)) from error
-        self._folder = TemporaryDirectory(prefix="harness-code-")
-        unpack(files, Path(self._folder.name))
+        self._folder = Path(mkdtemp(prefix="harness-code-"))
+        # Also where nobody closes the executor: at the end of the process at the latest.
+        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        unpack(files, self._folder)
         self._record, self._device = record, device
 
     @contextmanager
     def kept(self) -> Iterator[None]:
         """See `Code.kept`."""
-        with kept_in(Path(self._opened()[1].name)):
+        with kept_in(self._opened()[1]):
             yield
 
     @contextmanager
@@ -140,9 +144,9 @@ class CodeFile:
     def close(self) -> None:
         """See `Code.close`."""
         if self._folder is not None:
-            self._folder.cleanup()
+            self._remove()
 
-    def _opened(self) -> tuple[Record, TemporaryDirectory[str]]:
+    def _opened(self) -> tuple[Record, Path]:
         if self._record is None or self._folder is None:
             raise InvalidInput("compiled", "code that was not begun", "a CodeFile of an executor")
         return self._record, self._folder

@@ -1,4 +1,4 @@
-"""Builds and loads files of code, each in a process of its own: `python -m tests.engine.aot.code_files DO FILE NAME`."""
+"""Builds and loads files of code, each in a process of its own: `python -m tests.engine.aot.code_files`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from harness.engine.aot.code_build import build_code
 from harness.engine.aot.code_file import CodeFile
 from harness.engine.decoders import AceStepDecoder, AffineDecoder
+from harness.engine.errors import EngineError, ExecutorError, InvalidInput
 from harness.engine.executors import CudaGraphExecutor, Shape
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -59,7 +60,7 @@ DECODERS: dict[str, Any] = {
     "affine": lambda: AffineDecoder(32),
     "chosen": Chosen,
     "tiny": lambda: AceStepDecoder.preset("tiny", 0),
-    "other seed": lambda: AceStepDecoder.preset("tiny", 1),
+    "other weights": lambda: AceStepDecoder.preset("tiny", 1),
 }
 
 
@@ -109,7 +110,7 @@ def main(do: str, file: str, name: str, *more: str) -> None:
     torch.set_num_threads(1)
     try:
         found = {"build": build, "load": load, "plain": plain}[do](Path(file), name, *more)
-    except Exception as error:
+    except (EngineError, ExecutorError, InvalidInput) as error:
         found = {"error": type(error).__name__, "says": str(error)}
     sys.stdout.write(json.dumps(found) + "\n")
 

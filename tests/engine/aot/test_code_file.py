@@ -1,0 +1,219 @@
+"""Files of code that do not fit, and what a process does with one that fits."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.engine.aot import code_file, code_record
+from harness.engine.aot.code_file import FOLDER, CodeFile, OtherKernels, difference, recorded_run
+from harness.engine.aot.code_record import HERE, Record
+from harness.engine.decoders import AffineDecoder
+from harness.engine.errors import CodeCorrupt, CodeMismatch, InvalidInput, KernelsDiffer, SidecarMissing
+from harness.engine.executors import CudaGraphExecutor
+from harness.engine.executors import code as module
+from harness.engine.executors.code import CompiledHere, OtherKernel
+from harness.files import archive
+from tests.engine.aot.code_files import CPU, OTHER_CHOICE, ROWS, SHAPE, alone
+
+FILES = {"ab/c.so": b"library", "triton/x/__grp__k.json": b'{"k": "' + FOLDER + b'/triton/x/k"}'}
+KERNELS = ("first", "second", "third")
+
+
+@pytest.fixture(name="file")
+def _file(tmp_path: Path) -> Path:
+    path = tmp_path / "affine.code"
+    data = archive.packed(FILES)
+    path.write_bytes(data)
+    made = {"code_sha256": hashlib.sha256(data).hexdigest(), "graphs": 1, "rows": ROWS, "shapes": (str(SHAPE),)}
+    runs = tuple(recorded_run(SHAPE, rows, KERNELS) for rows in ROWS)
+    code_record.write(path, Record(**code_record.here(AffineDecoder(32), CPU), **made, runs=runs))
+    return path
+
+
+def executor(file: Path, decoder: Any = None, **options: Any) -> CudaGraphExecutor:
+    code = CodeFile(file, options.pop("other_kernels", OtherKernels.IGNORE))
+    return CudaGraphExecutor(decoder or AffineDecoder(32), compiled=code, device="cpu", row_buckets=ROWS, **options)
+
+
+# Files that do not fit: refused before anything is unpacked.
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_code_of_something_else_is_refused_by_the_field_that_differs(
+    file: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another: Any = {"options": {}, "switches": {"band": "flex"}, "threads": 1000}
+    code_record.write(file, replace(code_record.read(file), **{name: another.get(name, "another")}))
+    monkeypatch.setattr(code_file, "unpack", None)
+    with pytest.raises(CodeMismatch, match=f"^{name}: "):
+        executor(file)
+
+
+def test_code_of_another_decoder_is_refused(file: Path) -> None:
+    with pytest.raises(CodeMismatch, match="structure: "):
+        executor(file, AffineDecoder(33))
+
+
+def test_code_without_metadata_and_code_that_was_altered_are_refused(file: Path) -> None:
+    data = file.read_bytes()
+    for changed in (data[:-1], data + b"x", b""):
+        file.write_bytes(changed)
+        with pytest.raises(CodeCorrupt, match="is not the one in"):
+            executor(file)
+    code_record.path(file).unlink()
+    with pytest.raises(SidecarMissing, match="is missing"):
+        executor(file)
+
+
+def test_code_that_is_no_archive_is_refused_although_its_hash_is_right(file: Path) -> None:
+    file.write_bytes(b"no archive")
+    right = hashlib.sha256(b"no archive").hexdigest()
+    code_record.write(file, replace(code_record.read(file), code_sha256=right))
+    with pytest.raises(CodeCorrupt, match="a ZIP archive"):
+        executor(file)
+
+
+def test_shapes_and_rows_that_the_file_has_not_are_refused_before_anything_is_compiled(file: Path) -> None:
+    made = executor(file)
+    with pytest.raises(InvalidInput, match=r"shapes: got T=11, .* one that affine.code has: T=10"):
+        made.prepare([SHAPE, replace(SHAPE, frames=11)])
+    more = CudaGraphExecutor(AffineDecoder(32), compiled=CodeFile(file), device="cpu", row_buckets=(1, 4))
+    with pytest.raises(InvalidInput, match=r"row_buckets: got \(1, 4\), .*affine.code has: \(1, 2\)"):
+        more.prepare([SHAPE])
+    assert (made.stats().compiled, more.stats().compiled, made.stats().graphs) == (0, 0, 0)
+
+
+def test_a_code_file_is_of_one_executor(file: Path) -> None:
+    code = CodeFile(file)
+    CudaGraphExecutor(AffineDecoder(32), compiled=code, device="cpu")
+    with pytest.raises(InvalidInput, match="a CodeFile for each executor"):
+        CudaGraphExecutor(AffineDecoder(32), compiled=code, device="cpu")
+
+
+def test_an_unknown_answer_to_other_kernels_is_refused(file: Path) -> None:
+    with pytest.raises(InvalidInput, match="other_kernels: "):
+        CodeFile(file, "warn")
+
+
+# Where the code is.
+
+
+def test_the_code_is_unpacked_where_nobody_else_can_write_and_is_gone_after_close(file: Path) -> None:
+    made = executor(file)
+    folder = made._code._folder
+    assert folder.stat().st_mode & 0o077 == 0
+    assert (folder / "ab" / "c.so").read_bytes() == b"library"
+    assert (folder / "triton/x/__grp__k.json").read_bytes() == b'{"k": "' + bytes(folder) + b'/triton/x/k"}'
+    made.close()
+    assert not folder.exists()
+
+
+def test_a_folder_is_packed_without_locks_links_and_its_own_path(tmp_path: Path) -> None:
+    code_file.unpack(FILES, tmp_path)
+    for name in ("locks/a", "ab/c.lock"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "ab" / "c.so")
+    assert code_file.pack(tmp_path) == FILES
+
+
+def test_code_that_is_compiled_here_is_code_too() -> None:
+    assert isinstance(CompiledHere(), module.Code) and isinstance(CodeFile("a"), module.Code)
+    assert not isinstance(True, module.Code)
+
+
+# Kernels.
+
+
+@pytest.mark.parametrize(("found", "expected"), [
+    (("first", "other", "third"), (1, "second", "other")),
+    (("second", "first", "third"), (0, "first", "second")),
+    (("first", "second"), (2, "third", None)),
+    ((*KERNELS, "fourth"), (3, None, "fourth")),
+    ((), (0, "first", None)),
+])  # fmt: skip
+def test_the_first_kernel_that_differs_is_named(file: Path, found: Any, expected: Any) -> None:
+    record = code_record.read(file)
+    assert difference(record, SHAPE, 2, found) == OtherKernel(str(SHAPE), 2, *expected)
+    assert difference(record, SHAPE, 2, KERNELS) is None
+
+
+def test_a_run_that_is_not_recorded_differs_from_its_first_kernel_on(file: Path) -> None:
+    assert difference(code_record.read(file), SHAPE, 3, KERNELS) == OtherKernel(str(SHAPE), 3, 0, None, "first")
+
+
+def test_a_difference_is_said_in_words() -> None:
+    assert str(OtherKernel("T=10", 2, 1, "a", None)) == "2 rows of T=10: kernel 1 is no kernel, expected a"
+
+
+def test_prepare_refuses_other_kernels_or_reports_them_or_does_not_look(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Any] = []
+    monkeypatch.setattr(code_file, "launched", lambda run, device: looked.append(run()) or ("first", "other"))
+    monkeypatch.setattr("harness.engine.executors.cuda_graph.compile_decoder", lambda decoder, graphs: decoder)
+    with pytest.raises(
+        KernelsDiffer, match="^2 rows of T=10.*: kernel 1 is other, expected second in affine.code.json"
+    ):
+        executor(file, other_kernels="refuse").prepare([SHAPE])
+    reporting, ignoring = executor(file, other_kernels="report"), executor(file, other_kernels="ignore")
+    reporting.prepare([SHAPE])
+    assert [(each.rows, each.found) for each in reporting.stats().other_kernels] == [(2, "other"), (1, "other")]
+    before = len(looked)
+    ignoring.prepare([SHAPE])
+    assert (ignoring.stats().other_kernels, len(looked)) == ((), before)
+
+
+def test_kernels_are_compared_in_prepare_alone(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_file, "launched", lambda run, device: ("other",))
+    monkeypatch.setattr("harness.engine.executors.cuda_graph.compile_decoder", lambda decoder, graphs: decoder)
+    made = executor(file, other_kernels="refuse", on_demand=True)
+    made.run(replace(SHAPE, frames=12).example(1, CPU))
+    made.update(lambda: None)
+    assert made.stats().graphs == 1
+
+
+# In processes of their own.
+
+
+@pytest.fixture(name="built", scope="module")
+def _built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("code")
+    assert alone(folder / "first", "build", folder / "chosen.code", "chosen") == {
+        "reused": False, "differs": [], "graphs": 2,
+    }  # fmt: skip
+    return folder / "chosen.code"
+
+
+def test_the_next_process_compiles_nothing_and_makes_the_same_bits(built: Path, tmp_path: Path) -> None:
+    loaded = alone(tmp_path / "empty", "load", built, "chosen")
+    compiled = alone(tmp_path / "other", "plain", built, "chosen")
+    assert (loaded["compiled"], loaded["loaded"], loaded["others"]) == (0, 2, [])
+    assert (compiled["compiled"], compiled["loaded"]) == (2, 0)
+    assert loaded["bits"] == compiled["bits"]
+    assert [each for each in (tmp_path / "empty").rglob("*") if each.is_file()] == []
+
+
+def test_another_choice_of_a_library_is_refused_by_name(built: Path, tmp_path: Path) -> None:
+    refused = alone(tmp_path, "load", built, "chosen", **{OTHER_CHOICE: "1"})
+    assert refused["error"] == "KernelsDiffer"
+    assert refused["says"].startswith(f"2 rows of {SHAPE}: kernel 1 is aten::zeros, expected aten::mm in ")
+    reported = alone(tmp_path, "load", built, "chosen", "report", **{OTHER_CHOICE: "1"})
+    assert (reported["compiled"], len(reported["others"])) == (0, 2)
+
+
+def test_a_file_that_matches_is_used_again_and_one_that_differs_is_built_anew(built: Path, tmp_path: Path) -> None:
+    before = built.read_bytes()
+    assert alone(tmp_path, "build", built, "chosen") == {"reused": True, "differs": [], "graphs": 2}
+    assert built.read_bytes() == before
+    other = tmp_path / "other.code"
+    other.write_bytes(before)
+    code_record.write(other, replace(code_record.read(built), torch="2.11.0"))
+    again = alone(tmp_path, "build", other, "chosen")
+    assert (again["reused"], again["differs"], again["graphs"]) == (False, ["torch"], 2)
+    assert code_record.read(other).runs == code_record.read(built).runs
