@@ -1,0 +1,32 @@
+"""The option `--decoder-switch NAME=VALUE` of the commands that make a decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from harness.engine.decoders.decoder_switches import PLAIN, DecoderSwitches
+from harness.engine.errors import InvalidInput
+
+
+def _accelerated(_context: click.Context, _option: click.Parameter, assignments: Sequence[str]) -> DecoderSwitches:
+    """Read `name=value` for each, in order."""
+    switches = PLAIN
+    for assignment in assignments:
+        name, _, value = assignment.partition("=")
+        try:
+            switches = switches.assigned(name, value)
+        except InvalidInput as error:
+            raise click.BadParameter(f"{assignment!r}: {error}") from error
+    return switches
+
+
+OPTION = click.option(
+    "--decoder-switch",
+    "decoder_switches",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_accelerated,
+    help="An acceleration of the decoder, or all: on or off; a form: its name.",
+)
