@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from harness.engine.decoders.decoder_switches import PLAIN, DecoderSwitches
+from harness.engine.decoders.decoder_switches import FORMS, PLAIN, DecoderSwitches
 from harness.engine.errors import InvalidInput
 
 
@@ -30,3 +30,9 @@ OPTION = click.option(
     callback=_accelerated,
     help="An acceleration of the decoder, or all: on or off; a form: its name.",
 )
+
+
+def described(switches: DecoderSwitches) -> str | None:
+    """The accelerations that are on, then the forms, for a report; None where none is on."""
+    forms = [f"{name}={getattr(switches, name)}" for name in FORMS]
+    return ", ".join([*switches.on, *forms]) if switches.on else None
