@@ -11,6 +11,7 @@ import torch
 
 from harness import registry
 from harness.commands.common import check_writable, reported, say, write_json
+from harness.engine import checks
 from harness.engine.aot import code_record
 from harness.engine.aot.code_build import build_code
 from harness.engine.errors import BuildFailed, ExecutorError, InvalidInput
@@ -40,7 +41,7 @@ def run(file: Path, json_path: Path | None, shapes: Sequence[tuple[int, int]], o
             switches=options["decoder_switches"],
         )
         asked = [Shape(frames, tokens, *registry.widths(decoder)) for frames, tokens in shapes]
-        rows = registry.buckets(options["max_batch"])
+        rows = registry.buckets(checks.integer("max_batch", options["max_batch"], 1))
         try:
             built = build_code(decoder, file, asked, rows, options["device"], lambda what: say(what, err=True))
         except ExecutorError as error:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from harness.engine.aot import code_file, code_record
+from harness.engine.aot import code_build, code_file, code_record
+from harness.engine.aot.code_build import build_code
 from harness.engine.aot.code_file import FOLDER, CodeFile, OtherKernels, difference, recorded_run
 from harness.engine.aot.code_record import HERE, Record
 from harness.engine.decoders import AffineDecoder
-from harness.engine.errors import CodeCorrupt, CodeMismatch, InvalidInput, KernelsDiffer, SidecarMissing
+from harness.engine.errors import BuildFailed, CodeCorrupt, CodeMismatch, InvalidInput, KernelsDiffer, SidecarMissing
 from harness.engine.executors import CudaGraphExecutor
 from harness.engine.executors import code as module
 from harness.engine.executors.code import CompiledHere, OtherKernel
@@ -178,42 +179,78 @@ def test_kernels_are_compared_in_prepare_alone(file: Path, monkeypatch: pytest.M
     assert made.stats().graphs == 1
 
 
+# Files that are there.
+
+
+def test_a_file_that_matches_is_used_again_and_nothing_is_compiled(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_build, "_prepared", None)
+    before = file.read_bytes(), code_record.path(file).read_bytes()
+    found = build_code(AffineDecoder(32), file, [SHAPE, SHAPE], ROWS[::-1], "cpu")
+    assert (found.reused, found.differs, found.record) == (True, (), code_record.read(file))
+    assert (file.read_bytes(), code_record.path(file).read_bytes()) == before
+
+
+@pytest.mark.parametrize("change", ["torch", "rows", "shapes", "cut", "bare"])
+def test_a_file_that_differs_is_built_anew_and_the_reason_is_named(
+    file: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepared(decoder: Any, code: Any, *_asked: Any) -> int:
+        (code.folder / "a.so").write_bytes(b"new")
+        code.runs.append(recorded_run(SHAPE, 2, KERNELS))
+        return 3
+
+    monkeypatch.setattr(code_build, "_prepared", prepared)
+    another: Any = {"torch": "2.11.0", "rows": (1,), "shapes": ("T=5",)}
+    if change in another:
+        code_record.write(file, replace(code_record.read(file), **{change: another[change]}))
+    elif change == "cut":
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        code_record.path(file).unlink()
+    found = build_code(AffineDecoder(32), file, [SHAPE], ROWS, "cpu")
+    assert found.reused is False
+    assert change in found.differs or "affine.code" in found.differs[0]
+    data, record = code_record.read_code(file)
+    assert archive.unpacked(data, file) == {"a.so": b"new"}
+    assert (record.graphs, record.runs, found.record) == (3, (recorded_run(SHAPE, 2, KERNELS),), record)
+
+
+@pytest.mark.parametrize(("shapes", "rows", "words"), [([], (1,), "shapes"), ([SHAPE], (0,), "row_buckets")])
+def test_a_build_of_nothing_is_refused(shapes: Any, rows: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        build_code(AffineDecoder(32), tmp_path / "a.code", shapes, rows, "cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_build_that_compiles_nothing_is_an_error_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.engine.executors.cuda_graph.compile_decoder", lambda decoder, graphs: decoder)
+    with pytest.raises(BuildFailed, match="compiled no graph"):
+        build_code(AffineDecoder(32), tmp_path / "a.code", [SHAPE], (1,), "cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
 # In processes of their own.
 
 
 @pytest.fixture(name="built", scope="module")
-def _built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A file of code, and the bits of the process that built it."""
     folder = tmp_path_factory.mktemp("code")
-    assert alone(folder / "first", "build", folder / "chosen.code", "chosen") == {
-        "reused": False, "differs": [], "graphs": 2,
-    }  # fmt: skip
-    return folder / "chosen.code"
+    made = alone(folder / "first", "build", folder / "chosen.code", "chosen")
+    assert (made["reused"], made["graphs"]) == (False, 2)
+    return folder / "chosen.code", made["bits"]
 
 
-def test_the_next_process_compiles_nothing_and_makes_the_same_bits(built: Path, tmp_path: Path) -> None:
-    loaded = alone(tmp_path / "empty", "load", built, "chosen")
-    compiled = alone(tmp_path / "other", "plain", built, "chosen")
-    assert (loaded["compiled"], loaded["loaded"], loaded["others"]) == (0, 2, [])
-    assert (compiled["compiled"], compiled["loaded"]) == (2, 0)
-    assert loaded["bits"] == compiled["bits"]
-    assert [each for each in (tmp_path / "empty").rglob("*") if each.is_file()] == []
+def test_the_next_process_compiles_nothing_and_makes_the_same_bits(built: tuple[Path, str], tmp_path: Path) -> None:
+    file, bits = built
+    loaded = alone(tmp_path, "load", file, "chosen")
+    assert (loaded["compiled"], loaded["loaded"], loaded["others"], loaded["bits"]) == (0, 2, [], bits)
+    assert [each for each in tmp_path.rglob("*") if each.is_file()] == [], "nor is anything kept for its user"
 
 
-def test_another_choice_of_a_library_is_refused_by_name(built: Path, tmp_path: Path) -> None:
-    refused = alone(tmp_path, "load", built, "chosen", **{OTHER_CHOICE: "1"})
+def test_another_choice_of_a_library_is_refused_by_name(built: tuple[Path, str], tmp_path: Path) -> None:
+    refused = alone(tmp_path, "load", built[0], "chosen", **{OTHER_CHOICE: "1"})
     assert refused["error"] == "KernelsDiffer"
     assert refused["says"].startswith(f"2 rows of {SHAPE}: kernel 1 is aten::zeros, expected aten::mm in ")
-    reported = alone(tmp_path, "load", built, "chosen", "report", **{OTHER_CHOICE: "1"})
-    assert (reported["compiled"], len(reported["others"])) == (0, 2)
-
-
-def test_a_file_that_matches_is_used_again_and_one_that_differs_is_built_anew(built: Path, tmp_path: Path) -> None:
-    before = built.read_bytes()
-    assert alone(tmp_path, "build", built, "chosen") == {"reused": True, "differs": [], "graphs": 2}
-    assert built.read_bytes() == before
-    other = tmp_path / "other.code"
-    other.write_bytes(before)
-    code_record.write(other, replace(code_record.read(built), torch="2.11.0"))
-    again = alone(tmp_path, "build", other, "chosen")
-    assert (again["reused"], again["differs"], again["graphs"]) == (False, ["torch"], 2)
-    assert code_record.read(other).runs == code_record.read(built).runs

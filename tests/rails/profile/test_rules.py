@@ -1,4 +1,4 @@
-"""The table of rules, on names that TensorRT-RTX, TensorRT, ONNX Runtime and torch printed; kernels by their spelling."""
+"""The table of rules, on names that TensorRT-RTX, TensorRT, ONNX Runtime and torch printed, and on kernels."""
 
 from __future__ import annotations
 
