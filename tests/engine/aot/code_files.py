@@ -15,12 +15,16 @@ from torch import Tensor, nn
 
 from harness.engine.aot.code_build import build_code
 from harness.engine.aot.code_file import CodeFile
-from harness.engine.decoders import AffineDecoder
+from harness.engine.decoders import AceStepDecoder, AffineDecoder
+from harness.engine.decoders.accelerated import accelerated
+from harness.engine.decoders.decoder_switches import ALL
 from harness.engine.errors import EngineError, ExecutorError, InvalidInput
 from harness.engine.executors import CudaGraphExecutor, Shape
+from harness.engine.executors.stream import run_to_end
 
 ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
+DEVICE = torch.device(os.environ.get("HARNESS_TESTS_DEVICE", "cpu"))
 SHAPE = Shape(frames=10, tokens=6, channels=8, encoder_dim=32)
 ROWS = (1, 2)
 OTHER_CHOICE = "OTHER_CHOICE"
@@ -59,27 +63,29 @@ class Chosen(nn.Module):
 DECODERS: dict[str, Any] = {
     "affine": lambda: AffineDecoder(32),
     "chosen": Chosen,
+    "tiny": lambda: AceStepDecoder.preset("tiny", 0, device=DEVICE),
+    "fast": lambda: accelerated(AceStepDecoder.preset("tiny", 0, device=DEVICE), ALL),
 }
 
 
 def build(file: Path, name: str) -> dict[str, Any]:
     """Build a file; the bits are those of an executor of this process, which compiles anew."""
     decoder = DECODERS[name]()
-    built = build_code(decoder, file, [SHAPE], ROWS, "cpu")
-    bits = used(CudaGraphExecutor(decoder, row_buckets=ROWS, compiled=True, device="cpu"))["bits"]
+    built = build_code(decoder, file, [SHAPE], ROWS, DEVICE)
+    bits = used(CudaGraphExecutor(decoder, row_buckets=ROWS, compiled=True, device=DEVICE))["bits"]
     return {"reused": built.reused, "graphs": built.record.graphs, "bits": bits}
 
 
 def load(file: Path, name: str, other_kernels: str = "refuse") -> dict[str, Any]:
     decoder = DECODERS[name]()
-    executor = CudaGraphExecutor(decoder, row_buckets=ROWS, compiled=CodeFile(file, other_kernels), device="cpu")
+    executor = CudaGraphExecutor(decoder, row_buckets=ROWS, compiled=CodeFile(file, other_kernels), device=DEVICE)
     return used(executor)
 
 
 def used(executor: CudaGraphExecutor) -> dict[str, Any]:
     try:
         executor.prepare([SHAPE])
-        made = [executor.run(SHAPE.example(rows, CPU)).clone() for rows in ROWS]
+        made = [run_to_end(executor, SHAPE.example(rows, DEVICE)).cpu().clone() for rows in ROWS]
         stats = executor.stats()
     finally:
         executor.close()
