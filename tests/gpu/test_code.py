@@ -1,4 +1,4 @@
-"""Files of compiled code on a GPU: the next process compiles nothing, launches the same kernels, makes the same bits."""
+"""Files of code on a GPU: the next process compiles nothing, launches the same kernels and makes the same bits."""
 
 from __future__ import annotations
 
