@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
+import zlib
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
@@ -16,6 +18,7 @@ MOST = 100_000
 _WHEN = (1980, 1, 1, 0, 0, 0)
 """The time of every file: two archives of the same files have the same bytes."""
 _PART = re.compile(r"(?!\.{1,2}$)[^/\\\x00]+")
+_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError)
 _COMPRESSED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -45,7 +48,7 @@ def unpacked(data: bytes, path: Path, limit: int = LARGE) -> dict[str, bytes]:
             listed = archive.infolist()
             _check(listed, path, limit)
             return {each.filename: _bytes(archive, each, path) for each in listed}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
+    except (*_DAMAGED, OSError, RuntimeError, ValueError) as error:
         if isinstance(error, FileRefused):
             raise
         raise FileRefused(path, "", ascii(str(error))[1:-1], "a ZIP archive") from error

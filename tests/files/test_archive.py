@@ -55,6 +55,18 @@ def test_a_file_that_was_altered_is_refused() -> None:
         archive.unpacked(data.replace(b"0123456789" * 10, b"0123456780" * 10), FROM)
 
 
+def test_an_archive_with_a_byte_of_another_value_is_refused_or_no_file_in_it_is_damaged() -> None:
+    data = archive.packed(FILES)
+    for place in range(len(data)):
+        changed = bytearray(data)
+        changed[place] ^= 0x5A
+        try:
+            found = archive.unpacked(bytes(changed), FROM)
+        except FileRefused:
+            continue
+        assert set(found.values()) <= set(FILES.values()), place
+
+
 def test_more_bytes_or_files_than_the_limits_are_refused_before_they_are_unpacked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
