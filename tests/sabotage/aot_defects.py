@@ -303,7 +303,7 @@ CODE = [
         f"{_AOT}/code_file.py",
         "    return data.replace(old, new) if file.name.startswith(_LISTS) else data\n",
         "    return data\n",
-        f"{_T_CODE}::test_a_folder_is_packed_without_locks_links_and_its_own_path",
+        f"{_T_CODE}::test_the_code_is_unpacked_where_nobody_else_can_write_and_is_gone_after_close",
     ),
     Defect(
         "graphs that no cache saw are not counted as compiled",

@@ -120,6 +120,7 @@ def test_a_folder_is_packed_without_locks_links_and_its_own_path(tmp_path: Path)
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "link").symlink_to(tmp_path / "ab" / "c.so")
+    assert bytes(tmp_path) in (tmp_path / "triton/x/__grp__k.json").read_bytes()
     assert code_file.pack(tmp_path) == FILES
 
 
