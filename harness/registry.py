@@ -13,6 +13,7 @@ from typing import cast
 import torch
 
 from harness.engine import decoders, executors
+from harness.engine.aot.code_file import CodeFile
 from harness.engine.aot.export import TOKENS, export
 from harness.engine.aot.runtime import check_dtype
 from harness.engine.decoders import AffineDecoder, Decoder
@@ -150,12 +151,14 @@ class Asked:
         pin_rows: number of rows that every run is padded to, or None; see `EagerExecutor`.
         device: the device of the decoder.
         file: the compiled decoder to run; the empty path for a kind that runs the decoder itself.
+        code: the file of code to load, or None; see `CodeFile`.
     """
 
     max_rows: int
     pin_rows: int | None
     device: torch.device
     file: Path
+    code: Path | None = None
 
 
 def _eager(decoder: Decoder, asked: Asked) -> Executor:
@@ -171,11 +174,16 @@ def _deferred(decoder: Decoder, asked: Asked) -> Executor:
     return StaticExecutor(decoder, asked.max_rows, asked.pin_rows, stream=DeferredStream())
 
 
-def _cuda_graph(decoder: Decoder, asked: Asked, *, compiled: bool = False) -> Executor:
-    powers = [1 << n for n in range(asked.max_rows.bit_length()) if 1 << n < asked.max_rows]
+def buckets(max_rows: int) -> tuple[int, ...]:
+    """The numbers of rows that executors of recorded runs prepare: powers of two, and the largest one."""
+    powers = [1 << n for n in range(max_rows.bit_length()) if 1 << n < max_rows]
+    return (*powers, max_rows)
+
+
+def _cuda_graph(decoder: Decoder, asked: Asked, *, compiled: bool | CodeFile = False) -> Executor:
     return CudaGraphExecutor(
         decoder,
-        row_buckets=[*powers, asked.max_rows],
+        row_buckets=buckets(asked.max_rows),
         pin_rows=asked.pin_rows,
         max_rows=asked.max_rows,
         compiled=compiled,
@@ -185,7 +193,7 @@ def _cuda_graph(decoder: Decoder, asked: Asked, *, compiled: bool = False) -> Ex
 
 
 def _compiled_graph(decoder: Decoder, asked: Asked) -> Executor:
-    return _cuda_graph(decoder, asked, compiled=True)
+    return _cuda_graph(decoder, asked, compiled=True if asked.code is None else CodeFile(asked.code))
 
 
 def _onnx(_decoder: Decoder, asked: Asked) -> Executor:
@@ -290,6 +298,7 @@ def executor(
     pin_rows: int | None = None,
     device: str = "cpu",
     engine: Path | None = None,
+    code: Path | None = None,
 ) -> Executor:
     """Make a new executor of `kind`.
 
@@ -301,22 +310,24 @@ def executor(
         device: device of the decoder.
         engine: file of the compiled decoder, for a kind that runs one; see `engine_for`. An `onnx` executor uses as
             many threads as torch is set to at the call.
+        code: file of code that `compiled_graph` loads; see `CodeFile`.
 
     Raises:
         InvalidInput: a kind that runs a compiled decoder without a file or on a device on which it does not run, or
-            another kind with a file.
+            another kind with a file; code for another kind.
         EngineError: the file cannot be used, or the package that runs the file is not installed.
     """
     kind, place = ExecutorKind(kind), torch.device(device)
     if kind.ahead_of_time:
         if engine is None:
-            raise InvalidInput(
-                "engine", "none", f"the path of {kind.record.file}, which executors of the kind {kind} run"
-            )
+            expected = f"the path of {kind.record.file}, which executors of the kind {kind} run"
+            raise InvalidInput("engine", "none", expected)
         check_device(kind, place)
     elif engine is not None:
         raise InvalidInput("engine", str(engine), f"none: executors of the kind {kind} run the decoder itself")
-    return kind.record.make(decoder, Asked(max_rows, pin_rows, place, engine or Path()))
+    if code is not None and kind is not ExecutorKind.COMPILED_GRAPH:
+        raise InvalidInput("code", str(code), f"none: executors of the kind {kind} compile nothing")
+    return kind.record.make(decoder, Asked(max_rows, pin_rows, place, engine or Path(), code))
 
 
 def engine_for(
