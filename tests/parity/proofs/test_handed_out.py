@@ -101,7 +101,7 @@ def test_an_output_that_is_resized_has_changed() -> None:
             kept[0].resize_(1)
         return {"latent": kept[-1]}
 
-    assert "shape differs, got (1,), expected (2,)" in str(changed(fresh, fast))
+    assert "shape differs, now (1,), handed out (2,)" in str(changed(fresh, fast))
 
 
 def test_an_array_in_a_reused_buffer_is_found_and_numbers_and_read_only_arrays_are_not_asked_again() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -67,9 +68,13 @@ class Record:
     y: None = None
 
 
-def test_records_and_none_are_kept_and_other_leaves_are_refused() -> None:
+def test_records_numbers_arrays_and_none_are_kept_and_other_leaves_are_refused() -> None:
     tree = played(lambda event: Record(torch.ones(1)), [1])
     assert paths(tree) == ["event-0/output/x", "event-0/output/y", "event-0/state"]
-    with pytest.raises(NotComparable, match=r"output/x\[0\] cannot be compared: expected a tensor, got int"):
-        played(lambda event: {"x": [1]}, [1])
+    array = np.zeros(2)
+    tree = played(lambda event: {"n": 1, "a": array}, [1])
+    array += 1
+    assert (tree["event-0"]["output"]["n"], tree["event-0"]["output"]["a"].tolist()) == (1, [0.0, 0.0])
+    with pytest.raises(NotComparable, match=r"output/x\[0\] cannot be compared: expected a tensor, a NumPy array"):
+        played(lambda event: {"x": [object()]}, [1])
     assert "state" in paths(played(Bare().step, [1.0]))[-1]
