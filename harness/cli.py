@@ -11,6 +11,7 @@ from harness.commands.build import build_command
 from harness.commands.check import check_command
 from harness.commands.compare import compare_command
 from harness.commands.endings import Commands
+from harness.commands.examples import epilog
 from harness.commands.export import export_command
 from harness.commands.fresh import costs_command, digests_command, tensors_command
 from harness.commands.probe import probe_command
@@ -41,4 +42,5 @@ def main(context: click.Context) -> None:
 
 
 for command in COMMANDS:
+    command.epilog = epilog(str(command.name))
     main.add_command(command)

@@ -1,0 +1,138 @@
+"""Hooks of the site: pages that are not under docs/, links as on GitHub, the reference, and a search without a server.
+
+The pages are written for GitHub. A link in them is a path from the page's place in the repository. Each page of the
+site stands in another place, so every link is led there.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from pygments.formatters import HtmlFormatter
+
+from harness.commands.examples import EXAMPLES, PROGRAM
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+PLACES = {"README.md": "index.md", "docs/index.md": "pages.md", "CHANGELOG.md": "changelog.md", "LICENSE": "LICENSE"}
+"""Files of the repository whose place in the site is not their path under docs/."""
+
+FENCE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"(\[[^\]]*\]\()([^)\s]+)(\))")
+
+
+def place(path: str) -> str:
+    """Return where a file of the repository is in the site; both are paths with slashes, from the root."""
+    return PLACES.get(path) or posixpath.relpath(path, "docs")
+
+
+def led(target: str, page: str) -> str:
+    """Return the target of a link of the site for the target of a link on GitHub.
+
+    Args:
+        target: as it is written in the page: a URL, an anchor, or a path with or without an anchor.
+        page: the page's path in the repository.
+    """
+    path, mark, anchor = target.partition("#")
+    if not path or "://" in target:
+        return target
+    meant = posixpath.normpath(posixpath.join(posixpath.dirname(page), path))
+    return posixpath.relpath(place(meant), posixpath.dirname(place(page)) or ".") + mark + anchor
+
+
+def rewritten(text: str, page: str) -> str:
+    """Return a page's text with its links as they are in the site; code is left as it is."""
+    parts = FENCE.split(text)
+    parts[::2] = [LINK.sub(lambda m: m[1] + led(m[2], page) + m[3], part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def slug(heading: str, _separator: str) -> str:
+    """Return the anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def reference(room: dict[str, Any]) -> str:
+    """Return a page of the reference: a title, words, and a directive for each name."""
+    return "\n\n".join([f"# {room['title']}", room["words"], *(f"::: {name}" for name in room["names"])]) + "\n"
+
+
+def commands() -> str:
+    """Return the page of the commands: for each its description, its examples and a table of its options."""
+    from harness.cli import main  # noqa: PLC0415 - imports torch, which takes seconds
+
+    head = (HERE / "commands.txt").read_text()
+    shown = [command for _, command in sorted(main.commands.items()) if not command.hidden]
+    return "\n\n".join([head.rstrip(), *map(of_command, shown)]) + "\n"
+
+
+def of_command(command: click.Command) -> str:
+    """Return the part of one command. A path that the machine decides, such as a default, is not printed."""
+    context = click.Context(command, info_name=f"{PROGRAM} {command.name}")
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    records = [each.get_help_record(context) for each in command.get_params(context)]
+    table = [f"| `{option}` | {words} |" for option, words in filter(None, records)]
+    examples = [f"# {words}\n{PROGRAM} {line}" for words, line in EXAMPLES[str(command.name)].items()]
+    code = "```bash\n" + "\n\n".join([usage, *examples]) + "\n```"
+    return "\n\n".join([f"## {command.name}", inspect.cleandoc(command.help or ""), code, "\n".join([*HEAD, *table])])
+
+
+HEAD = ("| option | meaning |", "| --- | --- |")
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Give headings the anchors that they have on GitHub."""
+    config.mdx_configs["toc"]["slugify"] = slug
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Put the repository's pages in their places, and add the reference."""
+    index = files.get_file_from_path("index.md")
+    assert index is not None
+    files.remove(index)
+    for path, there in PLACES.items():
+        files.append(File.generated(config, there, abs_src_path=str(ROOT / path)))
+    for name, room in config.extra["reference"].items():
+        files.append(File.generated(config, f"reference/{name}.md", content=reference(room)))
+    files.append(File.generated(config, "reference/commands.md", content=commands()))
+    colours = HtmlFormatter(style="default").get_style_defs(".highlight")
+    dark = HtmlFormatter(style="github-dark").get_style_defs("[data-bs-theme=dark] .highlight")
+    files.append(File.generated(config, "assets/site.css", content=f"{colours}\n{dark}\n{STYLE}"))
+    return files
+
+
+STYLE = """
+.headerlink { visibility: hidden; }
+:is(h1, h2, h3, h4):hover .headerlink { visibility: visible; }
+table { display: block; overflow-x: auto; }
+.col-md-9 img { max-width: 100%; }
+"""
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Lead the links of the repository's pages to their places in the site."""
+    uri = page.file.src_uri
+    if uri.startswith("reference/"):
+        return markdown
+    return rewritten(markdown, next((path for path, there in PLACES.items() if there == uri), f"docs/{uri}"))
+
+
+@event_priority(-100)
+def on_post_build(config: MkDocsConfig) -> None:
+    """Replace the search by one that needs no server: a browser fetches no index beside a page that is a file."""
+    folder = Path(config.site_dir) / "search"
+    sections = json.loads((folder / "search_index.json").read_text())["docs"]
+    script = (HERE / "search.js").read_text()
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / "main.js").write_text(f"const SECTIONS = {json.dumps(sections)};\n{script}")
