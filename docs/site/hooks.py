@@ -1,19 +1,15 @@
-"""Hooks of the site: pages that are not under docs/, links as on GitHub, the reference, and a search without a server.
-
-The pages are written for GitHub. A link in them is a path from the page's place in the repository. Each page of the
-site stands in another place, so every link is led there.
-"""
+"""Hooks of the site: pages from outside docs/, links as on GitHub, the reference, a search that needs no server."""
 
 from __future__ import annotations
 
 import inspect
 import json
-import posixpath
 import re
 from pathlib import Path
 from typing import Any
 
 import click
+import links
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
@@ -24,42 +20,8 @@ from harness.commands.examples import EXAMPLES, PROGRAM
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-PLACES = {"README.md": "index.md", "docs/index.md": "pages.md", "CHANGELOG.md": "changelog.md", "LICENSE": "LICENSE"}
-"""Files of the repository whose place in the site is not their path under docs/."""
-
-FENCE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
-LINK = re.compile(r"(\[[^\]]*\]\()([^)\s]+)(\))")
-
-
-def place(path: str) -> str:
-    """Return where a file of the repository is in the site; both are paths with slashes, from the root."""
-    return PLACES.get(path) or posixpath.relpath(path, "docs")
-
-
-def led(target: str, page: str) -> str:
-    """Return the target of a link of the site for the target of a link on GitHub.
-
-    Args:
-        target: as it is written in the page: a URL, an anchor, or a path with or without an anchor.
-        page: the page's path in the repository.
-    """
-    path, mark, anchor = target.partition("#")
-    if not path or "://" in target:
-        return target
-    meant = posixpath.normpath(posixpath.join(posixpath.dirname(page), path))
-    return posixpath.relpath(place(meant), posixpath.dirname(place(page)) or ".") + mark + anchor
-
-
-def rewritten(text: str, page: str) -> str:
-    """Return a page's text with its links as they are in the site; code is left as it is."""
-    parts = FENCE.split(text)
-    parts[::2] = [LINK.sub(lambda m: m[1] + led(m[2], page) + m[3], part) for part in parts[::2]]
-    return "".join(parts)
-
-
-def slug(heading: str, _separator: str) -> str:
-    """Return the anchor that GitHub gives a heading."""
-    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+PROSE_OPTION = re.compile(r"(?<!\S)--[a-z][a-z-]*")
+CODE = r"`\g<0>`"
 
 
 def reference(room: dict[str, Any]) -> str:
@@ -77,14 +39,15 @@ def commands() -> str:
 
 
 def of_command(command: click.Command) -> str:
-    """Return the part of one command. A path that the machine decides, such as a default, is not printed."""
+    """Return the part of one command."""
+    words = PROSE_OPTION.sub(CODE, inspect.cleandoc(command.help or ""))
     context = click.Context(command, info_name=f"{PROGRAM} {command.name}")
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     records = [each.get_help_record(context) for each in command.get_params(context)]
-    table = [f"| `{option}` | {words} |" for option, words in filter(None, records)]
+    table = [f"| `{option}` | {PROSE_OPTION.sub(CODE, meaning)} |" for option, meaning in filter(None, records)]
     examples = [f"# {words}\n{PROGRAM} {line}" for words, line in EXAMPLES[str(command.name)].items()]
     code = "```bash\n" + "\n\n".join([usage, *examples]) + "\n```"
-    return "\n\n".join([f"## {command.name}", inspect.cleandoc(command.help or ""), code, "\n".join([*HEAD, *table])])
+    return "\n\n".join([f"## {command.name}", words, code, "\n".join([*HEAD, *table])])
 
 
 HEAD = ("| option | meaning |", "| --- | --- |")
@@ -92,7 +55,7 @@ HEAD = ("| option | meaning |", "| --- | --- |")
 
 def on_config(config: MkDocsConfig) -> None:
     """Give headings the anchors that they have on GitHub."""
-    config.mdx_configs["toc"]["slugify"] = slug
+    config.mdx_configs["toc"]["slugify"] = links.slug
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -100,7 +63,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     index = files.get_file_from_path("index.md")
     assert index is not None
     files.remove(index)
-    for path, there in PLACES.items():
+    for path, there in links.PLACES.items():
         files.append(File.generated(config, there, abs_src_path=str(ROOT / path)))
     for name, room in config.extra["reference"].items():
         files.append(File.generated(config, f"reference/{name}.md", content=reference(room)))
@@ -115,6 +78,10 @@ STYLE = """
 .headerlink { visibility: hidden; }
 :is(h1, h2, h3, h4):hover .headerlink { visibility: visible; }
 table { display: block; overflow-x: auto; }
+td code { white-space: normal; overflow-wrap: anywhere; }
+td:first-child { min-width: 10rem; }
+.doc-heading { font-size: 1.4rem; }
+:is(h3, h4).doc-heading { font-size: 1.15rem; }
 .col-md-9 img { max-width: 100%; }
 """
 
@@ -124,7 +91,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     uri = page.file.src_uri
     if uri.startswith("reference/"):
         return markdown
-    return rewritten(markdown, next((path for path, there in PLACES.items() if there == uri), f"docs/{uri}"))
+    return links.rewritten(markdown, links.source(uri))
 
 
 @event_priority(-100)

@@ -26,5 +26,5 @@ def epilog(command: str) -> str | None:
     """Return the last lines of a command's help; None for a command without examples."""
     if command not in EXAMPLES:
         return None
-    lines = [line for words, example in EXAMPLES[command].items() for line in (f"  # {words}", f"  {PROGRAM} {example}")]
+    lines = [f"  # {words}\n  {PROGRAM} {example}" for words, example in EXAMPLES[command].items()]
     return "\n".join(["\b", "Examples:", *lines])
