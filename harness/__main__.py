@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 import traceback
 
+from harness import completion
 from harness.commands.exits import COULD_NOT_RUN, INTERRUPTED, USAGE
 from harness.extras import COMMAND, needed
 
 __all__ = ["main"]
+
+if __name__ == "__main__" and completion.asked():
+    completion.answer()
 
 try:
     from harness.cli import main

@@ -10,6 +10,7 @@ from harness.commands.bless import bless_command
 from harness.commands.build import build_command
 from harness.commands.check import check_command
 from harness.commands.compare import compare_command
+from harness.commands.completed import completion_command
 from harness.commands.endings import Commands
 from harness.commands.examples import epilog
 from harness.commands.export import export_command
@@ -30,6 +31,7 @@ COMMANDS = (
     costs_command,
     digests_command,
     tensors_command,
+    completion_command,
 )
 
 
