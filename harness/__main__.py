@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from harness import completion
 from harness.commands.exits import COULD_NOT_RUN, INTERRUPTED, USAGE
@@ -11,11 +14,27 @@ from harness.extras import COMMAND, needed
 
 __all__ = ["main"]
 
-if __name__ == "__main__" and completion.asked():
-    completion.answer()
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Say on a terminal that the command starts, as the import of torch takes seconds; erase the line afterwards."""
+    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield
+        return
+    with suppress(OSError):  # a terminal that is gone says nothing of the command
+        sys.stderr.write("starting ...\r")
+        sys.stderr.flush()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            sys.stderr.write("\x1b[K")
+            sys.stderr.flush()
+
 
 try:
-    from harness.cli import main
+    with starting():
+        from harness.cli import main
 except ModuleNotFoundError as error:
     missing = needed("the command harness", COMMAND, error)
     if not missing:

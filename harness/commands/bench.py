@@ -126,7 +126,7 @@ def bench_command(threads: int, steadied: bool, ablated: bool, json_path: Path |
             if steadied:
                 steady.check(asked)
             total = asked.warmup + asked.ticks + (ablation.ablated_ticks(asked) if ablated else 0)
-            with progress(console, total) as advance:
+            with progress(console, total, "making the decoder") as advance:
                 measured = throughput.bench(asked, advance)
                 savings = ablation.ablate(asked, advance) if ablated else []
                 ratio = steady.measured(asked) if steadied else None

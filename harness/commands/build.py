@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from harness.commands.common import FILE, check_writable, json_option, reported, say, write_json
+from harness.commands.common import FILE, check_writable, json_option, progress, reported, say, write_json
 from harness.engine.aot.bindings import Flavour
 from harness.engine.aot.build import SECONDS_30, SECONDS_60, Asked, Sizes, build
 
@@ -40,7 +40,7 @@ def build_command(onnx: Path, plan: Path | None, json_path: Path | None, **optio
     again; otherwise the fields that differ are named and it is built anew.
     """
     target = plan or onnx.with_suffix(".plan")
-    with reported("build"):
+    with reported("build"), progress(Console(), None, "building"):
         asked = Asked(
             max_rows=options["max_batch"],
             frames=Sizes(*options["frames"]),

@@ -12,7 +12,15 @@ from typing import Any
 import click
 import torch
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from harness import registry
 from harness.commands.exits import COULD_NOT_RUN, DIFFERS, USAGE
@@ -176,8 +184,24 @@ def could_not_run(what: str, *known: type[Exception]) -> Iterator[None]:
 
 
 @contextmanager
-def progress(console: Console, total: int | None) -> Iterator[Callable[[str], None]]:
-    """Show a progress bar on a terminal, nothing in a log; yield a function that takes the next step's name."""
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task("check", total=total)
-        yield lambda name: shown.update(task, advance=1, description=name)
+def progress(console: Console, total: int | None, what: str = "check") -> Iterator[Callable[[str], None]]:
+    """Show a progress bar on a terminal, nothing in a log; yield a function that takes the next step's name.
+
+    Args:
+        console: where the command writes.
+        total: number of steps; None if it is unknown. A bar that gets more steps shows no share any more.
+        what: description before the first step.
+    """
+    clock = TimeElapsedColumn() if total is None else TimeRemainingColumn()
+    words = TextColumn("{task.description}", markup=False)
+    columns = (SpinnerColumn(), words, BarColumn(), TaskProgressColumn(), clock)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        number = shown.add_task(what, total=total)
+
+        def advance(name: str) -> None:
+            (task,) = shown.tasks
+            if task.total is not None and task.completed >= task.total:
+                task.total = None
+            shown.update(number, advance=1, description=name)
+
+        yield advance

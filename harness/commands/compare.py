@@ -54,7 +54,7 @@ def compare_command(rounds: int, most: int, calibrate: bool, json_path: Path | N
     check_writable(json_path)
     base, head = (*named, None, None)[:2]
     console = Console()
-    with could_not_run("compare", CannotCompare), progress(console, None) as advance:
+    with could_not_run("compare", CannotCompare), progress(console, None, "comparing") as advance:
         asked = revisions.Asked(options, rounds, max(rounds, most))
         if calibrate:
             tried = revisions.calibrate(base, asked, Path.cwd(), advance)

@@ -62,7 +62,7 @@ def probe_command(context: click.Context, /, **options: Any) -> None:
     total = len(subjects) * (2 if options["reason"] else 1)
     # An output that is not finite is an ArithmeticError: nothing can be compared, so nothing is lost.
     known = store.CapturesError, EngineError, OutsideProfile, ArithmeticError
-    with could_not_run("probe", *known), progress(console, total) as advance:
+    with could_not_run("probe", *known), progress(console, total, "probing") as advance:
         found = _measured(subjects, options["reason"], options["captures"], advance)
     write_json(options["json_path"], found.document())
     console.print(tables.probed(found))

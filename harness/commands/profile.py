@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from harness import registry
-from harness.commands.common import FILE, check_writable, json_option, say, write_json
+from harness.commands.common import FILE, check_writable, json_option, progress, say, write_json
 from harness.commands.exits import COULD_NOT_RUN
 from harness.engine.aot.export import DTYPES
 from harness.engine.aot.runtime import check_dtype
@@ -63,7 +63,8 @@ def profile_command(context: click.Context, /, **options: Any) -> None:
     _check(context, options)
     check_writable(options["json_path"])
     try:
-        report = Breakdown(_profile(options))
+        with progress(Console(), None, "profiling"):
+            report = Breakdown(_profile(options))
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error
     except (EngineError, ExecutorError, BatchTooLarge, OutsideProfile) as error:
