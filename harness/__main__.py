@@ -32,6 +32,9 @@ def starting() -> Iterator[None]:
             sys.stderr.flush()
 
 
+if __name__ == "__main__" and completion.asked():
+    completion.answer()
+
 try:
     with starting():
         from harness.cli import main

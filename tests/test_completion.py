@@ -113,6 +113,15 @@ def test_a_completion_imports_neither_torch_nor_the_engine() -> None:
     assert done.stdout.splitlines() == ["plain,ode_plain", "0 []"], done.stderr
 
 
+def test_the_module_answers_too_as_the_script_of_another_checkout_starts_it() -> None:
+    words = {"COMP_WORDS": "harness check --switch host", "COMP_CWORD": "3", completion.VARIABLE: "bash_complete"}
+    command = [sys.executable, "-m", "harness"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **words}, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "plain,host_gates\n"), done.stderr
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_gets_its_script(shell: str) -> None:
     done = asked("", f"{shell}_source")

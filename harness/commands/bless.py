@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from harness.commands.advice import advised
 from harness.commands.common import (
     CAPTURES_OPTION,
     DEVICE_OPTION,
@@ -67,7 +68,7 @@ def bless_command(
             with progress(Console(), None, "playing every scenario three times"):
                 blessed = bless(reason, battery.on(device), captures, names)
         except (BlessRefused, ReplayFailed, store.CapturesError) as error:
-            say(f"refused: {error}", err=True)
+            say(f"refused: {advised(error)}", err=True)
             sys.exit(USAGE)
     write_json(json_path, blessed.document())
     say(blessed.summary())

@@ -23,6 +23,7 @@ from rich.progress import (
 )
 
 from harness import registry
+from harness.commands.advice import advised
 from harness.commands.exits import COULD_NOT_RUN, DIFFERS, USAGE
 from harness.engine import atomic
 from harness.engine.errors import CheckpointRefused, EngineError, ExportRefused, Inaccurate, InvalidInput
@@ -45,7 +46,7 @@ def _parsed(_context: click.Context, _option: click.Parameter, named: str) -> st
     try:
         torch.device(named)
     except RuntimeError as error:
-        raise click.BadParameter(f"device: got {named!r}, expected a device of torch") from error
+        raise click.BadParameter(f"device: got {named!r}, expected a device of torch, such as cpu or cuda") from error
     return named
 
 
@@ -116,7 +117,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        say(f"cannot write {path}: {error}", err=True)
+        say(f"cannot write {path}: {advised(error)}", err=True)
         sys.exit(COULD_NOT_RUN)
 
 
@@ -137,7 +138,7 @@ def usage_errors() -> Iterator[None]:
     try:
         yield
     except CheckpointRefused as error:
-        say(f"cannot use the checkpoint: {error}", err=True)
+        say(f"cannot use the checkpoint: {advised(error)}", err=True)
         sys.exit(COULD_NOT_RUN)
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error
@@ -159,7 +160,7 @@ def reported(what: str) -> Iterator[None]:
         say(f"refused: {error}", err=True)
         sys.exit(DIFFERS if isinstance(error, Inaccurate) else USAGE)
     except (EngineError, FileRefused, OSError) as error:
-        say(f"cannot {what}: {error}", err=True)
+        say(f"cannot {what}: {advised(error)}", err=True)
         sys.exit(COULD_NOT_RUN)
 
 
@@ -176,7 +177,7 @@ def could_not_run(what: str, *known: type[Exception]) -> Iterator[None]:
     except (click.ClickException, click.exceptions.Exit):
         raise
     except known as error:
-        say(f"cannot {what}: {error}", err=True)
+        say(f"cannot {what}: {advised(error)}", err=True)
         sys.exit(COULD_NOT_RUN)
     except Exception:  # noqa: BLE001 - a crash of any kind is no verdict
         Console(stderr=True).print_exception()

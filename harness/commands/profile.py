@@ -89,9 +89,9 @@ def _check(context: click.Context, options: Mapping[str, Any]) -> None:
         given = [name for name in options if context.get_parameter_source(name) is not _DEFAULT and name not in kept]
         if len(offline) > 1 or given:
             words = ", ".join(f"--{name.replace('_', '-')}" for name in [*offline, *given])
-            raise click.UsageError(f"{words}: a profile is of a file or of a run, not of both")
+            raise click.UsageError(f"{words}: a profile is of a file or of a run, not of both: leave out either")
     if options["layers"] is not None and options["from_json"] is None:
-        raise click.UsageError("--layers goes with --from-json")
+        raise click.UsageError("--layers goes with --from-json, whose layers they are: give both")
     kind = ExecutorKind(options["executor"])
     if kind.ahead_of_time and not kind.record.exports and options["engine"] is None and not offline:
         raise click.UsageError(f"--executor {kind} needs --engine, {kind.record.file}")

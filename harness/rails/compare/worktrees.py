@@ -88,13 +88,13 @@ def _tree(asked: str | None, where: Path, folder: Path) -> Iterator[Tree]:
         shutil.copytree(where / asked, folder, ignore=_LEFT_OUT)
         revision = Revision(asked)
     else:
-        raise CannotCompare(f"{asked!r} is neither a git revision nor a folder in {where}")
+        raise CannotCompare(f"{asked!r} is neither a git revision nor a folder in {where}: name one that is there")
     yield _checked(Tree(revision, folder))
 
 
 def _checked(tree: Tree) -> Tree:
     if not (tree.folder / "harness" / "__main__.py").is_file():
-        raise CannotCompare(f"{tree.revision} has no package `harness` in its top folder")
+        raise CannotCompare(f"{tree.revision} has no package `harness` in its top folder: name a revision that has it")
     return tree
 
 
