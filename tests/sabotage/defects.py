@@ -12,6 +12,7 @@ from tests.sabotage.file_defects import FILE_DEFECTS
 from tests.sabotage.judge_defects import JUDGE
 from tests.sabotage.record_defects import RECORDS
 from tests.sabotage.runner import Defect
+from tests.sabotage.terminal_defects import TERMINAL
 from tests.sabotage.thread_defects import FAILING, THREADS
 
 ENGINE, PARITY = "harness/engine", "harness/parity"
@@ -765,7 +766,7 @@ BATTERY = [
 
 DEFECTS = [
     *FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *RECORDS, *PROOFS, *BATTERY, *RAILS, *TIMES, *PLUGIN,
-    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING, *FILE_DEFECTS, *FAULTY,
+    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING, *FILE_DEFECTS, *FAULTY, *TERMINAL,
 ]  # fmt: skip
 
 # Every defect that is known to have slipped through some comparison of some engine, by the name it has here.
