@@ -71,11 +71,4 @@ TERMINAL = [
         ' or ".")',
         "tests/site/test_pages.py::test_a_link_as_on_github_leads_to_the_same_place_of_the_site",
     ),
-    Defect(
-        "a page is missing in the navigation",
-        "docs/site/mkdocs.yml",
-        "      - Flags: flags.md\n",
-        "",
-        "tests/site/test_pages.py::test_every_page_is_in_the_navigation_once",
-    ),
 ]
