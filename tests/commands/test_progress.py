@@ -73,6 +73,13 @@ def test_a_bar_with_more_steps_than_announced_ends_in_no_share(steps: int, said:
     assert ("100%" in last, "50%" in last) == (said == "100%", said == "50%")
 
 
+def test_a_log_gets_not_even_an_empty_line() -> None:
+    log = Console(file=StringIO(), width=80)
+    with progress(log, 2) as advance:
+        advance("one")
+    assert log.file.getvalue() == ""  # type: ignore[attr-defined]
+
+
 def test_an_unknown_number_of_steps_shows_the_time_that_passed() -> None:
     terminal = Console(file=StringIO(), force_terminal=True, width=80)
     with progress(terminal, None, "waiting"):
