@@ -84,13 +84,19 @@ def _accelerated(_context: click.Context, _option: click.Parameter, assignments:
 @click.option("--fresh/--shared", default=False, help="A prompt and a context for each request, or one for all.")
 @click.option("--decoder", default="tiny", show_default=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
 @click.option(
-    "--executor", type=click.Choice([*map(str, ExecutorKind)]), default="eager", show_default=True, help="Its kind."
+    "--executor",
+    type=click.Choice([*map(str, ExecutorKind)]),
+    default="eager",
+    show_default=True,
+    help="Kind of the executor.",
 )
 @on_engine.OPTION
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of the decoder.")
 @click.option("--device", default="cpu", show_default=True, help="Where the decoder is, such as cuda.")
 @click.option("--threads", default=1, type=click.IntRange(min=1), show_default=True, help="Of torch's CPU operators.")
-@click.option("--switch", "switches", multiple=True, metavar="NAME=VALUE", callback=_switched, help="on or off.")
+@click.option(
+    "--switch", "switches", multiple=True, metavar="NAME=VALUE", callback=_switched, help="An optimization: on or off."
+)
 @click.option(
     "--decoder-switch",
     "decoder_switches",
