@@ -98,7 +98,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 def on_post_build(config: MkDocsConfig) -> None:
     """Replace the search by one that needs no server: a browser fetches no index beside a page that is a file."""
     folder = Path(config.site_dir) / "search"
-    sections = json.loads((folder / "search_index.json").read_text())["docs"]
+    found = json.loads((folder / "search_index.json").read_text())["docs"]
+    sections = [each for each in found if "#" in each["location"]]  # the others repeat the text of a whole page
     script = (HERE / "search.js").read_text()
     for path in folder.iterdir():
         path.unlink()
