@@ -13,12 +13,14 @@ from typing import cast
 import torch
 
 from harness.engine import decoders, executors
+from harness.engine.aot.code_file import CodeFile
 from harness.engine.aot.export import TOKENS, export
 from harness.engine.aot.runtime import check_dtype
 from harness.engine.decoders import AffineDecoder, Decoder
 from harness.engine.decoders.accelerated import accelerated
 from harness.engine.decoders.ace_step import OfTransformer
 from harness.engine.decoders.decoder_switches import PLAIN, DecoderSwitches
+from harness.engine.deferred import DeferredStream
 from harness.engine.errors import InvalidInput
 from harness.engine.executors import CudaGraphExecutor, CudaStream, EagerExecutor, Executor, StaticExecutor
 
@@ -140,38 +142,6 @@ def widths(decoder: Decoder) -> tuple[int, int]:
     return decoder.channels, decoder.encoder_dim
 
 
-class DeferredStream:
-    """Model of an executor's own stream on a CPU: a run is computed only when a caller waits for the stream.
-
-    A missing wait therefore always shows: the caller reads the buffer of the run before. On a GPU a missing wait is a
-    race, which shows now and then.
-
-    Attributes:
-        pending: number of launches that no caller has waited for.
-    """
-
-    def __init__(self) -> None:
-        self._pending: list[Callable[[], None]] = []
-
-    @property
-    def pending(self) -> int:
-        """Number of launches that no caller has waited for."""
-        return len(self._pending)
-
-    def launch(self, work: Callable[[], None]) -> None:
-        """See `ExecutorStream.launch`."""
-        self._pending.append(work)
-
-    def join(self) -> None:
-        """See `ExecutorStream.join`."""
-        self.wait()
-
-    def wait(self) -> None:
-        """See `ExecutorStream.wait`."""
-        while self._pending:
-            self._pending.pop(0)()
-
-
 @dataclass(frozen=True)
 class Asked:
     """Options of an executor to make.
@@ -181,12 +151,14 @@ class Asked:
         pin_rows: number of rows that every run is padded to, or None; see `EagerExecutor`.
         device: the device of the decoder.
         file: the compiled decoder to run; the empty path for a kind that runs the decoder itself.
+        code: the file of code to load, or None; see `CodeFile`.
     """
 
     max_rows: int
     pin_rows: int | None
     device: torch.device
     file: Path
+    code: Path | None = None
 
 
 def _eager(decoder: Decoder, asked: Asked) -> Executor:
@@ -202,11 +174,16 @@ def _deferred(decoder: Decoder, asked: Asked) -> Executor:
     return StaticExecutor(decoder, asked.max_rows, asked.pin_rows, stream=DeferredStream())
 
 
-def _cuda_graph(decoder: Decoder, asked: Asked, *, compiled: bool = False) -> Executor:
-    powers = [1 << n for n in range(asked.max_rows.bit_length()) if 1 << n < asked.max_rows]
+def buckets(max_rows: int) -> tuple[int, ...]:
+    """The numbers of rows that executors of recorded runs prepare: powers of two, and the largest one."""
+    powers = [1 << n for n in range(max_rows.bit_length()) if 1 << n < max_rows]
+    return (*powers, max_rows)
+
+
+def _cuda_graph(decoder: Decoder, asked: Asked, *, compiled: bool | CodeFile = False) -> Executor:
     return CudaGraphExecutor(
         decoder,
-        row_buckets=[*powers, asked.max_rows],
+        row_buckets=buckets(asked.max_rows),
         pin_rows=asked.pin_rows,
         max_rows=asked.max_rows,
         compiled=compiled,
@@ -216,7 +193,7 @@ def _cuda_graph(decoder: Decoder, asked: Asked, *, compiled: bool = False) -> Ex
 
 
 def _compiled_graph(decoder: Decoder, asked: Asked) -> Executor:
-    return _cuda_graph(decoder, asked, compiled=True)
+    return _cuda_graph(decoder, asked, compiled=True if asked.code is None else CodeFile(asked.code))
 
 
 def _onnx(_decoder: Decoder, asked: Asked) -> Executor:
@@ -321,6 +298,7 @@ def executor(
     pin_rows: int | None = None,
     device: str = "cpu",
     engine: Path | None = None,
+    code: Path | None = None,
 ) -> Executor:
     """Make a new executor of `kind`.
 
@@ -332,22 +310,24 @@ def executor(
         device: device of the decoder.
         engine: file of the compiled decoder, for a kind that runs one; see `engine_for`. An `onnx` executor uses as
             many threads as torch is set to at the call.
+        code: file of code that `compiled_graph` loads; see `CodeFile`.
 
     Raises:
         InvalidInput: a kind that runs a compiled decoder without a file or on a device on which it does not run, or
-            another kind with a file.
+            another kind with a file; code for another kind.
         EngineError: the file cannot be used, or the package that runs the file is not installed.
     """
     kind, place = ExecutorKind(kind), torch.device(device)
     if kind.ahead_of_time:
         if engine is None:
-            raise InvalidInput(
-                "engine", "none", f"the path of {kind.record.file}, which executors of the kind {kind} run"
-            )
+            expected = f"the path of {kind.record.file}, which executors of the kind {kind} run"
+            raise InvalidInput("engine", "none", expected)
         check_device(kind, place)
     elif engine is not None:
         raise InvalidInput("engine", str(engine), f"none: executors of the kind {kind} run the decoder itself")
-    return kind.record.make(decoder, Asked(max_rows, pin_rows, place, engine or Path()))
+    if code is not None and kind is not ExecutorKind.COMPILED_GRAPH:
+        raise InvalidInput("code", str(code), f"none: executors of the kind {kind} compile nothing")
+    return kind.record.make(decoder, Asked(max_rows, pin_rows, place, engine or Path(), code))
 
 
 def engine_for(

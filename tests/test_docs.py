@@ -20,6 +20,7 @@ from harness.engine import DCW, Condition, Finished, Guidance, LatentMask, Pipel
 from harness.engine.controls import SharedControl
 from harness.parity.baselines.verdicts import Verdict
 from tests.gpu.report import parser as report_parser
+from tests.plugin import test_danger_example as danger_example
 from tests.sabotage import mutants
 
 ROOT = Path(__file__).parent.parent
@@ -50,15 +51,31 @@ EXAMPLES: dict[Example, str] = {
 PRINTING: list[Example] = [(README, 0), ("docs/requests.md", 0), ("docs/executors.md", 0)]
 ON_A_FILE: Example = ("docs/compiled-decoders.md", 0)
 OF_THE_PLUGIN: Example = (README, 1)
+OF_DANGER: Example = ("docs/plugin.md", 0)
+OF_A_FOREIGN_RING: list[Example] = [("docs/foreign-ring.md", number) for number in range(3)]
 
 
 def test_every_example_is_run_by_a_test() -> None:
-    assert set(EXAMPLES) == {*PRINTING, ON_A_FILE, OF_THE_PLUGIN}
+    assert set(EXAMPLES) == {*PRINTING, ON_A_FILE, OF_THE_PLUGIN, OF_DANGER, *OF_A_FOREIGN_RING}
+
+
+@pytest.mark.parametrize("example", OF_A_FOREIGN_RING, ids=str)
+def test_the_examples_of_a_foreign_ring_are_those_that_its_own_tests_run(example: Example) -> None:
+    files = (ROOT / "docs/examples/foreign_ring").glob("test_*.py")
+    assert [file.name for file in files if EXAMPLES[example] in file.read_text()] != []
+
+
+def test_the_page_of_the_foreign_ring_is_short() -> None:
+    assert len(PAGES["docs/foreign-ring.md"].splitlines()) <= 130
 
 
 def test_the_last_example_of_the_readme_is_the_one_that_the_plugins_tests_run() -> None:
     assert max(example for example in EXAMPLES if example[0] == README) == OF_THE_PLUGIN
     assert "my_engine" in EXAMPLES[OF_THE_PLUGIN]
+
+
+def test_the_example_of_dangerous_decoders_is_the_one_that_the_plugins_tests_run() -> None:
+    assert EXAMPLES[OF_DANGER] == danger_example.EXAMPLE
 
 
 @pytest.mark.parametrize("example", PRINTING, ids=lambda example: example[0])

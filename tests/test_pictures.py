@@ -74,13 +74,7 @@ def test_intervals_are_those_of_the_switches_and_the_band_is_that_of_the_noise()
         assert list(lines(ax)) == wanted
         (band,) = ax.patches
         assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx(getattr(noise, what)[1:])
-    assert [each.switch for each in switches] == [
-        "fused_cfg",
-        "cached_conditioning",
-        "integrator",
-        "host_gates",
-        "joined_stream",
-    ]
+    assert [each.switch for each in switches] == list(SWITCHES)
 
 
 def test_lines_are_the_counts_at_each_depth() -> None:

@@ -140,3 +140,20 @@ def test_an_error_of_another_kind_is_not_said_to_be_the_device_s(
     monkeypatch.setattr(registry, "torch", SimpleNamespace(**{name: broken}))
     with pytest.raises(MemoryError):
         check("cpu")
+
+
+def test_a_file_of_code_goes_to_the_executor_that_compiles_and_to_no_other_kind(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(registry, "CodeFile", lambda path: seen.append(path) or True)
+    made = registry.executor("compiled_graph", registry.decoder("affine"), code=file)
+    assert (seen, type(made)) == ([file], registry.CudaGraphExecutor)
+    for kind in ("eager", "cuda_graph"):
+        with pytest.raises(InvalidInput, match=f"code: .* executors of the kind {kind} compile nothing"):
+            registry.executor(kind, registry.decoder("affine"), code=file)
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(1, (1,)), (2, (1, 2)), (6, (1, 2, 4, 6)), (8, (1, 2, 4, 8))])
+def test_buckets_are_powers_of_two_and_the_largest_number(rows: int, expected: tuple[int, ...]) -> None:
+    assert registry.buckets(rows) == expected

@@ -13,6 +13,7 @@ PLACES = {"README.md": "index.md", "docs/index.md": "pages.md", "CHANGELOG.md": 
 """Files of the repository whose place in the site is not their path under docs/."""
 
 FENCE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
+CELL = re.compile(r"^\|.*\|$", re.MULTILINE)
 LINK = re.compile(r"(\[[^\]]*\]\()([^)\s]+)(\))")
 
 
@@ -36,8 +37,11 @@ def led(target: str, page: str) -> str:
 
 
 def rewritten(text: str, page: str) -> str:
-    """Return a page's text with its links as they are in the site; code is left as it is."""
-    parts = FENCE.split(text)
+    """Return a page's text with its links as they are in the site; code is left as it is.
+
+    In a table's code GitHub takes `\\|` for a bar, and the site takes a bar.
+    """
+    parts = FENCE.split(CELL.sub(_bars, text))
     parts[::2] = [LINK.sub(lambda m: m[1] + led(m[2], page) + m[3], part) for part in parts[::2]]
     return "".join(parts)
 
@@ -45,6 +49,10 @@ def rewritten(text: str, page: str) -> str:
 def source(place: str) -> str:
     """Return the path in the repository of a page of the site that is written by hand."""
     return next((path for path, there in PLACES.items() if there == place), f"docs/{place}")
+
+
+def _bars(row: re.Match[str]) -> str:
+    return re.sub(r"`[^`]+`", lambda code: code[0].replace("\\|", "|"), row[0])
 
 
 def slug(heading: str, _separator: str) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 import click
 from rich.console import Console
 
-from harness.commands import on_engine, tables
+from harness.commands import decoder_switch, on_engine, tables
 from harness.commands.common import (
     DTYPES,
+    FILE,
     check_writable,
     json_option,
     progress,
@@ -22,7 +23,6 @@ from harness.commands.common import (
     write_json,
 )
 from harness.commands.exits import COULD_NOT_RUN
-from harness.engine.decoders.decoder_switches import PLAIN, DecoderSwitches
 from harness.engine.errors import (
     CheckpointRefused,
     EngineError,
@@ -50,18 +50,6 @@ def _switched(_context: click.Context, _option: click.Parameter, assignments: Se
         except InvalidInput as error:
             raise click.BadParameter(f"{assignment!r}: expected {name}=on or {name}=off") from error
         switches = replace(switches, **changed)
-    return switches
-
-
-def _accelerated(_context: click.Context, _option: click.Parameter, assignments: Sequence[str]) -> DecoderSwitches:
-    """Read `name=value` for each, in order."""
-    switches = PLAIN
-    for assignment in assignments:
-        name, _, value = assignment.partition("=")
-        try:
-            switches = switches.assigned(name, value)
-        except InvalidInput as error:
-            raise click.BadParameter(f"{assignment!r}: {error}") from error
     return switches
 
 
@@ -97,14 +85,8 @@ def _accelerated(_context: click.Context, _option: click.Parameter, assignments:
 @click.option(
     "--switch", "switches", multiple=True, metavar="NAME=VALUE", callback=_switched, help="An optimization: on or off."
 )
-@click.option(
-    "--decoder-switch",
-    "decoder_switches",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=_accelerated,
-    help="An acceleration of the decoder, or all: on or off; a form: its name.",
-)
+@decoder_switch.OPTION
+@click.option("--code", type=FILE, help="With compiled_graph: the file of build --backend inductor.")
 @click.option("--steady", "steadied", is_flag=True, help="Also the ratio of a tick to the decoder's own replay.")
 @click.option("--ablate", "ablated", is_flag=True, help="Also measure what each switch saves.")
 @json_option("Write the figures here too.")
@@ -121,6 +103,7 @@ def bench_command(threads: int, steadied: bool, ablated: bool, json_path: Path |
     is on is measured off too.
     """
     load = on_engine.benched(load)
+    load["code"] = None if load["code"] is None else str(load["code"])
     check_writable(json_path)
     console = Console()
     # A full collection would look at every object that the imports made, in the middle of a tick.

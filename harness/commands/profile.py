@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from harness import registry
+from harness.commands import decoder_switch
 from harness.commands.common import FILE, check_writable, json_option, progress, say, write_json
 from harness.commands.exits import COULD_NOT_RUN
 from harness.engine.aot.export import DTYPES
@@ -37,6 +38,7 @@ _OFFLINE = ("from_json", "layers_of")
 @click.option("--engine", type=FILE, help="A plan for tensorrt, or an ONNX file for onnx instead of --decoder.")
 @click.option("--decoder", default="tiny", show_default=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
 @click.option("--dtype", type=click.Choice(_NAMES), default="float32", show_default=True, help="Of the decoder.")
+@decoder_switch.OPTION
 @click.option("--device", help="Where it runs: cuda for tensorrt, else cpu unless this says otherwise.")
 @click.option("--batch", default=4, type=_COUNT, show_default=True, help="Rows of a run.")
 @click.option("--seq-len", default=750, type=_COUNT, show_default=True, help="Latent frames T; 25 are a second.")
@@ -55,7 +57,8 @@ def profile_command(context: click.Context, /, **options: Any) -> None:
 
     The wall time of runs without a profiler comes first, then the layers' averages over profiled ones. The residual is
     the wall time less the layers; it is negative where layers overlap, or where the profiler slows them. What is opaque
-    and what no rule knows is printed as unattributed.
+    and what no rule knows is printed as unattributed. On a GPU the gaps between kernels have a line of their own, and
+    the layers of an executor of recorded runs are its kernels.
 
     Exits with 2 on a wrong command line, and with 125 where there is nothing to profile: a package or a plan's metadata
     is missing, a plan is of another GPU or version, or a file is no profile.
@@ -88,13 +91,16 @@ def _check(context: click.Context, options: Mapping[str, Any]) -> None:
         kept = {*_OFFLINE, "layers", "top", "json_path"}
         given = [name for name in options if context.get_parameter_source(name) is not _DEFAULT and name not in kept]
         if len(offline) > 1 or given:
-            words = ", ".join(f"--{name.replace('_', '-')}" for name in [*offline, *given])
+            typed = {each.name: each.opts[0] for each in context.command.params}
+            words = ", ".join(typed[name] for name in [*offline, *given])
             raise click.UsageError(f"{words}: a profile is of a file or of a run, not of both: leave out either")
     if options["layers"] is not None and options["from_json"] is None:
         raise click.UsageError("--layers goes with --from-json, whose layers they are: give both")
     kind = ExecutorKind(options["executor"])
     if kind.ahead_of_time and not kind.record.exports and options["engine"] is None and not offline:
         raise click.UsageError(f"--executor {kind} needs --engine, {kind.record.file}")
+    if kind.ahead_of_time and options["decoder_switches"].on:
+        raise click.UsageError(f"--decoder-switch: --executor {kind} runs a file that has its own decoder")
     if not kind.ahead_of_time and options["engine"] is not None:
         raise click.UsageError("--engine goes with --executor tensorrt or onnx")
 
@@ -115,11 +121,13 @@ def _profile(options: Mapping[str, Any]) -> Profile:
 @contextmanager
 def _torch(options: Mapping[str, Any]) -> Iterator[Subject]:
     device = options["device"] or "cpu"
-    decoder = registry.decoder(options["decoder"], dtype=getattr(torch, options["dtype"]), device=device)
+    dtype, switches = getattr(torch, options["dtype"]), options["decoder_switches"]
+    decoder = registry.decoder(options["decoder"], dtype=dtype, device=device, switches=switches)
     batch = sources.batch(_shape(options), *registry.widths(decoder), device)
     executor = registry.executor(options["executor"], decoder, options["batch"], device=device)
     try:
-        yield TorchSubject(executor, decoder, batch)
+        # An accelerated decoder refuses modules with hooks, which the marks are.
+        yield TorchSubject(executor, None if switches.on else decoder, batch)
     finally:
         executor.close()
 
@@ -176,6 +184,7 @@ def _provenance(options: Mapping[str, Any]) -> dict[str, Any]:
         "engine": None if engine is None else engine.name,
         "decoder": options["decoder"] if engine is None else None,
         "dtype": options["dtype"] if engine is None else None,
+        "decoder_switches": decoder_switch.described(options["decoder_switches"]),
         "device": device,
         "platform": platform.name(device),
         "batch": options["batch"],

@@ -78,6 +78,10 @@ class RecordingFailed(ExecutorError):
     """A decoder could not be recorded as a CUDA graph, or a replay makes other bits than the decoder itself."""
 
 
+class KernelsDiffer(ExecutorError):
+    """A prepared run launches other kernels than those that its file of code records: its bits may be others."""
+
+
 class EngineError(RuntimeError):
     """Base class: a compiled decoder cannot be made or loaded; a subclass gives the reason."""
 
@@ -110,7 +114,7 @@ class BuildFailed(EngineError):
 
 
 class SidecarMissing(EngineError):
-    """The metadata of a plan is missing or cannot be read."""
+    """The metadata of a plan, or of a file of code, is missing or cannot be read."""
 
 
 class PlanCorrupt(EngineError):
@@ -127,4 +131,21 @@ class PlanMismatch(EngineError):
     def __init__(self, field: str, recorded: object, here: object) -> None:
         """Make the message: the `field`, its value `recorded` in the metadata, and its value `here`."""
         super().__init__(f"{field}: the plan was built for {recorded}, here it is {here}")
+        self.field = field
+
+
+class CodeCorrupt(EngineError):
+    """A file of code is missing, truncated or altered, or differs from its metadata."""
+
+
+class CodeMismatch(EngineError):
+    """A file of code was made in another environment, with other options, or for another decoder.
+
+    Attributes:
+        field: the field of the metadata that differs.
+    """
+
+    def __init__(self, field: str, recorded: object, here: object) -> None:
+        """Make the message: the `field`, its value `recorded` in the metadata, and its value `here`."""
+        super().__init__(f"{field}: the code was made for {recorded}, here it is {here}")
         self.field = field

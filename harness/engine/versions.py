@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["UNSEEN", "TorchDispatchMode", "TorchFunctionMode", "resolve_name", "version"]
+__all__ = ["UNSEEN", "TorchDispatchMode", "TorchFunctionMode", "delay", "resolve_name", "version"]
 
 UNSEEN = (
     (torch.serialization, "_save", "torch.save"),
@@ -26,3 +26,8 @@ UNSEEN = (
 def version(tensor: Tensor) -> int | None:
     """The version counter of a tensor, which every write increases; None for an inference tensor, which has none."""
     return None if tensor.is_inference() else tensor._version  # noqa: SLF001 torch has no public counter
+
+
+def delay(cycles: int) -> None:
+    """Let the current CUDA stream do nothing for so many cycles of the GPU's clock; the host does not wait."""
+    torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]  # noqa: SLF001 torch has no public way

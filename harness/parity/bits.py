@@ -21,6 +21,8 @@ FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 FLOATS |= {torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz}
 _READABLE = FLOATS | {torch.bool, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16}
 _READABLE |= {torch.uint32, torch.uint64, torch.complex32, torch.complex64, torch.complex128}
+DTYPES: Mapping[str, torch.dtype] = {str(dtype): dtype for dtype in sorted(_READABLE, key=str)}
+"""The dtypes of tensors that are compared, by their names."""
 # Wide integers are viewed as signed in torch, whose unsigned types lack most operators, and as unsigned in NumPy.
 WORDS: Mapping[int, torch.dtype] = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

@@ -12,9 +12,7 @@ so they are always identical: to find out if a buffer was overwritten, keep a cl
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.errors import InvalidInput
+from harness.parity import values
 from harness.parity.bits import (
     FLOATS,
     WORDS,
@@ -41,9 +40,17 @@ from harness.parity.bits import (
     values_of,
     words,
 )
+from harness.parity.differences import (
+    LISTED,
+    Difference,
+    DifferenceKind,
+    NothingCompared,
+    ParityError,
+)
 from harness.parity.trees import children, joined, positional
 
 __all__ = [
+    "LISTED",
     "Difference",
     "DifferenceKind",
     "NotComparable",
@@ -59,110 +66,14 @@ __all__ = [
     "identical",
     "max_abs",
     "named_differences",
+    "tree_differences",
     "ulp_distance",
 ]
 
-LISTED = 20  # the number of differences in the message of a `ParityError`
 
-
-class DifferenceKind(StrEnum):
-    """The kind of a difference; if several kinds apply, the first in this order is reported."""
-
-    TYPE = "type"
-    DTYPE = "dtype"
-    SHAPE = "shape"
-    BYTES = "bytes"
-    MISSING = "missing"
-    UNEXPECTED = "unexpected"
-
-
-class ParityError(AssertionError):
-    """Two tensors or trees that must be identical differ.
-
-    Attributes:
-        differences: all differences; the message lists only the first `LISTED`.
-    """
-
-    def __init__(self, name: str, differences: Sequence[Difference]) -> None:
-        """Make the message: the first `LISTED` differences of `name`, and the number of the others."""
-        lines = [f"{name} is not identical, {len(differences)} difference(s):", *map(str, differences[:LISTED])]
-        if len(differences) > LISTED:
-            lines.append(f"and {len(differences) - LISTED} more")
-        super().__init__("\n  ".join(lines))
-        self.differences = tuple(differences)
-
-
-class NothingCompared(AssertionError):
-    """Neither side of a comparison has a tensor with an element, so the comparison would prove nothing."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The difference between a tensor and the expected one.
-
-    The fields after `expected` have values for kind `bytes` only; for other kinds they keep their defaults.
-
-    Attributes:
-        name: the tensor's name; in a tree its path (`slots[0]/x`).
-        kind: the kind of the difference.
-        got: the dtype, the shape (a tuple), the value at `index`, or for other kinds a short description.
-        expected: the same for the expected side.
-        index: the index of the first differing element in row-major order.
-        count: the number of differing elements.
-        total: the number of elements.
-        got_bits: the bit pattern at `index` in hexadecimal; a complex element's parts are joined by a comma.
-        expected_bits: the same for the expected side.
-        max_abs: the largest absolute distance, in float64, over the differing pairs that are finite on both sides; 0.0
-            if only signs of zeros differ, inf if the distance overflows, None if no differing pair is finite.
-        max_ulp: the largest distance in ULP (see `ulp_distance`) over the differing pairs without a NaN; None if there
-            is no such pair, and for integer dtypes.
-        nan_got: the number of NaNs in the whole tensor.
-        nan_expected: the number of NaNs in the whole expected tensor.
-        nan_payloads: the number of pairs of two NaNs with different bits, the sign bit included.
-        zero_signs: the number of pairs of two zeros with different signs.
-        sign_flips: the number of nonzero values, infinities included, whose sign alone differs.
-    """
-
-    name: str
-    kind: DifferenceKind
-    got: object
-    expected: object
-    index: tuple[int, ...] | None = None
-    count: int = 0
-    total: int = 0
-    got_bits: str = ""
-    expected_bits: str = ""
-    max_abs: float | None = None
-    max_ulp: int | None = None
-    nan_got: int = 0
-    nan_expected: int = 0
-    nan_payloads: int = 0
-    zero_signs: int = 0
-    sign_flips: int = 0
-
-    def __str__(self) -> str:
-        """The difference in one line; counts that are zero are left out."""
-        if self.kind is DifferenceKind.MISSING:
-            return f"{self.name}: missing, expected {self.expected}"
-        if self.kind is DifferenceKind.UNEXPECTED:
-            return f"{self.name}: unexpected {self.got}"
-        if self.kind is not DifferenceKind.BYTES:
-            return f"{self.name}: {self.kind} differs, got {self.got}, expected {self.expected}"
-        where = f"{self.name}: bytes differ in {self.count} of {self.total} elements, first at {_place(self.index)}"
-        values = f"got {self.got} ({self.got_bits}), expected {self.expected} ({self.expected_bits})"
-        return "; ".join([f"{where}: {values}", *self._facts()])
-
-    def _facts(self) -> Iterator[str]:
-        """The distances, then the NaN and sign counts that are not zero."""
-        yield "no finite pair" if self.max_abs is None else f"max |Δ| {self.max_abs:.3g}"
-        if self.max_ulp is not None:
-            yield f"max {self.max_ulp} ULP"
-        if self.nan_got or self.nan_expected:
-            yield f"NaN: got {self.nan_got}, expected {self.nan_expected}, payload changed in {self.nan_payloads}"
-        if self.zero_signs:
-            yield f"sign of zero changed in {self.zero_signs}"
-        if self.sign_flips:
-            yield f"sign flipped in {self.sign_flips}"
+Leaf = tuple[str, Tensor]
+"""Type and tensor of a leaf."""
+Compare = Callable[[Tensor, Tensor, str], Difference | None]
 
 
 def difference(actual: object, expected: object, name: str = "tensor") -> Difference | None:
@@ -250,6 +161,30 @@ def named_differences(actual: Mapping[str, Tensor], expected: Mapping[str, Tenso
     return list(_below(got, wanted, ""))
 
 
+def tree_differences(
+    actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], compare: Compare = difference
+) -> list[Difference]:
+    """All differences between two trees that `trees.named` has named; what only `actual` has comes last.
+
+    A leaf of another type is one difference of kind `type`. Mappings without elements are allowed, as for
+    `named_differences`.
+
+    Args:
+        actual: the tree to check.
+        expected: the expected tree.
+        compare: compares a tensor with the expected one of the same path.
+
+    Raises:
+        NotComparable: as for `difference`.
+    """
+    got, wanted = ({path: (kind, side[name]) for name in side for path, kind in (values.parted(name),)}
+                   for side in (actual, expected))  # fmt: skip
+    found = [_leaf_difference(path, leaf, got.get(path), compare) for path, leaf in wanted.items()]
+    added = [(path, leaf) for path, leaf in got.items() if path not in wanted]
+    found += [Difference(path, DifferenceKind.UNEXPECTED, values.described(*leaf), None) for path, leaf in added]
+    return [each for each in found if each is not None]
+
+
 def assert_identical(actual: object, expected: object, name: str = "tensor") -> None:
     """Assert that two tensors or two trees are identical in keys, dtype, shape and bytes.
 
@@ -288,8 +223,10 @@ def max_abs(actual: Tensor, expected: Tensor) -> float:
 def ulp_distance(actual: Tensor, expected: Tensor) -> int | None:
     """The largest distance in ULP: the number of steps between neighbouring representable values.
 
-    Bit patterns are mapped to integers in the order of their values. Both zeros map to 0, so their distance is 0; an
-    infinity is one step after the largest finite value. The result is None if a pair with different bytes has a NaN,
+    Bit patterns are mapped to integers in the order of their values. Both zeros map to 0, so their distance is 0,
+    although their bytes differ. Across a change of sign the distance is the sum of both distances from zero: the
+    smallest positive and the smallest negative value are 2 ULP apart. An infinity is one step after the largest finite
+    value. The result is None if a pair with different bytes has a NaN,
     because there is no such distance. None cannot be compared with a bound by mistake; a skipped NaN would pass.
 
     Raises:
@@ -305,11 +242,19 @@ def ulp_distance(actual: Tensor, expected: Tensor) -> int | None:
     return int(ulps(words(got)[moved], words(wanted)[moved]).max(initial=0))
 
 
-def _place(index: tuple[int, ...] | None) -> str:
-    """The position of an element in words; three dimensions are the slot, frame and channel of a latent."""
-    if index is not None and len(index) == 3:
-        return f"slot {index[0]}, frame {index[1]}, channel {index[2]}"
-    return f"index {index}" if index else "the only element"
+def _leaf_difference(path: str, wanted: Leaf, found: Leaf | None, compare: Compare) -> Difference | None:
+    """The difference of one leaf of the expected side; `found` is None where the other side lacks the path."""
+    if found is None:
+        return Difference(path, DifferenceKind.MISSING, None, values.described(*wanted))
+    (kind, expected), (other, got) = wanted, found
+    if kind != other:
+        return Difference(path, DifferenceKind.TYPE, values.described(other, got), values.described(kind, expected))
+    differs = compare(got, expected, path)
+    if differs is None or kind not in values.EXACT:
+        return differs
+    return Difference(
+        path, DifferenceKind.VALUE, *values.both(*(values.decoded(kind, each) for each in (got, expected)))
+    )
 
 
 def _alike_parts(actual: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,9 @@
-"""Flat names for trees of tensors: nested mappings, sequences and dataclasses with tensors as leaves.
+"""Flat names for trees of tensors: nested mappings, sequences and dataclasses with tensors and values as leaves.
 
 Names are paths such as `slots[1]/velocity`. Keys and fields follow a slash; positions are in brackets, so a sequence
 differs from a mapping with integer keys. A dataclass is treated as a mapping of its fields, a list as a tuple. None and
 empty containers contain no tensor but are part of the tree: each has a name (`slots[1] is None`) and an empty tensor.
+Numbers, texts, and NumPy's arrays and scalars are leaves too; see `harness.parity.values`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 
 from harness.engine.errors import InvalidInput
-from harness.parity.bits import NotComparable, copied
+from harness.parity.bits import copied
+from harness.parity.values import encoded
 
 ROOT = "(root)"
 """The path of a tensor that is the whole tree."""
@@ -24,10 +26,13 @@ _PLAIN_KEY = re.compile(r"[^\W\d][\w.-]*")
 
 
 def named(tree: object) -> dict[str, Tensor]:
-    """Copy every tensor in `tree` to the CPU, by path. Later writes to the tensors do not change the copies.
+    """Copy every leaf in `tree` to a tensor on the CPU, by path. Later writes to the leaves do not change the copies.
+
+    The name of a leaf that is no tensor ends in its type: `n as int`, `x as array`.
 
     Raises:
-        NotComparable: a leaf is no tensor, or a tensor without readable bytes; the message names its path.
+        NotComparable: a leaf is neither a tensor, an array, a number nor a text, or its bytes cannot be read; the
+            message names its path.
         InvalidInput: a key of a mapping is neither a string nor an integer.
     """
     found: dict[str, Tensor] = {}
@@ -37,7 +42,8 @@ def named(tree: object) -> dict[str, Tensor]:
         elif leaf is None or children(leaf) is not None:
             found[f"{path} is {'None' if leaf is None else 'empty'}"] = torch.empty(0, dtype=torch.uint8)
         else:
-            raise NotComparable(f"{path} cannot be compared: expected a tensor, got {type(leaf).__name__}")
+            name, tensor = encoded(leaf, path)
+            found[name] = tensor
     return found
 
 

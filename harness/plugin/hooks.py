@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.plugin.fixtures import FIXTURES
-from harness.plugin.ledger import COLLECTED, LEDGER, NOTES, UNASKED, Ledger, Notes
+from harness.plugin.ledger import COLLECTED, FIRST_TRY, LEDGER, NOTES, UNASKED, Ledger, Notes
 from harness.plugin.places import captures_of, engine_for, place_of, refuse_to_bless, shown
 from harness.plugin.whole import left_out
 
@@ -31,6 +31,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="KIND",
         help="Executor of lockstep.switch: eager (default), static or deferred; may be given several times.",
     )
+    group.addoption(
+        "--harness-strict", action="store_true", help="Fail a test that is not gated, such as an undecided time rail."
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,7 +52,8 @@ def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest
     option = config.option
     if not used:
         given = option.harness_bless or option.harness_captures or option.harness_platform or option.harness_executor
-        return ["harness: no test uses blessed, lockstep or cost_rail"] if given else []
+        names = f"{', '.join(FIXTURES[:-1])} or {FIXTURES[-1]}"
+        return [f"harness: no test uses {names}"] if given or option.harness_strict else []
     mode = f', blessing what drifted: "{option.harness_bless}"' if option.harness_bless is not None else ""
     place = place_of(config)
     folders = [folder.parent for folder in place.folders("blessed") or [place.folder("blessed")]]
@@ -73,23 +77,30 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Fail a test that blessed or that failed before in this run; skip a test that was not gated."""
+    """Fail a test that blessed or that failed before in this run; skip a test that was not gated, or fail it too."""
     if item.nodeid in item.config.stash[LEDGER].failed:
-        pytest.fail("the test failed before in this run: a pass of a second try proves nothing", pytrace=False)
+        before = "the test failed before in this run: a pass of a second try proves nothing"
+        pytest.fail(before + item.stash.get(FIRST_TRY, ""), pytrace=False)
     result = yield
     notes = item.stash.get(NOTES, Notes())
     if notes.blessed:
         what = ", ".join(dict.fromkeys(notes.blessed))
         pytest.fail(f"blessed: run again without --harness-bless ({what})", pytrace=False)
     if notes.not_gated:
-        pytest.skip(f"not gated: {'; '.join(notes.not_gated)}")
+        why = f"not gated: {'; '.join(notes.not_gated)}"
+        if item.config.option.harness_strict:
+            pytest.fail(f"{why} (--harness-strict)", pytrace=False)
+        pytest.skip(why)
     return result
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """Remember a failed test, so that another try in the same run fails too."""
-    if NOTES in item.stash and call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
+    """Remember a failed test and what the first failure said, so that another try in the same run fails too."""
+    # A set-up can fail before the fixture is made.
+    ours = NOTES in item.stash or not set(FIXTURES).isdisjoint(getattr(item, "fixturenames", ()))
+    if ours and call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
         item.config.stash[LEDGER].failed.append(item.nodeid)
+        item.stash.setdefault(FIRST_TRY, f"\nThe first try, in its {call.when}: {call.excinfo.exconly()}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -147,6 +158,7 @@ def _summary(config: pytest.Config) -> Iterator[tuple[str, bool]]:
     if config.get_verbosity() > 0:
         yield from ((f"  {each}", False) for each in ledger.exact)
     yield from ((f"within tolerance: {each}", False) for each in ledger.tolerance)
+    yield from ((f"within its limit: {each}", False) for each in ledger.timed)
     yield from ((f"not gated: {each}", False) for each in dict.fromkeys(ledger.not_gated))
     if ledger.blessed:
         yield f"blessed: {len(ledger.blessed)}, run again without --harness-bless", True

@@ -13,8 +13,10 @@ class Ledger:
 
     Attributes:
         exact: comparisons with equal bytes or counts, each as `kind: name`.
-        tolerance: captures that differ within their tolerance, on a machine other than the one that blessed them.
-        not_gated: comparisons that were not made, each with the reason.
+        tolerance: captures that differ within their tolerance, on a machine other than the one that blessed them, and
+            runs in lockstep of which a stage was compared within a bound.
+        timed: time rails that are within their limit, each with its ratio.
+        not_gated: comparisons that were not made or gave no verdict, each with the reason.
         rewritten: changes by blessing, new against old.
         blessed: paths of the entries that blessing wrote.
         asked: paths of the entries that tests asked for.
@@ -24,6 +26,7 @@ class Ledger:
 
     exact: list[str] = field(default_factory=list)
     tolerance: list[str] = field(default_factory=list)
+    timed: list[str] = field(default_factory=list)
     not_gated: list[str] = field(default_factory=list)
     rewritten: list[str] = field(default_factory=list)
     blessed: list[str] = field(default_factory=list)
@@ -43,7 +46,7 @@ class Notes:
 
     Attributes:
         blessed: names that the test blessed.
-        not_gated: reasons why comparisons were not made.
+        not_gated: reasons why comparisons were not made, or gave no verdict.
     """
 
     blessed: list[str] = field(default_factory=list)
@@ -54,3 +57,5 @@ LEDGER = pytest.StashKey[Ledger]()
 NOTES = pytest.StashKey[Notes]()
 UNASKED = pytest.StashKey[list[str]]()
 COLLECTED = pytest.StashKey[int]()
+FIRST_TRY = pytest.StashKey[str]()
+"""Of a test that failed: the words of its first failure."""

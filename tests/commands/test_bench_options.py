@@ -254,3 +254,8 @@ def test_the_report_s_machine_has_the_threads_that_were_measured_with(
     with platform.threads(threads):
         assert said == {"name": platform.name(), "fingerprint": platform.of_device()}
     assert said["fingerprint"]["threads"] == str(threads)
+
+
+def test_a_file_of_code_reaches_the_load(asked: Asked) -> None:
+    assert bench("--executor", "compiled_graph", "--code", "a.code").exit_code == 0
+    assert asked.loads == [Load(executor="compiled_graph", code="a.code")]

@@ -18,6 +18,7 @@ from harness.commands import profile as command
 from harness.engine.aot import sidecar
 from harness.engine.aot.layers import Layer
 from harness.engine.aot.sidecar import Sidecar
+from harness.engine.decoders.decoder_switches import PLAIN
 from harness.engine.errors import BatchTooLarge, PackageMissing, PlanMismatch
 from harness.parity.baselines import platform
 from tests.fakes import LoggedStream
@@ -220,11 +221,13 @@ def test_a_plan_goes_to_its_executor_with_the_device_that_was_named(monkeypatch)
 def test_what_ran_is_a_file_or_a_decoder_in_a_dtype_and_never_both(engine):
     sizes = {"batch": 2, "seq_len": 16, "enc_len": 5, "iters": 3, "warmup": 1, "threads": 4}
     named = {"decoder": "tiny", "dtype": "float16"}
-    found = command._provenance({"executor": "onnx", "engine": engine, "device": None, **named, **sizes})
+    asked = {"executor": "onnx", "engine": engine, "device": None, "decoder_switches": PLAIN}
+    found = command._provenance({**asked, **named, **sizes})
     assert found == {
         "executor": "onnx",
         "engine": "a.onnx" if engine else None,
         **(dict.fromkeys(named) if engine else named),
+        "decoder_switches": None,
         "device": "cpu",
         "platform": platform.name("cpu"),
         **sizes,

@@ -16,6 +16,7 @@ from harness.cli import main
 from harness.commands import profile as command
 from harness.engine.aot.layers import Layer
 from harness.engine.decoders import AffineDecoder
+from harness.engine.decoders.decoder_switches import PLAIN, DecoderSwitches
 from harness.engine.errors import BatchTooLarge, EngineError, ExecutorError, InvalidInput, OutsideProfile
 from harness.parity.baselines import platform
 from harness.rails.profile import files, onnx, sources
@@ -26,6 +27,7 @@ LAYERS = [Timed(Facts(Layer(f"mlp/MatMul_{number}")), float(9 - number)) for num
 USUAL = {
     "executor": "eager", "engine": None, "decoder": "tiny", "dtype": "float32", "device": "cpu", "batch": 4,
     "seq_len": 750, "enc_len": 200, "iters": 20, "warmup": 3, "threads": 1, "torch": torch.__version__,
+    "decoder_switches": None,
 }  # fmt: skip
 
 
@@ -51,6 +53,7 @@ class Run:
         self.profiled: list[tuple[Any, ...]] = []
         self.threads: list[int] = []
         self.decoders: list[tuple[Any, ...]] = []
+        self.switches: list[DecoderSwitches] = []
         self.exported: list[tuple[Any, ...]] = []
         self.plans: list[tuple[Any, ...]] = []
         self.onnx: list[tuple[Any, ...]] = []
@@ -65,8 +68,9 @@ class Run:
                 raise self.fails
             return Profile("torch", LAYERS, iters, (50.0,), False, provenance)
 
-        def decoder(name: str, *, dtype: torch.dtype, device: str) -> Any:
+        def decoder(name: str, *, dtype: torch.dtype, device: str, switches: DecoderSwitches) -> Any:
             self.decoders.append((name, dtype, device))
+            self.switches.append(switches)
             return AffineDecoder(16)
 
         def executor(kind: Any, made: Any, rows: int, *, device: str) -> Executor:
@@ -146,7 +150,7 @@ def test_every_option_of_a_run_in_torch_reaches_it_and_its_facts(words: str, cha
 def test_without_options_the_sizes_are_those_that_the_help_shows(run: Run) -> None:
     assert profile("--executor", "onnx").exit_code == 0
     assert run.profiled[0][3] == {**facts(executor="onnx"), "onnxruntime": "1"}
-    assert list(run.profiled[0][3])[::13] == ["executor", "onnxruntime"], "what the program says of itself comes last"
+    assert list(run.profiled[0][3])[::14] == ["executor", "onnxruntime"], "what the program says of itself comes last"
 
 
 @pytest.mark.parametrize(("words", "file", "exported"), [
@@ -270,3 +274,20 @@ def test_options_that_contradict_each_other_are_named(words: list[str], said: st
     assert result.exit_code == 2, result.output
     assert said in " ".join(result.stderr.split())
     assert run.profiled == run.executors == run.onnx == []
+
+
+def test_the_accelerations_of_the_decoder_reach_it_and_its_facts_and_its_modules_are_not_marked(run: Run) -> None:
+    words = "--decoder-switch fused_products=on --decoder-switch kept_time=on --decoder-switch band=flex"
+    result = profile(*words.split(), "--seq-len", "8", "--enc-len", "4", "--batch", "2")
+    assert result.exit_code == 0, result.output
+    assert run.switches == [PLAIN.turned_on("fused_products", "kept_time").assigned("band", "flex")]
+    ((subject, _iters, _warmup, provenance),) = run.profiled
+    said = "fused_products, kept_time, band=flex, full=auto, norms=kernels"
+    assert (subject.decoder, provenance["decoder_switches"]) == (None, said)
+
+
+@pytest.mark.parametrize("words", ["--executor onnx", "--from-json a.json"])
+def test_accelerations_without_a_decoder_that_runs_are_a_usage_error(words: str, run: Run) -> None:
+    result = profile(*words.split(), "--decoder-switch", "fused_products=on")
+    assert (result.exit_code, run.profiled) == (2, [])
+    assert "--decoder-switch" in result.stderr

@@ -20,10 +20,12 @@ BASES: dict[str, tuple[type[Exception], ...]] = {
     "ExecutorError": (RuntimeError,),
     "RecordingFailed": (errors.ExecutorError,),
     "WrongVelocity": (errors.ExecutorError,),
+    "KernelsDiffer": (errors.ExecutorError,),
     "EngineError": (RuntimeError,),
     **dict.fromkeys(["PackageMissing", "ExportRefused", "BuildFailed"], (errors.EngineError,)),
     "Inaccurate": (errors.ExportRefused,),
     **dict.fromkeys(["SidecarMissing", "PlanCorrupt", "PlanMismatch"], (errors.EngineError,)),
+    **dict.fromkeys(["CodeCorrupt", "CodeMismatch"], (errors.EngineError,)),
 }
 """By name, written down a second time: whoever catches a base catches these and no others."""
 
@@ -48,3 +50,8 @@ def test_a_missing_package_is_named_with_the_extra_that_installs_it() -> None:
 def test_a_mismatch_says_what_is_recorded_and_what_is_here() -> None:
     made = errors.PlanMismatch("driver", "1.0", None)
     assert (str(made), made.field) == ("driver: the plan was built for 1.0, here it is None", "driver")
+
+
+def test_a_mismatch_of_code_says_what_is_recorded_and_what_is_here() -> None:
+    made = errors.CodeMismatch("torch", "2.11.0", "2.13.0")
+    assert (str(made), made.field) == ("torch: the code was made for 2.11.0, here it is 2.13.0", "torch")

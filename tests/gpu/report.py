@@ -261,13 +261,28 @@ registry.decoder("2b", dtype=torch.bfloat16, device="cuda", switches=switches)
 torch.cuda.synchronize()
 loaded = time.time()
 driver = Driver(Load(decoder="2b", executor="compiled_graph", dtype="bfloat16", device="cuda", warmup=16, dcw=True,
-                     cfg="full", decoder_switches=switches))
+                     cfg="full", decoder_switches=switches, code=sys.argv[3] or None))
 prepared = time.time()
 driver.tick()
 torch.cuda.synchronize()
 ticked = time.time()
 print(json.dumps({"import_s": imported - begun, "weights_s": loaded - imported, "prepare_s": prepared - loaded,
                   "first_tick_s": ticked - prepared}))
+"""
+
+
+BUILD = """
+import sys
+from pathlib import Path
+import torch
+from harness import registry
+from harness.engine.aot.code_build import build_code
+from harness.engine.decoders.decoder_switches import PLAIN
+from harness.engine.executors import Shape
+from tests.gpu.report import FAST
+switches = FAST if sys.argv[2] == "fast" else PLAIN
+decoder = registry.decoder("2b", dtype=torch.bfloat16, device="cuda", switches=switches)
+build_code(decoder, Path(sys.argv[3]), [Shape(750, 200, 64, 2048)], (1, 2, 4, 8))
 """
 
 
@@ -282,17 +297,27 @@ def section_start_fast(say: Said) -> Iterator[dict[str, Any]]:
 
 
 def started(say: Said, decoder: str) -> Iterator[dict[str, Any]]:
-    """Seconds of a process with empty caches of compiled code, and of one that has those of the first."""
+    """Seconds of a process: with empty caches of compiled code; with those of the first; with a file of code alone."""
     with tempfile.TemporaryDirectory() as folder:
-        caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
-        for cache in ("cold", "warm"):
-            command = [sys.executable, "-c", START, str(time.time()), decoder]
-            ran = subprocess.run(command, env={**os.environ, **caches}, check=True, capture_output=True, text=True)
-            found = json.loads(ran.stdout.splitlines()[-1])
-            found = {key: _short(value) for key, value in found.items()}
+        code = f"{folder}/2b.code"
+        for cache, file in (("cold", ""), ("warm", ""), ("file of code", code)):
+            if file:
+                _alone(BUILD, decoder, file, f"{folder}/building")
+            ran = _alone(START, decoder, file, f"{folder}/{'other' if file else 'caches'}")
+            found = {key: _short(value) for key, value in json.loads(ran.splitlines()[-1]).items()}
             found["without_weights_s"] = _short(sum(found.values()) - found["weights_s"])
             say(f"{cache}: {found}")
             yield {"cache": cache, **found}
+
+
+def _alone(program: str, decoder: str, file: str, caches: str) -> str:
+    """Run a program in a process of its own, whose compiler keeps its code in a folder; return what it prints."""
+    kept = {"TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor", "TRITON_CACHE_DIR": f"{caches}/triton"}
+    command = [sys.executable, "-c", program, str(time.time()), decoder, file]
+    ran = subprocess.run(command, env={**os.environ, **kept}, capture_output=True, text=True)
+    if ran.returncode:
+        raise RuntimeError(ran.stderr[-4000:])
+    return ran.stdout
 
 
 SECTIONS = {name.removeprefix("section_"): each for name, each in dict(globals()).items() if name[:8] == "section_"}

@@ -27,11 +27,17 @@ PASSED, FAILED, REFUSED = 0, 1, 4
 
 EXACT, TOLERANCE = Gives("exact", PASSED), Gives("tolerance", PASSED)
 NOT_GATED, BLESSED, RED = Gives("not_gated", PASSED), Gives("blessed", FAILED), Gives("failed", FAILED)
+TIMED = Gives("timed", PASSED)
 UNASKED, NOTHING = Gives("unasked", FAILED), Gives(None, REFUSED)
 
 TREE = "def test_tree(blessed): blessed('tree', tree)\n"
 STEP = "def test_step(lockstep): lockstep(Ring(), Ring({gain}), [1.0, 2.0])\n"
 RAIL = "def test_rail(cost_rail):\n    x = torch.ones(2)\n    with cost_rail('rail'): {body}\n"
+TIME = """
+import time
+def test_time(time_rail):
+    time_rail("tick", lambda: time.sleep({fast}), lambda: time.sleep(0.002), seconds={seconds})
+"""
 ULP = "torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))"
 
 
@@ -61,7 +67,7 @@ class Suite:
         if code == REFUSED:
             return NOTHING
         (ledger,) = kept
-        for kind in ("blessed", "tolerance", "not_gated"):
+        for kind in ("blessed", "tolerance", "not_gated", "timed"):
             if getattr(ledger, kind):
                 return Gives(kind, code)
         if ledger.failed:
@@ -133,6 +139,11 @@ TABLE = [
     Row("costs of another torch", suite(ONE, None, torch_is("1.0")), NOT_GATED, "of this one", suite(ONE), EXACT),
     Row("costs of another torch beside a tree that moved", suite(TREE + ONE, MOVED + ")\n" + ONE, torch_is("1.0")),
         Gives("not_gated", FAILED), "beside the same tree", suite(TREE + ONE, None, torch_is("1.0")), NOT_GATED),
+    Row("a tick that takes a tenth of the time", unblessed(TIME.format(fast=0.0002, seconds=20)), TIMED,
+        "one that sleeps for 5 ms more", unblessed(TIME.format(fast=0.007, seconds=20)), RED),
+    Row("a tick without the time for a verdict", unblessed(TIME.format(fast=0.0002, seconds=0.001)), NOT_GATED,
+        "in a strict run", unblessed(TIME.format(fast=0.0002, seconds=0.001), "--harness-strict"),
+        Gives("not_gated", FAILED)),
 ]  # fmt: skip
 
 

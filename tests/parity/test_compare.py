@@ -31,6 +31,7 @@ from harness.parity.compare import (
     named_differences,
     ulp_distance,
 )
+from harness.parity.differences import BLESSED, LATENTS, LOCKSTEP, Words
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
 FLOATS += [torch.float8_e4m3fnuz, torch.float8_e5m2fnuz]
@@ -120,7 +121,7 @@ def test_a_latents_place_is_slot_frame_and_channel() -> None:
     expected = torch.zeros(2, 3, 4)
     actual = expected.clone()
     actual[1, 2, 3], actual[1, 0, 2] = 1.0, -0.25
-    text = str(report(actual, expected))
+    text = report(actual, expected).told(LATENTS)
     assert "bytes differ in 2 of 24 elements" in text
     assert "slot 1, frame 0, channel 2" in text
     assert "got -0.25 (0xbe800000), expected 0.0 (0x00000000)" in text
@@ -210,6 +211,26 @@ def test_ulps_are_counted_through_zero() -> None:
     tiny = torch.tensor([1], dtype=torch.int32).view(torch.float32)
     assert ulp_distance(tiny, -tiny) == 2
     assert ulp_distance(torch.tensor([0.0]), torch.tensor([-0.0])) == 0
+
+
+@pytest.mark.parametrize(("a", "b", "ulp"), [
+    (1e-45, -1e-45, 2), (1e-45, -0.0, 1), (1e-45, 0.0, 1), (-1e-45, 0.0, 1), (0.0, -0.0, 0), (3e-45, -1e-45, 3),
+    (1.0, -1.0, 2 * 0x3F800000), (math.inf, 3.4028234663852886e38, 1), (math.inf, -math.inf, 2 * 0x7F800000),
+    (math.nan, 1.0, None), (math.nan, math.inf, None), (math.nan, -math.nan, None),
+])  # fmt: skip
+def test_a_difference_counts_ulps_in_the_order_of_values_also_across_a_change_of_sign(
+    a: float, b: float, ulp: int | None
+) -> None:
+    for one, other in ((a, b), (b, a)):
+        got, expected = torch.tensor([one]), torch.tensor([other])
+        assert report(got, expected).max_ulp == ulp_distance(got, expected) == ulp
+        assert (f"max {ulp} ULP" in str(report(got, expected))) == (ulp is not None)
+
+
+def test_zeros_of_different_signs_are_0_ulp_apart_and_said_to_have_other_bytes() -> None:
+    text = str(report(torch.tensor([0.0, 1.0]), torch.tensor([-0.0, 1.0])))
+    assert "bytes differ in 1 of 2 elements" in text and "max 0 ULP, zeros of different signs" in text
+    assert "zeros of" not in str(report(torch.tensor([0.0, 1.0]), torch.tensor([-0.0, 2.0])))
 
 
 def test_ulps_of_float64_do_not_overflow() -> None:
@@ -346,7 +367,7 @@ NAN, INF = math.nan, math.inf
     ([NAN, 2.0], [1.0, 2.0], "no finite pair; NaN: got 1, expected 0, payload changed in 0"),
     ([INF, 2.0], [1.0, 2.0], "no finite pair; max 1073741824 ULP"),
     ([INF, 2.0], [1.0, 4.0], "max |Δ| 2; max 1073741824 ULP"),
-    ([0.0, 2.0], [-0.0, 2.0], "max |Δ| 0; max 0 ULP; sign of zero changed in 1"),
+    ([0.0, 2.0], [-0.0, 2.0], "max |Δ| 0; max 0 ULP, zeros of different signs; sign of zero changed in 1"),
 ])  # fmt: skip
 def test_every_count_of_a_line_is_of_its_own_side_and_of_the_pairs_that_it_names(
     actual: list[float], expected: list[float], facts: str
@@ -357,11 +378,11 @@ def test_every_count_of_a_line_is_of_its_own_side_and_of_the_pairs_that_it_names
 
 @pytest.mark.parametrize(("shape", "index", "place"), [
     ((), (), "the only element"),
-    ((3,), (0,), "index (0,)"),
-    ((3,), (2,), "index (2,)"),
-    ((2, 3), (1, 0), "index (1, 0)"),
+    ((3,), (0,), "index [0]"),
+    ((3,), (2,), "index [2]"),
+    ((2, 3), (1, 0), "index [1, 0]"),
     ((2, 3, 4), (0, 0, 0), "slot 0, frame 0, channel 0"),
-    ((2, 3, 4, 5), (1, 2, 3, 4), "index (1, 2, 3, 4)"),
+    ((2, 3, 4, 5), (1, 2, 3, 4), "index [1, 2, 3, 4]"),
 ])  # fmt: skip
 def test_a_place_in_three_dimensions_alone_is_slot_frame_and_channel(
     shape: tuple[int, ...], index: tuple[int, ...], place: str
@@ -370,7 +391,29 @@ def test_a_place_in_three_dimensions_alone_is_slot_frame_and_channel(
     actual[index] = 1.0
     found = report(actual, torch.zeros(shape))
     assert found.index == index
-    assert f" 1 of {actual.numel()} elements, first at {place}: got" in str(found)
+    assert f" 1 of {actual.numel()} elements, first at {place}: got" in found.told(LATENTS)
+
+
+def test_a_foreign_tensor_of_three_dimensions_has_no_slots() -> None:
+    actual = torch.zeros(3, 18, 4)
+    actual[2, 17, 3] = 1.0
+    found = report(actual, torch.zeros(3, 18, 4))
+    for text in (str(found), found.told(BLESSED), found.told(LOCKSTEP)):
+        assert ", first at index [2, 17, 3]: " in text and "slot" not in text
+
+
+@pytest.mark.parametrize(("words", "sides"), [(BLESSED, ("got", "blessed")), (LOCKSTEP, ("fast", "plain"))])
+def test_every_kind_of_difference_names_the_sides_in_the_words_it_is_given(
+    words: Words, sides: tuple[str, str]
+) -> None:
+    x, (got, blessed) = torch.tensor([1.0, NAN]), sides
+    told = [each.told(words) for each in compare_trees({"x": x, "a": x}, {"x": x.double(), "b": x})]
+    assert told[0] == f"x: dtype differs, {got} torch.float32, {blessed} torch.float64"
+    assert told[1] == f"b: missing, {blessed} torch.float32 tensor of shape [2]"
+    assert told[2] == f"a: unexpected, {got} torch.float32 tensor of shape [2]"
+    text = report(x, torch.tensor([2.0, 1.0])).told(words)
+    assert f"index [0]: {got} 1.0 (0x3f800000), {blessed} 2.0 (0x40000000)" in text
+    assert f"NaN: {got} 1, {blessed} 0, payload changed in 0" in text
 
 
 def test_values_and_bits_of_both_sides_are_those_at_the_first_differing_element() -> None:
@@ -400,7 +443,7 @@ def test_missing_and_unexpected_parts_are_told_with_what_they_are() -> None:
     x = torch.ones(1)
     for part, word in zip(there, words, strict=True):
         assert [str(d) for d in compare_trees({"x": x}, {"x": x, "y": part})] == [f"y: missing, expected {word}"]
-        assert [str(d) for d in compare_trees({"x": x, "y": part}, {"x": x})] == [f"y: unexpected {word}"]
+        assert [str(d) for d in compare_trees({"x": x, "y": part}, {"x": x})] == [f"y: unexpected, got {word}"]
 
 
 @pytest.mark.parametrize("compare", [difference, identical])

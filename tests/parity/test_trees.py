@@ -67,8 +67,8 @@ def test_every_key_of_a_mapping_is_part_of_its_tree(key: str | int) -> None:
     assert len(compare_trees({"x": X, key: X + 1}, {"x": X, key: X})) == 1
 
 
-@pytest.mark.parametrize("leaf", [1, 1.0, "x", b"x", X.numpy(), {1, 2}, State, X.to_sparse(), X.to("meta")])
-def test_a_leaf_that_is_no_readable_tensor_is_refused_by_name(leaf: object) -> None:
+@pytest.mark.parametrize("leaf", [object(), bytearray(b"x"), {1, 2}, State, X.to_sparse(), X.to("meta")])
+def test_a_leaf_that_cannot_be_read_is_refused_by_name(leaf: object) -> None:
     with pytest.raises(NotComparable, match=r"^a\[0\] cannot be compared"):
         named({"a": [leaf]})
 
@@ -119,12 +119,20 @@ def test_a_key_of_an_enumeration_is_the_text_or_the_number_that_it_is(key: Any, 
     assert list(named({key: X})) == [name]
 
 
-@pytest.mark.parametrize("leaf", ["", "text", b"", b"ab", bytearray(), bytearray(b"ab"), 0, 0.0, False, ()])
-def test_of_leaves_only_none_and_an_empty_container_have_a_name(leaf: object) -> None:
-    if leaf == ():
-        assert list(named({"a": leaf})) == ["a is empty"]
-        return
-    with pytest.raises(NotComparable, match="^a cannot be compared: expected a tensor, got"):
+@pytest.mark.parametrize(("leaf", "name"), [
+    ("", "a as str"), ("text", "a as str"), (b"", "a as bytes"), (b"ab", "a as bytes"), (0, "a as int"),
+    (0.0, "a as float"), (False, "a as bool"), (0j, "a as complex"), ((), "a is empty"), (X.numpy(), "a as array"),
+    (X.numpy()[0], "a as scalar"),
+])  # fmt: skip
+def test_a_leaf_that_is_no_tensor_has_its_type_in_its_name(leaf: Any, name: str) -> None:
+    assert list(named({"a": leaf})) == [name]
+    assert list(leaves({"a": leaf})) == [("a", leaf)]
+
+
+@pytest.mark.parametrize("leaf", [bytearray(), bytearray(b"ab"), object()])
+def test_a_leaf_of_another_type_is_refused_by_its_name(leaf: object) -> None:
+    said = "^a cannot be compared: expected a tensor, a NumPy array, a number or a text, got "
+    with pytest.raises(NotComparable, match=said + type(leaf).__name__):
         named({"a": leaf})
     assert list(leaves({"a": leaf})) == [("a", leaf)]
 

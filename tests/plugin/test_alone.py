@@ -32,6 +32,12 @@ def test_lockstep(lockstep):
 """
 
 
+TIME = """
+def test_time(time_rail):
+    time_rail("sum", lambda: sum(range(1000)), lambda: sum(range(100_000)))
+"""
+
+
 def child(code: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run Python code in a new process that finds this checkout's package."""
     path = f"import sys; sys.path[:0] = [{str(ROOT)!r}]; "
@@ -54,13 +60,14 @@ def run(root: Path, before: str, *arguments: str) -> subprocess.CompletedProcess
 
 
 def test_every_fixture_works_where_nothing_of_the_extras_is_installed(tmp_path: Path) -> None:
-    project(tmp_path, BLESSED + RAIL + LOCKSTEP)
+    project(tmp_path, BLESSED + RAIL + LOCKSTEP + TIME)
     first = run(tmp_path, WITHOUT, "--harness-bless", "the first")
     assert "blessed: 2, run again" in first.stdout, first.stdout + first.stderr
     assert (tmp_path / "captures" / platform.name() / "blessed" / "tree").is_dir()
     commit(tmp_path)
     second = run(tmp_path, WITHOUT)
     assert (second.returncode, "exact: 1 capture, 1 cost rail, 1 lockstep" in second.stdout) == (0, True), second.stdout
+    assert "within its limit: time rail sum: " in second.stdout
 
 
 def test_a_switch_of_this_projects_pipeline_says_which_extra_it_needs(tmp_path: Path) -> None:

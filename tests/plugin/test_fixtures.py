@@ -15,10 +15,14 @@ import harness.plugin
 from harness.parity.baselines import blessed as captures
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.verdicts import Result, Verdict
-from harness.parity.compare import ParityError
+from harness.parity.compare import NothingCompared, ParityError
+from harness.parity.proofs import generic
+from harness.parity.proofs.bounds import Bound
+from harness.parity.proofs.generic import EnginesParted, OutputChanged
 from harness.plugin.fixtures import FIXTURES, Blessed, CostRail, Lockstep
 from harness.plugin.ledger import LEDGER, NOTES, Ledger, Notes
 from harness.rails.costs import block
+from tests.parity.proofs.rings import Slots
 from tests.plugin.test_hooks import made_up
 
 pytestmark = pytest.mark.no_cover
@@ -64,7 +68,7 @@ def test_inside_a_fixture_there_is_one_thread_and_afterwards_as_many_as_before(r
         around: Iterator[Any] = function(run.request)
         made = next(around)
         assert (type(made).__name__, torch.get_num_threads()) == (
-            {"blessed": "Blessed", "lockstep": "Lockstep", "cost_rail": "CostRail"}[name],
+            {"blessed": "Blessed", "lockstep": "Lockstep", "cost_rail": "CostRail", "time_rail": "TimeRail"}[name],
             1,
         )
         with pytest.raises(StopIteration):
@@ -151,7 +155,7 @@ def test_a_tree_within_its_tolerance_is_none_that_is_exact_and_its_line_says_how
     run: Run, monkeypatch: pytest.MonkeyPatch, k: float, shown: str
 ) -> None:
     def check(*asked: Any) -> Result:
-        assert asked == ("tree", 1, captures.Place(run.root / "captures", run.root), k)
+        assert asked == ("tree", 1, captures.Place(run.root / "captures", run.root), k, "all")
         return Result("tree", Verdict.TOLERANCE, 0.5, 1.0, "x: max |Δ| 0.5")
 
     monkeypatch.setattr(captures, "device_of", lambda tree: torch.device("cpu"))
@@ -167,7 +171,34 @@ def test_a_tree_within_its_tolerance_is_none_that_is_exact_and_its_line_says_how
 def test_two_engines_are_compared_and_the_events_and_tensors_are_counted_apart(run: Run) -> None:
     agreed = Lockstep(run.request)(lambda x: [x, x + 1, None], lambda x: [x, x + 1, None], [torch.ones(1)] * 3)
     assert (agreed.events, agreed.tensors) == (3, 6)
-    assert run.ledger == Ledger(exact=["lockstep: tests/test_a.py::test_a, 6 tensors after 3 events"])
+    assert run.ledger == Ledger(
+        exact=["lockstep: tests/test_a.py::test_a, 6 tensors after 3 events, state not compared"]
+    )
+
+
+def test_every_option_of_lockstep_reaches_the_comparison(run: Run) -> None:
+    buffer, compare = torch.zeros(1), Lockstep(run.request)
+    compare(lambda x: buffer.fill_(x), lambda x: torch.full((1,), x), [1.0, 2.0], remember=0)
+    with pytest.raises(OutputChanged):
+        compare(lambda x: buffer.fill_(x), lambda x: torch.full((1,), x), [1.0, 2.0])
+    compare(lambda x: torch.rand(2), lambda x: torch.rand(2), [1])
+    with pytest.raises(EnginesParted):
+        compare(lambda x: torch.rand(2), lambda x: torch.rand(2), [1], isolate=False)
+    with pytest.raises(NothingCompared, match="no ring reported nothing"):
+        compare(Slots(), Slots(), [1.0], where_both=["nothing"])
+
+
+def test_the_fixture_has_the_options_and_defaults_of_the_comparison() -> None:
+    own, asked = (inspect.signature(each).parameters for each in (Lockstep.__call__, generic.run))
+    defaults = {name: parameter.default for name, parameter in asked.items()}
+    assert {name: parameter.default for name, parameter in own.items() if name != "self"} == defaults
+
+
+def test_a_comparison_within_a_bound_is_none_that_is_exact(run: Run) -> None:
+    agreed = Lockstep(run.request)(Slots(), Slots(), [1.0], bounds={"decode": Bound(1.0, 2, "free", 4)})
+    line = f"lockstep: tests/test_a.py::test_a, {agreed}"
+    assert run.ledger == Ledger(tolerance=[line])
+    assert "; decode within k = 1, measured on 4 free rows in batches of up to 2; largest seen 0 in 2 tensors" in line
 
 
 def add(run: Run, name: str = "tick", times: int = 1) -> None:
@@ -223,3 +254,43 @@ def test_a_block_can_be_asked_what_it_cost_so_far_and_what_follows_it_costs_noth
         assert counter.counts["operators"] == 1
     x + 1
     assert counter.counts["operators"] == counter.counts["operator aten::add"] == 1
+
+
+def quiet(x: torch.Tensor) -> torch.Tensor:
+    return (x * 2).neg()
+
+
+class Decoder:
+    __call__ = staticmethod(quiet)
+
+
+def test_a_decoder_is_left_out_of_a_rail_and_its_calls_are_blessed(tmp_path: Path) -> None:
+    x, decoder = torch.ones(2), Decoder()
+    for run, calls in ((Run(tmp_path, bless="why"), 1), (Run(tmp_path), 1)):
+        with CostRail(run.request)("tick", without={"decoder": decoder}) as rail:
+            decoder(x) + 1
+        assert (rail.counts["operators"], rail.counts["calls decoder"]) == (1, calls)
+    run = Run(tmp_path)
+    wanted = "calls decoder: blessed 1, now 2"
+    with pytest.raises(block.CostsMoved, match=wanted), CostRail(run.request)("tick", without={"decoder": decoder}):
+        decoder(decoder(x)) + 1
+
+
+def test_a_decoder_that_nothing_calls_is_not_left_out_and_neither_blessed_nor_judged(tmp_path: Path) -> None:
+    for run in (Run(tmp_path, bless="why"), Run(tmp_path)):
+        rail = CostRail(run.request)("tick", without={"decoder": Decoder()}, count={"sum": torch.nn.Identity()})
+        with pytest.raises(NothingCompared, match="tick: nothing called decoder inside the block"), rail:
+            quiet(torch.ones(2))
+        assert (run.ledger, run.notes) == (Ledger(), Notes())
+
+
+def test_a_rail_with_more_reads_names_the_line_that_reads(tmp_path: Path) -> None:
+    x = torch.ones(2)
+    with CostRail(Run(tmp_path, bless="why").request)("tick"):
+        x.sum().item()
+    run = Run(tmp_path)
+    with pytest.raises(block.CostsMoved) as moved, CostRail(run.request)("tick"):
+        [x.sum().item() for _ in range(2)]
+    number = test_a_rail_with_more_reads_names_the_line_that_reads.__code__.co_firstlineno + 6
+    assert f"{__file__}:{number} in test_a_rail" in str(moved.value)
+    assert str(moved.value).endswith(": torch.Tensor.item, 2 times")

@@ -23,7 +23,7 @@ ENDS = tuple(pytest.ExitCode)
 
 def made_up(root: Path, ledger: Ledger | None = None, **options: Any) -> Any:
     """A run's configuration, with what the plugin reads of it."""
-    given = {"bless": None, "captures": None, "platform": "", "executor": None} | options
+    given = {"bless": None, "captures": None, "platform": "", "executor": None, "strict": False} | options
     option = SimpleNamespace(**{f"harness_{name}": value for name, value in given.items()})
     stash = pytest.Stash()
     stash[LEDGER], stash[COLLECTED] = ledger or Ledger(), 0
@@ -65,6 +65,7 @@ def summary(config: Any) -> list[tuple[str, bool | None]]:
 FULL = Ledger(
     exact=["cost rail: t: x", "lockstep: b", "capture: a", "capture: b", "lockstep: a", "cost rail: u", "capture: c"],
     tolerance=["capture y: far", "capture x: near", "capture y: far"],
+    timed=["time rail t: fast", "time rail s: faster"],
     not_gated=["cost rail u: why", "cost rail t: why", "cost rail u: why"],
     rewritten=["tree moved", "  x differs", "a new"],
     blessed=["/p/tree", "/p/a"],
@@ -81,6 +82,8 @@ def test_a_summary_has_every_line_in_this_order_and_a_reason_to_fail_is_red(tmp_
         ("within tolerance: capture y: far", False),
         ("within tolerance: capture x: near", False),
         ("within tolerance: capture y: far", False),
+        ("within its limit: time rail t: fast", False),
+        ("within its limit: time rail s: faster", False),
         ("not gated: cost rail u: why", False),
         ("not gated: cost rail t: why", False),
         ("blessed: 2, run again without --harness-bless", True),
@@ -210,6 +213,14 @@ def test_a_test_that_was_not_gated_is_skipped_with_every_reason(tmp_path: Path) 
     assert skipped.value.msg == "not gated: rail b: old; rail a: new"
 
 
+def test_a_strict_run_fails_a_test_that_was_not_gated_with_every_reason(tmp_path: Path) -> None:
+    # A skip that escapes would skip this very test.
+    with pytest.raises((pytest.fail.Exception, pytest.skip.Exception)) as ended:
+        called(test_of(made_up(tmp_path, strict=True), notes=Notes([], ["rail b: old", "rail a: new"])))
+    words = "not gated: rail b: old; rail a: new (--harness-strict)"
+    assert (type(ended.value), ended.value.msg) == (pytest.fail.Exception, words)
+
+
 def test_what_a_test_raises_is_not_replaced_by_what_it_noted(tmp_path: Path) -> None:
     around = hooks.pytest_runtest_call(test_of(made_up(tmp_path), notes=Notes(["a"], ["why"])))
     next(around)
@@ -273,13 +284,16 @@ def test_the_header_counts_tests_with_any_of_the_fixtures_and_names_the_folder_a
 
 
 @pytest.mark.parametrize(
-    "given", [{"bless": "why"}, {"captures": "golden"}, {"platform": "a"}, {"executor": ["eager"]}]
+    "given",
+    [{"bless": "why"}, {"captures": "golden"}, {"platform": "a"}, {"executor": ["eager"]}, {"strict": True}],
 )
 def test_any_option_of_the_plugin_is_said_to_do_nothing_where_no_test_uses_it(
     tmp_path: Path, given: dict[str, Any]
 ) -> None:
     assert header(made_up(tmp_path), ("tmp_path",)) == []
-    assert header(made_up(tmp_path, **given), ("tmp_path",)) == ["harness: no test uses blessed, lockstep or cost_rail"]
+    assert header(made_up(tmp_path, **given), ("tmp_path",)) == [
+        "harness: no test uses blessed, lockstep, cost_rail or time_rail"
+    ]
 
 
 # Options.

@@ -150,28 +150,52 @@ def test_a_function_is_called_even_if_it_counts_as_false(outside: Outside) -> No
 
 def test_what_was_never_blessed_is_red_by_name_and_nothing_is_written(outside: Outside) -> None:
     outside.tests(BLESSED)
-    red(outside.run(), "tree.safetensors: missing, tree was never blessed on", "is meant: pytest --harness-bless")
+    file = outside.own / "blessed" / "tree" / "tree.safetensors"
+    command = 'to bless it: pytest --harness-bless "why" tests/test_outside.py::test_tree'
+    red(outside.run(), f"{file}: missing, tree was never blessed on", f"{command}\n")
+    elsewhere = command.replace('"why"', '"why" --harness-captures golden')
+    red(outside.run("--harness-captures", "golden"), "golden/", f"{elsewhere}\n")
     assert not outside.captures.exists()
+
+
+def test_a_name_that_cannot_be_a_file_is_refused_by_the_rule_before_anything_is_made(outside: Outside) -> None:
+    outside.tests("def test_tree(blessed): blessed('demon/plain', lambda: 1 / 0)")
+    red(outside.run(), "name: got 'demon/plain', expected letters, digits, '_', '-' and '.'", "such as 'demon-plain'")
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ("x = t['slots'][0]['x']; x[2] = torch.nextafter(x[2], torch.tensor(9.0))", "[0]/x: bytes differ in 1 of 4"),
-        ("t['slots'][0]['x'] = t['slots'][0]['x'].double()", "x: dtype differs, got torch.float64"),
-        ("t['slots'][0]['x'] = t['slots'][0]['x'][None]", "x: shape differs, got (1, 4), expected (4,)"),
-        ("t['slots'][1] = {'x': torch.ones(1)}", "slots[1]/x: unexpected torch.float32 tensor of shape [1]"),
+        ("t['slots'][0]['x'] = t['slots'][0]['x'].double()", "dtype differs, got torch.float64, blessed torch.float32"),
+        ("t['slots'][0]['x'] = t['slots'][0]['x'][None]", "x: shape differs, got (1, 4), blessed (4,)"),
+        ("t['slots'][1] = {'x': torch.ones(1)}", "slots[1]/x: unexpected, got torch.float32 tensor of shape [1]"),
         ("del t['ticks']", "ticks: missing"),
-        ("t['slots'].pop()", "slots[1] is None: missing"),
+        ("t['slots'].pop()", "slots[1]: missing, blessed None"),
         ("t['slots'] = dict(enumerate(t['slots']))", "slots/0/x: unexpected"),
         ("t.clear()", "no tensor with an element"),
-        ("t['n'] = 3", "n cannot be compared: expected a tensor, got int"),
+        ("t['n'] = 3", "n: unexpected, got int 3"),
+        ("t['n'] = {3}", "n cannot be compared: expected a tensor, a NumPy array, a number or a text, got set"),
     ],
 )  # fmt: skip
 def test_any_difference_is_red_and_names_its_place(outside: Outside, change: str, said: str) -> None:
     outside.bless()
     outside.tests(f"def test_tree(blessed):\n    t = tree()\n    {change}\n    blessed('tree', t)")
     red(outside.run(), said)
+
+
+@pytest.mark.parametrize(("keep", "said"), [
+    ("digest", "x: bytes differ by their SHA-256, torch.float32 tensor of shape [4]; the capture keeps no bytes"),
+    ("sample", "x: bytes differ in 4 of 4 elements, first at index [0]: got 2.5 (0x40200000), blessed 1.5"),
+])  # fmt: skip
+def test_the_caller_chooses_what_the_capture_keeps(outside: Outside, keep: str, said: str) -> None:
+    outside.bless(f"def test_tree(blessed): blessed('tree', tree, keep={keep!r})")
+    assert outside.entry().keep == keep
+    green(outside.run())
+    outside.edit("engine.py", "* self.gain + 1", "* self.gain + 2")
+    red(outside.run(), said, "if that is meant: pytest --harness-bless")
+    outside.tests(BLESSED)
+    red(outside.run(), f"keep of tree: got 'all', expected '{keep}', as it was blessed")
 
 
 def flip(path: Path) -> None:
@@ -241,6 +265,7 @@ def test_on_another_machine_a_difference_without_a_tolerance_is_red_and_says_wha
         outside.run(),
         "this machine is not the one that blessed it (other cpu_name): it has no tolerance k",
         "of k away",
+        "if that is meant: pytest --harness-bless",
     )
 
 
@@ -913,7 +938,9 @@ def test_a_project_that_uses_no_fixture_sees_and_imports_nothing(outside: Outsid
 @pytest.mark.engine
 def test_an_option_without_a_test_that_uses_a_fixture_is_said_to_do_nothing(outside: Outside) -> None:
     outside.tests("def test_plain(): pass")
-    assert "harness: no test uses blessed, lockstep or cost_rail" in green(outside.run("--harness-executor", "eager"))
+    assert "harness: no test uses blessed, lockstep, cost_rail or time_rail" in green(
+        outside.run("--harness-executor", "eager")
+    )
 
 
 def test_the_folders_of_captures_have_the_fixtures_names() -> None:

@@ -254,4 +254,85 @@ KEPT_CONDITIONS = [
     ),
 ]
 
-AHEAD_OF_TIME = [*FILES, *ONNX, *TENSORRT, *LAYERS, *KEPT_CONDITIONS]
+_T_CODE = f"{_T_AOT}/test_code_file.py"
+CODE = [
+    Defect(
+        "altered code is loaded",
+        f"{_AOT}/code_record.py",
+        "    if hashlib.sha256(data).hexdigest() != record.code_sha256:\n",
+        "    if not data:\n",
+        f"{_T_AOT}/test_code_record.py::test_truncated_or_altered_code_is_refused[cut]",
+    ),
+    Defect(
+        "code of another machine is loaded",
+        f"{_AOT}/code_file.py",
+        "        code_record.check(record, code_record.here(decoder, device))\n",
+        "",
+        f"{_T_CODE}::test_code_of_something_else_is_refused_by_the_field_that_differs[processor]",
+    ),
+    Defect(
+        "a decoder's structure is that of its class alone",
+        f"{_AOT}/code_record.py",
+        "    for line in _parts(decoder):\n",
+        "    for line in [next(_parts(decoder))]:\n",
+        f"{_T_AOT}/test_code_record.py::test_another_dtype_width_class_or_acceleration_is_another_structure",
+    ),
+    Defect(
+        "shapes that the file of code has not are compiled",
+        f"{_AOT}/code_file.py",
+        "            if shape not in record.shapes:\n",
+        "            if False:\n",
+        f"{_T_CODE}::test_shapes_and_rows_that_the_file_has_not_are_refused_before_anything_is_compiled",
+    ),
+    Defect(
+        "kernels are compared up to the end of the shorter list",
+        f"{_AOT}/code_file.py",
+        "    pairs = enumerate(zip_longest(recorded, kernels))\n",
+        "    pairs = enumerate(zip(recorded, kernels))\n",
+        f"{_T_CODE}::test_the_first_kernel_that_differs_is_named[found2-expected2]",
+    ),
+    Defect(
+        "other kernels are reported where they are to be refused",
+        f"{_AOT}/code_file.py",
+        "        if self._mode is OtherKernels.REFUSE:\n",
+        "        if False:\n",
+        f"{_T_CODE}::test_prepare_refuses_other_kernels_or_reports_them_or_does_not_look",
+    ),
+    Defect(
+        "Triton's lists name the folder of another process",
+        f"{_AOT}/code_file.py",
+        "    return data.replace(old, new) if file.name.startswith(_LISTS) else data\n",
+        "    return data\n",
+        f"{_T_CODE}::test_the_code_is_unpacked_where_nobody_else_can_write_and_is_gone_after_close",
+    ),
+    Defect(
+        "graphs that no cache saw are not counted as compiled",
+        f"{_EXECUTORS}/compiler.py",
+        "            self.compiled += graphs - loaded\n",
+        "            self.compiled += 0\n",
+        f"{_T_EXECUTORS}/test_compiler.py::test_an_error_in_the_block_does_not_lose_the_count",
+    ),
+    Defect(
+        "an archive's path leads out of its folder",
+        "harness/files/archive.py",
+        "        if not all(map(_PART.fullmatch, parts)) or ",
+        "        if ",
+        "tests/files/test_archive.py::test_a_path_that_may_lead_out_of_the_folder_is_refused[../a]",
+    ),
+    Defect(
+        "what another stream does counts as a gap",
+        f"{_RAILS}/profile/kernels.py",
+        "        end = max(end, each.end)\n",
+        "        end = each.end\n",
+        f"{_T_RAILS}/profile/test_kernels.py::test_a_long_kernel_hides_the_ends_of_short_ones",
+    ),
+    Defect(
+        "the time between two runs counts as a gap",
+        f"{_RAILS}/profile/kernels.py",
+        "        of_run[max(bisect_right(began, each.start), 1)].append(each)\n",
+        "        of_run[1].append(each)\n",
+        f"{_T_RAILS}/profile/test_kernels.py::test_a_gap_is_time_of_a_run_in_which_no_stream_works",
+    ),
+]
+
+AHEAD_OF_TIME = [*FILES, *ONNX, *TENSORRT, *LAYERS, *KEPT_CONDITIONS, *CODE]

@@ -6,11 +6,13 @@ shows any more that the test could fail.
 
 from __future__ import annotations
 
+from tests.sabotage.anybody_defects import ANYBODY
 from tests.sabotage.aot_defects import AHEAD_OF_TIME
 from tests.sabotage.fault_defects import FAULTY
 from tests.sabotage.file_defects import FILE_DEFECTS
 from tests.sabotage.judge_defects import JUDGE
 from tests.sabotage.record_defects import RECORDS
+from tests.sabotage.ring_defects import RINGS
 from tests.sabotage.runner import Defect
 from tests.sabotage.terminal_defects import TERMINAL
 from tests.sabotage.thread_defects import FAILING, THREADS
@@ -623,8 +625,8 @@ PLUGIN = [
     Defect(
         "on another machine a capture without a tolerance passes",
         f"{PARITY}/baselines/blessed.py",
-        "    result = within_bound(name, tensors, blessed, k)\n",
-        "    result = within_bound(name, tensors, blessed, k or 100.0)\n",
+        "    result = within_bound(name, tensors, {each: blessed[each] for each in tensors}, k, SIDES)\n",
+        "    result = within_bound(name, tensors, {each: blessed[each] for each in tensors}, k or 100.0, SIDES)\n",
         f"{_TEST_PLUGIN}on_another_machine_a_difference_without_a_tolerance_is_red_and_says_what_to_do",
     ),
     Defect(
@@ -633,6 +635,78 @@ PLUGIN = [
         "    if notes.not_gated:\n",
         "    if notes.not_gated and notes.blessed:\n",
         f"{_TEST_PLUGIN}costs_of_another_torch_are_not_gated_and_never_look_like_a_pass",
+    ),
+    Defect(
+        "what the first try said is lost",
+        "harness/plugin/hooks.py",
+        '        pytest.fail(before + item.stash.get(FIRST_TRY, ""), pytrace=False)\n',
+        "        pytest.fail(before, pytrace=False)\n",
+        "tests/plugin/test_reruns.py::test_the_difference_of_the_first_try_is_printed_where_the_second_one_would_pass",
+    ),
+    Defect(
+        "an error in a set-up is forgotten",
+        "harness/plugin/hooks.py",
+        "    ours = NOTES in item.stash or not set(FIXTURES)",
+        "    ours = NOTES in item.stash and not set(FIXTURES)",
+        "tests/plugin/test_reruns.py::test_an_error_in_the_set_up_is_printed_and_not_forgotten",
+    ),
+    Defect(
+        "a digest stands for no byte",
+        f"{PARITY}/baselines/kept.py",
+        "    if digest(got) == digested.sha256:\n",
+        "    if digested.sha256:\n",
+        "tests/parity/baselines/test_kept.py::test_every_bit_of_every_element_is_covered_whatever_is_kept",
+    ),
+    Defect(
+        "a sample's place is that in the sample",
+        f"{PARITY}/baselines/kept.py",
+        "torch.tensor(found.index[0] * digested.stride)",
+        "torch.tensor(found.index[0])",
+        "tests/parity/baselines/test_kept.py::"
+        "test_a_sample_shows_the_first_sampled_element_that_differs_by_its_place_in_the_whole_tensor",
+    ),
+    Defect(
+        "another part than the blessed one is compared",
+        f"{PARITY}/baselines/blessed.py",
+        "    if entry.keep != kept:\n",
+        "    if entry.keep not in list(Keep):\n",
+        "tests/parity/baselines/test_kept.py::test_what_is_kept_is_recorded_and_must_be_asked_for_as_it_was_blessed",
+    ),
+    Defect(
+        "the type of a number or a text is no part of it",
+        f"{PARITY}/values.py",
+        '    return f"{path} as {type(leaf).__name__}", ',
+        '    return f"{path} as value", ',
+        "tests/parity/test_values.py::test_ones_of_different_types_are_different_leaves",
+    ),
+    Defect(
+        "an array is read in the order of its memory",
+        f"{PARITY}/values.py",
+        'np.array(leaf, order="C", copy=True)',
+        'np.array(leaf.ravel("K").reshape(leaf.shape), order="C", copy=True)',
+        "tests/parity/test_values.py::test_an_array_is_what_it_reads_whatever_its_order_in_memory",
+    ),
+    Defect(
+        "a tolerance lets a count differ",
+        f"{PARITY}/baselines/blessed.py",
+        "    if any(each.kind is not DifferenceKind.BYTES for each in differences):\n",
+        "    if any(each.kind is DifferenceKind.MISSING for each in differences):\n",
+        "tests/parity/test_values.py::test_no_tolerance_lets_a_number_that_counts_or_a_text_differ",
+    ),
+    Defect(
+        "the fast engine is called the plain one",
+        f"{PARITY}/differences.py",
+        'LOCKSTEP = Words("fast", "plain")\n',
+        'LOCKSTEP = Words("plain", "fast")\n',
+        "tests/parity/test_values.py::test_engines_that_return_other_values_are_told_apart_by_both_names",
+    ),
+    Defect(
+        "a distance in ULP does not go through zero",
+        f"{PARITY}/bits.py",
+        "    return np.where(a_negative != b_negative, a + b, ",
+        "    return np.where(a_negative != b_negative, np.maximum(a, b) | np.uint64(1 << 31), ",
+        "tests/parity/test_compare.py::"
+        "test_a_difference_counts_ulps_in_the_order_of_values_also_across_a_change_of_sign",
     ),
 ]
 
@@ -766,7 +840,7 @@ BATTERY = [
 
 DEFECTS = [
     *FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *RECORDS, *PROOFS, *BATTERY, *RAILS, *TIMES, *PLUGIN,
-    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING, *FILE_DEFECTS, *FAULTY, *TERMINAL,
+    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING, *FILE_DEFECTS, *FAULTY, *TERMINAL, *RINGS, *ANYBODY,
 ]  # fmt: skip
 
 # Every defect that is known to have slipped through some comparison of some engine, by the name it has here.

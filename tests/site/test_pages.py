@@ -97,6 +97,12 @@ def test_a_link_in_code_is_left_as_it_is() -> None:
     assert links.rewritten(text, "README.md") == text.replace("docs/", "", 1)
 
 
+def test_a_bar_in_the_code_of_a_table_is_a_bar() -> None:
+    assert (
+        links.rewritten("| `a \\| b` | c \\| d |\n\n`a \\| b`\n", "README.md") == "| `a | b` | c \\| d |\n\n`a \\| b`\n"
+    )
+
+
 def test_a_warning_fails_the_build_and_every_wrong_link_is_one() -> None:
     assert CONFIG["strict"] is True
     assert set(leaves(CONFIG["validation"])) == {"warn"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,8 +13,11 @@ from harness.engine import checks, kernels
 from harness.engine.decoders.base import Decoder
 from harness.engine.errors import ExecutorError, InvalidInput, NotPrepared, PipelineClosed, RecordingFailed
 from harness.engine.executors.base import Batch, Declared, ExecutorStream, check_rows
+from harness.engine.executors.code import Code, CompiledHere
 from harness.engine.executors.compiled import compiled as compile_decoder
+from harness.engine.executors.compiler import Graphs
 from harness.engine.executors.embedded import embedded, embedding, record_embedding
+from harness.engine.executors.graph_stats import GraphStats as GraphStats
 from harness.engine.executors.memory import relieved
 from harness.engine.executors.prepared import Prepared, Progress, silent
 from harness.engine.executors.recorded import CudaRecorder, HostRecorder, Pool, Recorded, Recorder, device_of
@@ -27,32 +30,6 @@ BUCKETS = (1, 2, 4, 8)
 
 WARM_UPS = 2
 """Calls of the decoder before one that is compared: code is compiled, libraries are loaded, kernels are chosen."""
-
-
-@dataclass(frozen=True)
-class GraphStats:
-    """Counts of a `CudaGraphExecutor` since it was made, and what it holds now.
-
-    Attributes:
-        graphs: number of graphs that can be replayed now.
-        recorded: number of recordings, repeated ones included.
-        evicted: number of graphs that were freed to make room.
-        runs: number of runs that were launched.
-        replays: number of replays that ran to their end, counted by the graphs themselves on the device. None where the
-            device is lost.
-        copied: number of inputs that runs copied.
-        kept: number of inputs that runs left as they were, because their source had not changed.
-        nbytes: bytes of all memory pools, inputs and outputs.
-    """
-
-    graphs: int
-    recorded: int
-    evicted: int
-    runs: int
-    replays: int | None
-    copied: int
-    kept: int
-    nbytes: int
 
 
 class CudaGraphExecutor:
@@ -72,7 +49,8 @@ class CudaGraphExecutor:
         row_buckets: the numbers of rows to record, at least one.
         pin_rows: the one number of rows to record, instead of `row_buckets`.
         max_rows: the largest number of rows of one run, at most the largest bucket, which is the default.
-        compiled: compile the decoder before it is recorded; see `executors.compiled`.
+        compiled: compile the decoder before it is recorded; see `executors.compiled`. A `CodeFile` does so with the
+            code that is in the file.
         on_demand: record shapes that were not prepared at their first run. Only such shapes are evicted.
         max_bytes: most bytes that graphs, inputs and outputs may take, or None.
         device: the GPU; None is the decoder's device, or torch's current GPU where the decoder has none. The CPU is
@@ -86,6 +64,7 @@ class CudaGraphExecutor:
 
     Raises:
         InvalidInput: no bucket, or a number below 1.
+        EngineError: the file of the code cannot be used; see `CodeFile`.
     """
 
     def __init__(
@@ -95,7 +74,7 @@ class CudaGraphExecutor:
         row_buckets: Sequence[int] = BUCKETS,
         pin_rows: int | None = None,
         max_rows: int | None = None,
-        compiled: bool = False,
+        compiled: bool | Code = False,
         on_demand: bool = False,
         max_bytes: int | None = None,
         device: torch.device | str | None = None,
@@ -117,8 +96,11 @@ class CudaGraphExecutor:
         self._device = device_of(decoder, device)
         self._recorder: Recorder = CudaRecorder(self._device) if self._device.type == "cuda" else HostRecorder()
         self.stream: ExecutorStream | None = CudaStream(self._device) if self._device.type == "cuda" else None
-        self._compiled = checks.flag("compiled", compiled)
-        self._call = compile_decoder(decoder) if self._compiled else decoder
+        self._code = compiled if isinstance(compiled, Code) else CompiledHere()
+        self._compiled = compiled is self._code or checks.flag("compiled", compiled)
+        self._code.begin(decoder, self._device)
+        self._compilations = Graphs()
+        self._call = compile_decoder(decoder, self._compilations) if self._compiled else decoder
         self._embed = embedding(decoder)
         self._prepared = Prepared(self._recorder, self._made, max_bytes)
         self._weights = Weights(decoder)
@@ -144,14 +126,16 @@ class CudaGraphExecutor:
             PipelineClosed: the executor is closed.
             InvalidInput: the shapes do not fit `max_bytes` together with those that were prepared before.
             RecordingFailed: a run cannot be recorded; the message names its shape.
+            KernelsDiffer: a run launches other kernels than its file of code says; see `CodeFile`.
             ExecutorError: the decoder returned something else than one velocity per row, or the GPU is lost.
         """
         self._check_usable()
         self._drain()
         asked = list(dict.fromkeys(shapes))
-        for shape in asked:
-            kernels.prepare(self._device, shape.channels)
-        self._prepared.record([(shape, self.row_buckets) for shape in asked], progress, evictable=False)
+        with self._code.preparing(asked, self.row_buckets):
+            for shape in asked:
+                kernels.prepare(self._device, shape.channels)
+            self._prepared.record([(shape, self.row_buckets) for shape in asked], progress, evictable=False)
         self._weights.hold()
 
     def check_shape(self, shape: Shape) -> None:
@@ -239,7 +223,7 @@ class CudaGraphExecutor:
             getattr(self.decoder, "weights_changed", lambda: None)()
             # Of the decoder's children as they are now: compiled layers are copies that replaced children do not reach.
             if self._compiled:
-                self._call = compile_decoder(self.decoder)
+                self._call = compile_decoder(self.decoder, self._compilations)
         except BaseException:
             self._prepared.drop(self._prepared.shapes)
             raise
@@ -260,6 +244,9 @@ class CudaGraphExecutor:
             copied=held.copied,
             kept=held.kept,
             nbytes=held.nbytes,
+            compiled=self._compilations.compiled,
+            loaded=self._compilations.loaded,
+            other_kernels=self._code.other_kernels,
         )
 
     def close(self) -> None:
@@ -271,6 +258,7 @@ class CudaGraphExecutor:
             self._drain()
         self._prepared.drop(self._prepared.shapes)
         self._weights.let_go()
+        self._code.close()
         self._running = None
 
     # Recordings.
@@ -304,6 +292,7 @@ class CudaGraphExecutor:
             output = torch.full_like(inputs.hidden_states, torch.nan)
             for _ in range(WARM_UPS):
                 self._decode(inputs)
+            self._code.watch(shape, rows, lambda: self._decode(inputs))
             with self._recorder.refuse_waits():
                 expected = self._decode(inputs)
 
@@ -332,7 +321,8 @@ class CudaGraphExecutor:
         if not self.takes_mask:
             del given["encoder_mask"]
         # What the caller's context is now must change neither a recording nor its model on a CPU.
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+        modes = torch.inference_mode(False), torch.no_grad(), torch.autocast(self._device.type, enabled=False)
+        with self._code.kept(), modes[0], modes[1], modes[2]:
             velocity = self._call(**given)
         if velocity.shape != inputs.hidden_states.shape or not velocity.is_floating_point():
             expected = f"a floating tensor of shape {list(inputs.hidden_states.shape)}"

@@ -3,15 +3,16 @@
     captures/<platform>/blessed/<name>/<name>.safetensors    the tensors by their paths
     captures/<platform>/blessed/<name>/manifest.json         where and why they were blessed, and content hashes
 
-On the machine that blessed a capture it must match byte for byte. Elsewhere it must too, unless it was blessed with a
+A capture of large tensors may keep digests and samples instead of their bytes, see `kept`. On the machine that blessed
+a capture it must match byte for byte. Elsewhere it must too, unless it was blessed with a
 tolerance `k`: then `max |Δ| <= k * eps * rms(capture)` is enough there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,13 +22,18 @@ from harness.engine import atomic
 from harness.engine.errors import InvalidInput
 from harness.files import FileRefused
 from harness.parity.baselines import platform, store
-from harness.parity.baselines.changes import drift
+from harness.parity.baselines.changes import Change, drift
+from harness.parity.baselines.kept import Keep, digests, fault, keep_of, stored
+from harness.parity.baselines.kept import differences as from_capture
 from harness.parity.baselines.refusals import BlessRefused
 from harness.parity.baselines.store import file_name
 from harness.parity.baselines.verdicts import Result, Verdict, tolerance, within_bound
-from harness.parity.compare import LISTED, Difference, NothingCompared, ParityError, named_differences
+from harness.parity.compare import Difference, DifferenceKind, NothingCompared, ParityError, tree_differences
+from harness.parity.differences import BLESSED as SIDES
+from harness.parity.differences import listed
 from harness.parity.proofs.generic import nans
 from harness.parity.trees import devices, named
+from harness.parity.values import parted
 
 BLESSED = "blessed"
 REPLAYS = 3
@@ -106,12 +112,10 @@ class Rewritten:
     def lines(self) -> Iterator[str]:
         """The change, then the first differences and how many more there are."""
         yield self.what
-        yield from (f"  {difference}" for difference in self.differences[:LISTED])
-        if len(self.differences) > LISTED:
-            yield f"  and {len(self.differences) - LISTED} more"
+        yield from (f"  {line}" for line in listed(self.differences, SIDES))
 
 
-def check(name: str, tree: object, place: Place, k: float = 0.0) -> Result:
+def check(name: str, tree: object, place: Place, k: float = 0.0, keep: str = Keep.ALL) -> Result:
     """Compare a tree with the capture of its name; what is returned is `exact` or `tolerance`.
 
     Args:
@@ -119,6 +123,7 @@ def check(name: str, tree: object, place: Place, k: float = 0.0) -> Result:
         tree: nestings with tensors as leaves, see `trees.named`.
         place: where captures are.
         k: the tolerance on other machines than the one that blessed it, 0 and above; as it was blessed.
+        keep: the part of the tree that the capture keeps, see `kept.Keep`; as it was blessed.
 
     Raises:
         ParityError: it differs on the machine that blessed it.
@@ -127,29 +132,36 @@ def check(name: str, tree: object, place: Place, k: float = 0.0) -> Result:
         CaptureCorrupt: its file or manifest is truncated or altered.
         NothingCompared: neither side holds a tensor with an element.
         NotComparable: see `trees.named`.
-        InvalidInput: `k` or the name cannot be one, or `k` is not what was blessed.
+        InvalidInput: `k`, `keep` or the name cannot be one, or `k` or `keep` is not what was blessed.
     """
     __tracebackhide__ = True  # pytest then shows the line of the test
     _check_k(k)
+    kept = keep_of(keep, k)
     tensors, device = _some(name, tree), device_of(tree)
     folder = place.folder(BLESSED, device, name)
     manifest, entry = _manifest(folder, name)
-    blessed = store.read_capture(folder / name, entry)
+    blessed = _read(folder / name, entry)
     if entry.k != k:
         raise InvalidInput(f"k of {name}", k, f"{entry.k}, as it was blessed: a tolerance is blessed like a capture")
+    if entry.keep != kept:
+        raise InvalidInput(f"keep of {name}", repr(str(kept)), f"{entry.keep!r}, as it was blessed")
     differs = platform.differing(platform.of_device(str(device)), manifest.fingerprint)
+    differences = _differences(tensors, blessed, entry)
     if differs:
-        return _elsewhere(name, tensors, blessed, k, differs)
-    # In the order of the tree, which may be that of ticks; a file has an order of its own.
-    place_of = {path: number for number, path in enumerate(tensors)}
-    differences = sorted(named_differences(tensors, blessed), key=lambda each: place_of.get(each.name, len(place_of)))
+        return _elsewhere(name, tensors, blessed, entry, differs, differences)
     if differences:
-        raise ParityError(name, differences)
+        raise ParityError(name, differences, SIDES)
     return Result(name, Verdict.EXACT, 0.0, 0.0)
 
 
 def bless(
-    name: str, tree: object, again: Callable[[], object] | None, place: Place, reason: str, k: float = 0.0
+    name: str,
+    tree: object,
+    again: Callable[[], object] | None,
+    place: Place,
+    reason: str,
+    k: float = 0.0,
+    keep: str = Keep.ALL,
 ) -> Rewritten | None:
     """Make a tree the capture of its name, where that is not what the capture holds.
 
@@ -162,6 +174,7 @@ def bless(
         place: where captures are.
         reason: why; kept with the capture.
         k: the tolerance to bless with it.
+        keep: the part of the tree to keep, see `kept.Keep`.
 
     Returns:
         What changed; None where nothing was written.
@@ -171,21 +184,25 @@ def bless(
             cannot keep it; or the captures are another platform's.
         NothingCompared: there is no tensor with an element.
         NotComparable: see `trees.named`.
-        InvalidInput: `k` or the name cannot be one.
+        InvalidInput: `k`, `keep` or the name cannot be one, or `k` is not 0 where not every byte is kept.
     """
     if again is None:
-        _refuse_unless_blessed(name, tree, place, k)
+        _refuse_unless_blessed(name, tree, place, k, keep)
         return None
     _check_k(k)
+    kept = keep_of(keep, k)
     tensors = _some(name, tree)
     if nans(tensors):
         raise BlessRefused(f"{name}: {nans(tensors)[0]} holds a NaN, which equals itself, whatever made it")
     for _ in range(REPLAYS - 1):
-        differences = named_differences(named(again()), tensors)
+        differences = tree_differences(named(again()), tensors)
         if differences:
             raise BlessRefused(f"{name} is not reproducible, called again it differs: {differences[0]}")
-    _refuse_unkeepable(name, tensors)
-    return _rewrite(place, name, tensors, store.entry(name, tensors, (), k, reason), device_of(tree))
+    digested = digests(tensors, kept)
+    holds = stored(tensors, digested)
+    _refuse_unkeepable(name, holds)
+    entry = replace(store.entry(name, holds, (), k, reason), keep=str(kept), digests=digested)
+    return _rewrite(place.to_bless(BLESSED, device_of(tree)), name, tensors, entry, device_of(tree))
 
 
 def entries(place: Place) -> Iterator[Path]:
@@ -216,9 +233,9 @@ def _some(name: str, tree: object) -> dict[str, Tensor]:
     return tensors
 
 
-def _refuse_unless_blessed(name: str, tree: object, place: Place, k: float) -> None:
+def _refuse_unless_blessed(name: str, tree: object, place: Place, k: float, keep: str) -> None:
     try:
-        check(name, tree, place, k)
+        check(name, tree, place, k, keep)
     except (AssertionError, store.CapturesError, InvalidInput) as error:
         raise BlessRefused(
             f"{name}: to bless it, give the function that makes it, not what it made\n{error}"
@@ -242,15 +259,48 @@ def _manifest(folder: Path, name: str) -> tuple[store.Manifest, store.Entry]:
     return manifest, manifest.scenarios[name]
 
 
+def _read(home: Path, entry: store.Entry) -> dict[str, Tensor]:
+    """The tensors in a capture's file.
+
+    Raises:
+        CapturesError: see `store.read_capture`; or the file and the digests contradict each other.
+    """
+    found = store.read_capture(home, entry)
+    wrong = fault(entry.keep, entry.digests, found)
+    if wrong:
+        raise store.ManifestAltered(f"{home / store.MANIFEST}: altered, {wrong}")
+    return found
+
+
+def _differences(tensors: Mapping[str, Tensor], blessed: Mapping[str, Tensor], entry: store.Entry) -> list[Difference]:
+    """All differences in the order of the tree, which may be that of ticks; a file has an order of its own."""
+    place_of = {parted(name)[0]: number for number, name in enumerate(tensors)}
+    found = from_capture(tensors, blessed, entry.digests)
+    return sorted(found, key=lambda each: place_of.get(each.name, len(place_of)))
+
+
 def _elsewhere(
-    name: str, tensors: Mapping[str, Tensor], blessed: Mapping[str, Tensor], k: float, differs: tuple[str, ...]
+    name: str,
+    tensors: Mapping[str, Tensor],
+    blessed: Mapping[str, Tensor],
+    entry: store.Entry,
+    differs: tuple[str, ...],
+    differences: Sequence[Difference],
 ) -> Result:
     """The verdict on another machine than the one that blessed."""
     __tracebackhide__ = True
-    result = within_bound(name, tensors, blessed, k)
+    if not differences:
+        return Result(name, Verdict.EXACT, 0.0, 0.0)
+    k, told = entry.k, "; ".join(listed(differences, SIDES))
+    where = f"{name} differs, and this machine is not the one that blessed it (other {', '.join(differs)})"
+    if entry.digests:
+        raise OutOfBound(f"{where}: a capture that does not keep every byte has no tolerance. {told}")
+    if any(each.kind is not DifferenceKind.BYTES for each in differences):
+        raise OutOfBound(f"{where}: {'' if k else 'it has no tolerance k, '}no bound would let it pass. {told}")
+    # In the order of the tree; both sides have the same names here.
+    result = within_bound(name, tensors, {each: blessed[each] for each in tensors}, k, SIDES)
     if result.verdict.passes:
         return result
-    where = f"{name} differs, and this machine is not the one that blessed it (other {', '.join(differs)})"
     if k:
         raise OutOfBound(f"{where}: beyond k = {k:g}, {result.detail}")
     apart = (
@@ -274,29 +324,42 @@ def _refuse_unkeepable(name: str, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _rewrite(
-    place: Place, name: str, tensors: Mapping[str, Tensor], entry: store.Entry, device: torch.device
+    folder: Path, name: str, tensors: Mapping[str, Tensor], entry: store.Entry, device: torch.device
 ) -> Rewritten | None:
     """The file first and the manifest last: stopped in between, the next check fails instead of passing."""
-    folder = place.to_bless(BLESSED, device)
+    home, holds = folder / name, stored(tensors, entry.digests)
     try:
         known = _manifest(folder, name)[1]
     except store.CapturesError:
         known = None
-    change = drift(folder / name, name, tensors, (), known)
-    if known is not None and change is None and known.k == entry.k:
+    rewritten = Rewritten(_what(home, name, holds, known, entry), _against(home, known, tensors))
+    if known is not None and rewritten.what == name and not rewritten.differences:
         return None
-    was = known.k if known else entry.k
-    what = str(change or name) + (f", k {was:g} -> {entry.k:g}" if was != entry.k else "")
-    rewritten = Rewritten(what, _against(folder / name, known, tensors))
-    atomic.write(folder / name / entry.file, store.serialize(tensors))
+    atomic.write(home / entry.file, store.serialize(holds))
     manifest = store.Manifest(platform.of_device(str(device)), "", str(torch.__version__), {name: entry})
-    store.write_manifest(folder / name, manifest)
+    store.write_manifest(home, manifest)
     return rewritten
+
+
+def _what(home: Path, name: str, holds: Mapping[str, Tensor], known: store.Entry | None, entry: store.Entry) -> str:
+    """The change of a capture in words; its name alone where nothing changed but what differences show."""
+    if known is not None and known.keep != entry.keep:
+        changes = [f"keep {known.keep} -> {entry.keep}"]
+        change = None
+    else:
+        changes, change = [], drift(home, name, holds, (), known)
+    if known is not None and (entry.digests or known.digests) and not changes:
+        # The distance of samples is not that of the tensors, and equal samples do not mean equal tensors.
+        moved = Change(name, "moved") if known.digests != entry.digests else None
+        change = replace(change, max_abs=None) if change is not None else moved
+    if known is not None and known.k != entry.k:
+        changes.insert(0, f"k {known.k:g} -> {entry.k:g}")
+    return ", ".join([str(change or name), *changes])
 
 
 def _against(home: Path, known: store.Entry | None, tensors: Mapping[str, Tensor]) -> tuple[Difference, ...]:
     """The new tensors against the old ones, where those can be read."""
     try:
-        return tuple(named_differences(tensors, store.read_capture(home, known))) if known else ()
+        return tuple(_differences(tensors, _read(home, known), known)) if known else ()
     except store.CapturesError:
         return ()

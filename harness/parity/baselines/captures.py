@@ -22,6 +22,7 @@ from harness.parity.baselines.verdicts import Result, Verdict, distance, within_
 from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, play
 from harness.parity.compare import compare_named
+from harness.parity.differences import LATENTS
 
 CAPTURES = platform.ROOT / "captures"
 
@@ -185,7 +186,7 @@ def _result(scenario: Scenario, name: str, play: Play, known: Sequence[Source]) 
     if exact:
         result = _byte_for_byte(name, played, tensors, expected)
     else:
-        result = within_bound(name, played.finished, tensors, expected.k)
+        result = within_bound(name, played.finished, tensors, expected.k, LATENTS)
     return replace(result, compared_with=source.platform)
 
 
@@ -193,7 +194,7 @@ def _byte_for_byte(name: str, played: Played, tensors: Mapping[str, Tensor], exp
     differences = compare_named(played.finished, tensors)
     tick = _first_tick(played.ticks, expected.ticks)
     if differences:
-        detail = "; ".join([f"first tick that moved: {tick or 'none'}", *map(str, differences)])
+        detail = "; ".join([f"first tick that moved: {tick or 'none'}", *(each.told(LATENTS) for each in differences)])
         return Result(name, Verdict.MOVED, distance(played.finished, tensors), 0.0, detail)
     if tick:
         detail = f"finished tensors are identical, states are not; first tick that moved: {tick}"

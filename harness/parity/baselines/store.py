@@ -26,6 +26,7 @@ from harness.engine.errors import InvalidInput
 from harness.files import FileRefused, documents, reading, tensors
 from harness.files.refused import FileMissing, described
 from harness.files.schema import Name, Sha256, Within, fit
+from harness.parity.baselines.kept import Digested, Keep, KeepName
 from harness.parity.compare import digest_tree
 
 FORMAT = 1
@@ -84,6 +85,8 @@ class Entry:
         ticks: a digest of every slot's state after each tick.
         k: tolerance on other platforms: max |Δ| at most `k` * eps * rms(capture), a tensor at a time; 0 and above.
         reason: why it was blessed.
+        keep: the part of the tree that the file holds, see `kept.Keep`; of a scenario always all.
+        digests: the digests of the tensors whose bytes are not all in the file, by name.
     """
 
     file: Name
@@ -93,6 +96,8 @@ class Entry:
     ticks: tuple[Name, ...]
     k: Annotated[float, Within(0, sys.float_info.max)]
     reason: str
+    keep: KeepName = Keep.ALL.value
+    digests: Mapping[str, Digested] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,9 @@ def file_name(scenario: str) -> str:
         InvalidInput: the name cannot be a file's in every checkout.
     """
     if not _NAME.fullmatch(scenario):
-        raise InvalidInput("scenario", repr(scenario), "letters, digits, '_', '-' and '.', not first")
+        allowed = "letters, digits, '_', '-' and '.', the first a letter or a digit"
+        near = re.sub(r"[^A-Za-z0-9_.-]+", "-", scenario).lstrip("_.-")
+        raise InvalidInput("name", repr(scenario), f"{allowed}, such as {near!r}" if near else allowed)
     return scenario + SUFFIX
 
 
@@ -135,7 +142,7 @@ def deserialize(data: bytes, path: Path | str = "a capture") -> dict[str, Tensor
 
 
 def entry(scenario: str, named: Mapping[str, Tensor], ticks: tuple[str, ...], k: float, reason: str) -> Entry:
-    """The entry that describes a capture of the tensors in `named`."""
+    """The entry that describes a capture of all bytes of the tensors in `named`."""
     data = serialize(named)
     return Entry(file_name(scenario), len(data), _sha256(data), digest_tree(named), ticks, k, reason)
 
@@ -175,7 +182,16 @@ def read_manifest(folder: Path) -> Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Replace the folder's manifest."""
-    write_document(folder / MANIFEST, asdict(manifest))
+    write_document(folder / MANIFEST, as_document(manifest))
+
+
+def as_document(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as it is written: an entry whose file holds every byte says nothing of digests."""
+    document = asdict(manifest)
+    for each in document["scenarios"].values():
+        if each["keep"] == Keep.ALL and not each["digests"]:
+            del each["keep"], each["digests"]
+    return document
 
 
 def read_document(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.parity.compare import compare_named, max_abs
+from harness.parity.differences import DEFAULT, Words, listed
 
 EPS = torch.finfo(torch.float32).eps
 
@@ -81,7 +82,9 @@ def distance(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> fl
     return largest if math.isfinite(largest) else None
 
 
-def within_bound(name: str, actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], k: float) -> Result:
+def within_bound(
+    name: str, actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], k: float, words: Words = DEFAULT
+) -> Result:
     """`exact`, `tolerance` or `moved`, by `max |Δ| <= k * eps * rms(expected)` for every tensor; eps is float32's.
 
     Tick digests are no part of it: where the finished bits may differ, the states' may.
@@ -89,17 +92,18 @@ def within_bound(name: str, actual: Mapping[str, Tensor], expected: Mapping[str,
     differences = compare_named(actual, expected)
     if not differences:
         return Result(name, Verdict.EXACT, 0.0, 0.0)
+    told = listed(differences, words)
     if distance(actual, expected) is None:
-        return Result(name, Verdict.MOVED, detail="; ".join(map(str, differences)))
+        return Result(name, Verdict.MOVED, detail="; ".join(told))
     measured = {each.name: tolerance(actual[each.name], expected[each.name]) for each in differences}
     boundless = [each for each in measured if not math.isfinite(_rms(expected[each]))]
     if boundless:
-        detail = "; ".join([f"{boundless[0]}: its capture is not finite, so no bound exists", *map(str, differences)])
+        detail = "; ".join([f"{boundless[0]}: its capture is not finite, so no bound exists", *told])
         return Result(name, Verdict.MOVED, detail=detail)
     # The tensor that is furthest out of its own bound speaks for the scenario.
     worst = max(measured, key=lambda each: measured[each][0] - k * measured[each][1])
     moved, unit = measured[worst]
     if moved <= k * unit:
         return Result(name, Verdict.TOLERANCE, moved, k * unit, f"{worst}: max |Δ| {moved:.3g} <= {k * unit:.3g}")
-    detail = "; ".join([f"{worst}: max |Δ| {moved:.3g} > {k * unit:.3g}", *map(str, differences)])
+    detail = "; ".join([f"{worst}: max |Δ| {moved:.3g} > {k * unit:.3g}", *told])
     return Result(name, Verdict.MOVED, moved, k * unit, detail)

@@ -24,6 +24,7 @@ from harness.parity.baselines import platform
 from harness.parity.battery.player import Played, Player
 from harness.parity.battery.scenarios import Scenario, configuration, executor
 from harness.parity.compare import identical, named_differences
+from harness.parity.differences import LATENTS
 from harness.parity.proofs.lockstep import HOST, one_apart
 from harness.parity.proofs.switches import Pair
 
@@ -206,7 +207,7 @@ class _Watch:
                 continue
             stages[stage] = DIFFERS
             differs |= set() if place is None else {place}
-            found = tuple(map(str, named_differences(first, second)))
+            found = tuple(each.told(LATENTS) for each in named_differences(first, second))
             self._note(number, place, stage, found, _pictures(first, second))
         return stages, differs
 
@@ -270,7 +271,7 @@ def of_capture(
     slots = {seat.id: place for tick in seen for place, seat in enumerate(tick.seats) if seat is not None}
     slot = next((slots[each.name] for each in differs if each.name in slots), None)
     first = Place(moved, slot, STATE) if differs or moved is not None else None
-    notes = tuple(map(str, differs))
+    notes = tuple(each.told(LATENTS) for each in differs)
     return Evidence(tuple(seen), first, _pictures(played.finished, expected), notes, ring.stopped)
 
 

@@ -33,6 +33,7 @@ from harness.parity.baselines.verdicts import EPS, Result, Verdict
 from harness.parity.battery.player import Played
 from harness.parity.battery.scenarios import SCENARIOS, Scenario, executor, pinned, play
 from harness.parity.compare import compare_named
+from harness.parity.differences import LATENTS
 
 FLOOR = 1.0
 """Of `eps * rms`, float32's: what is allowed where the eager executor happens to be exact; it is at 0.9 to 3.4."""
@@ -204,7 +205,7 @@ def _on_engine(scenario: Scenario, executors: _Executors, engine: Engine, replay
     if not compare_named(found, replay.finished):
         return OnEngine(scenario.name, Verdict.EXACT, bound=0.0)
     if scenario.decoder == registry.AFFINE:
-        detail = "; ".join(map(str, compare_named(found, replay.finished)))
+        detail = "; ".join(each.told(LATENTS) for each in compare_named(found, replay.finished))
         return OnEngine(scenario.name, Verdict.MOVED, bound=0.0, detail=f"not the eager executor's bits: {detail}")
     return judged(scenario.name, found, replay.finished, in_double(replace(scenario, dtype=dtype)))
 

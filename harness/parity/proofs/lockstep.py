@@ -36,6 +36,7 @@ from harness.engine.switches import SWITCHES, Switches
 from harness.parity.baselines import platform
 from harness.parity.battery.scripts import Script
 from harness.parity.compare import NothingCompared, compare_named, identical
+from harness.parity.differences import LATENTS, Words
 from harness.parity.proofs.inputs import inputs_of, writes
 
 T = TypeVar("T")
@@ -189,7 +190,7 @@ class Lockstep:
         self._handed_out: list[tuple[Tensor, Tensor, Tensor]] = []
         self._inputs: dict[str, Tensor] = {}
         self._ticking = 0
-        self._who = " and ".join(names)
+        self._who, self._sides = " and ".join(names), Words(*names, LATENTS.axes)
         self._repro = repro
 
     # The interface of a StreamPipeline.
@@ -333,7 +334,7 @@ class Lockstep:
         self.compared += len(first)
         if first.keys() == second.keys() and all(identical(first[name], second[name]) for name in first):
             return
-        raise self._parted(slot, stage, "\n  ".join(map(str, compare_named(first, second))))
+        raise self._parted(slot, stage, "\n  ".join(each.told(self._sides) for each in compare_named(first, second)))
 
     def _refuse_not_finite(self, slot: int | None, tensors: Mapping[str, Tensor], stage: str = Stage.COMMIT) -> None:
         for name, tensor in tensors.items():

@@ -21,6 +21,7 @@ class Load:
         dtype: what the decoder computes in, such as `"float32"`.
         device: where.
         engine: path of the file that an ahead-of-time kind runs; None is `registry.engine_for` the decoder.
+        code: path of the file of code that a `compiled_graph` executor loads, or None.
         duration: of a latent, in seconds of 25 frames.
         depth: requests in flight.
         steps: of a request.
@@ -44,6 +45,7 @@ class Load:
     dtype: str = "float32"
     device: str = "cpu"
     engine: str | None = None
+    code: str | None = None
     duration: float = 30.0
     depth: int = 4
     steps: int = 8

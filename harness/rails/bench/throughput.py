@@ -185,7 +185,8 @@ class Driver:
         if file is not None and load.decoder_switches.on:
             on = ", ".join(load.decoder_switches.on)
             raise InvalidInput("decoder_switches", on, f"none on: {load.executor} runs a file that has its own decoder")
-        executor = registry.executor(load.executor, self.decoder, load.max_rows, None, load.device, file)
+        code = None if load.code is None else Path(load.code)
+        executor = registry.executor(load.executor, self.decoder, load.max_rows, None, load.device, file, code)
         if isinstance(executor, PreparesShapes):
             executor.prepare([Shape(load.frames, TOKENS, channels, encoder_dim)])
         self.tap = Tap(executor)

@@ -229,8 +229,13 @@ def ratio(rounds: Sequence[Round], series: Series, counted: Sequence[Mask]) -> R
     )
 
 
-def judge(rounds: Sequence[Round]) -> Judged:
+def judge(rounds: Sequence[Round], fewest: int = FEWEST, absolute: float = ABSOLUTE_MS) -> Judged:
     """The verdict of these rounds. The caller must check that a difference recurs in a second draw.
+
+    Args:
+        rounds: the rounds.
+        fewest: the smallest number of matched quads for a verdict.
+        absolute: differences below this number are not reported, in the unit of the turns.
 
     Raises:
         ValueError: there is no round, or the turns of a round are not as `Round` requires.
@@ -238,14 +243,14 @@ def judge(rounds: Sequence[Round]) -> Judged:
     _check(rounds)
     counted = [matched(one) for one in rounds]
     count, every = sum(int(which.sum()) for which in counted), sum(len(which) for which in counted)
-    if count < FEWEST:
+    if count < fewest:
         # Too few matched quads: the figures are those of all quads, and the verdict is inconclusive.
         counted = [np.ones_like(which) for which in counted]
     ticks = ratio(rounds, lambda side: side.turns, counted)
     control = ratio(rounds, lambda side: side.control, counted)
     typical = float(np.median([turn for one in rounds for turn in one.base.turns]))
-    limit = max(ticks.floor, MARGIN, ABSOLUTE_MS / typical)
-    verdict, why = _verdict(ticks, control, limit) if count >= FEWEST else _unmatched(count, every)
+    limit = max(ticks.floor, MARGIN, absolute / typical)
+    verdict, why = _verdict(ticks, control, limit) if count >= fewest else _unmatched(count, every)
     return Judged(verdict, why, ticks, control, limit, count, every)
 
 

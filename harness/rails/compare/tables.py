@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from rich.markup import escape
 from rich.table import Table
 
+from harness.rails.compare.commands import Compared
 from harness.rails.compare.revisions import SLOWDOWNS, Comparison, smallest_caught
 from harness.rails.compare.statistics import CONFIDENCE, Ratio
 
@@ -18,6 +20,20 @@ def compared(found: Comparison) -> Iterator[Table | str]:
     yield from (f"A: {found.base}", f"B: {found.head}")
     yield _sides(found)
     yield _ratios(found)
+    yield found.summary()
+
+
+def of_command(found: Compared) -> Iterator[Table | str]:
+    """The comparison of the outputs, the metrics of both sides with their ratios, and the verdicts."""
+    yield from found.outputs.lines()
+    yield from (f"A: {found.base}", f"B: {found.head}")
+    table = Table("metric", "A", "B", "quads", *RATIO)
+    for metric in found.metrics:
+        judged = metric.draws[-1]
+        medians = f"{metric.base:.4g}", f"{metric.head:.4g}"
+        table.add_row(escape(metric.name), *medians, str(judged.quads), *_figures(judged.ratio))
+    yield table
+    yield from (metric.summary() for metric in found.metrics)
     yield found.summary()
 
 

@@ -53,7 +53,7 @@ class Tree:
 
 
 @contextmanager
-def trees(base: str | None, head: str | None, where: Path) -> Iterator[tuple[Tree, Tree]]:
+def trees(base: str | None, head: str | None, where: Path, package: str = "harness") -> Iterator[tuple[Tree, Tree]]:
     """Put both revisions into temporary folders, which are removed at the end of the block.
 
     A commit is checked out as a git worktree. The working tree is copied with all files that git does not ignore, so
@@ -64,15 +64,18 @@ def trees(base: str | None, head: str | None, where: Path) -> Iterator[tuple[Tre
         base: a git revision, else the path of a folder; None is the working tree.
         head: as `base`.
         where: a folder in the checkout.
+        package: a package with a `__main__.py` that each revision must have in its top folder; empty asks for none.
 
     Raises:
         CannotCompare: a name is neither a revision nor a folder, `where` is in no checkout, or a revision has no
-            package `harness`.
+            such package.
     """
     with ExitStack() as stack:
         stack.enter_context(_terminable())
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-compare-"))).resolve()
         found = [stack.enter_context(_tree(asked, where, place / name)) for asked, name in ((base, "a"), (head, "b"))]
+        for tree in found:
+            _check(tree, package)
         yield found[0], found[1]
 
 
@@ -82,20 +85,27 @@ def _tree(asked: str | None, where: Path, folder: Path) -> Iterator[Tree]:
         revision = _copied(where, folder)
     elif (commit := _commit(asked, where)) is not None:
         with _worktree(commit, where, folder):
-            yield _checked(Tree(Revision(asked, commit), folder))
+            yield Tree(Revision(asked, commit), folder)
         return
     elif (where / asked).is_dir():
         shutil.copytree(where / asked, folder, ignore=_LEFT_OUT)
         revision = Revision(asked)
     else:
         raise CannotCompare(f"{asked!r} is neither a git revision nor a folder in {where}: name one that is there")
-    yield _checked(Tree(revision, folder))
+    yield Tree(revision, folder)
 
 
-def _checked(tree: Tree) -> Tree:
-    if not (tree.folder / "harness" / "__main__.py").is_file():
-        raise CannotCompare(f"{tree.revision} has no package `harness` in its top folder: name a revision that has it")
-    return tree
+def _check(tree: Tree, package: str) -> None:
+    if package and not (tree.folder / package / "__main__.py").is_file():
+        raise CannotCompare(
+            f"{tree.revision} has no package `{package}` in its top folder: name a revision that has it"
+        )
+
+
+def top_of(where: Path) -> Path | None:
+    """Top folder of the checkout around a folder; None outside of one."""
+    done = _ran(where, "rev-parse", "--show-toplevel")
+    return Path(done.stdout.rstrip("\n")).resolve() if done.returncode == 0 else None
 
 
 @contextmanager

@@ -8,14 +8,20 @@ may depend on the version of torch and are kept by version: for a version withou
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 
+from harness.engine.errors import InvalidInput
 from harness.parity.baselines import store
 from harness.parity.baselines.blessed import Place, Rewritten
 from harness.parity.compare import NothingCompared
+from harness.rails.costs.calls import CALLS, Calls
 from harness.rails.costs.counters import HostReads, Operators
-from harness.rails.costs.counts import Counts, Row, by_version, measured, table, version
+from harness.rails.costs.counts import HOST_READS, Counts, Row, by_version, measured, table, version
+from harness.rails.costs.lines import Lines
 
 COSTS = "costs"
 SUFFIX = ".json"
@@ -28,37 +34,78 @@ class CostsMoved(AssertionError):
         rows: the counts that differ.
     """
 
-    def __init__(self, name: str, file: Path, rows: list[Row]) -> None:
-        """Name the file and every count that differs."""
-        lines = [f"{name}: costs differ from those blessed in {file} for torch {version()}:"]
-        lines += [f"{row.name}: blessed {row.blessed}, now {row.now}" for row in rows]
-        super().__init__("\n  ".join(lines))
+    def __init__(self, name: str, file: Path, rows: list[Row], lines: Sequence[str] = ()) -> None:
+        """Name the file and every count that differs, then the `lines` of code that read."""
+        said = [f"{name}: costs differ from those blessed in {file} for torch {version()}:"]
+        said += [f"{row.name}: blessed {row.blessed}, now {row.now}" for row in rows]
+        super().__init__("\n  ".join([*said, *lines]))
         self.rows = rows
 
 
 class Block:
-    """Counter of operators, allocations, copies and host reads inside a `with` block, in the block's own thread."""
+    """Counter of operators, allocations, copies and host reads inside a `with` block, in the block's own thread.
 
-    def __init__(self) -> None:
-        self._operators, self._reads = Operators(), HostReads()
+    Args:
+        without: targets that are left out, by name: what runs inside a call of one is not counted, the call is. See
+            `calls` for what is a target.
+        count: targets whose calls are counted beside what runs inside them, by name.
+
+    Raises:
+        InvalidInput: a name that is empty, not printable or given twice, or a target that cannot be met.
+    """
+
+    def __init__(self, without: Mapping[str, object] = {}, count: Mapping[str, object] = {}) -> None:  # noqa: B006 - read only
+        for name in (*without, *count):
+            if not name or not name.isprintable() or (name in without and name in count):
+                raise InvalidInput("name of a target", repr(name), "printable, and only once")
+        self._operators, self._reads, self._calls = Operators(), HostReads(), Calls()
+        self._without, self._count = dict(without), dict(count)
+        self._thread: int | None = None
+        self._stack = ExitStack()
 
     @property
     def counts(self) -> Counts:
-        """Counts of the block so far; see `counts.measured`."""
-        return measured(self._operators, self._reads)
+        """Counts of the block so far: those of `counts.measured`, and one for each target."""
+        calls = {f"{CALLS}{name}": number for name, number in sorted(self._calls.numbers.items())}
+        return {**measured(self._operators, self._reads), **calls}
+
+    @property
+    def lines(self) -> Lines:
+        """Number of host reads so far, by the line of code that reads and the name of the read."""
+        return self._reads.lines
+
+    @property
+    def uncalled(self) -> list[str]:
+        """Names of the targets that were to be left out and that nothing has called."""
+        return [name for name in self._without if not self._calls.numbers[name]]
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Leave out what runs inside a `with` block; a block in another thread than the counted one changes nothing."""
+        if threading.get_ident() != self._thread:
+            yield
+            return
+        with self._operators.paused(), self._reads.paused():
+            yield
 
     def __enter__(self) -> Block:
         """Start counting."""
-        self._reads.__enter__()
-        self._operators.__enter__()  # type: ignore[no-untyped-call]
+        self._thread = threading.get_ident()
+        with ExitStack() as started:
+            for name, target in self._without.items():
+                started.enter_context(self._calls.of(name, target, self.outside))
+            for name, target in self._count.items():
+                started.enter_context(self._calls.of(name, target, nullcontext))
+            started.enter_context(self._reads)
+            started.enter_context(self._operators)
+            self._stack = started.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop counting."""
-        self._operators.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
-        self._reads.__exit__(kind, error, trace)
+        self._stack.close()
 
 
 def folder(place: Place) -> Path:
@@ -83,8 +130,14 @@ def file(where: Path, name: str) -> Path:
     return where / (store.file_name(name).removesuffix(store.SUFFIX) + SUFFIX)
 
 
-def check(name: str, counts: Counts, place: Place) -> str:
+def check(name: str, counts: Counts, place: Place, lines: Lines | None = None) -> str:
     """Compare counts with the blessed counts of a name; more and fewer are both a difference.
+
+    Args:
+        name: name of the rail.
+        counts: the counts of its block.
+        place: where the blessed counts are.
+        lines: the host reads by line of code, which the message names where their number differs.
 
     Returns:
         The reason why the counts are not gated; empty where they were compared and are equal.
@@ -106,7 +159,8 @@ def check(name: str, counts: Counts, place: Place) -> str:
         return f"{path} has costs for torch {', '.join(sorted(blessed))}, this is {version()}"
     rows = [row for row in table(name, blessed[version()], counts) if not row.same]
     if rows:
-        raise CostsMoved(name, path, rows)
+        moved = any(row.name == HOST_READS for row in rows)
+        raise CostsMoved(name, path, rows, _in_words(lines or {}, place.project) if moved else ())
     return ""
 
 
@@ -143,6 +197,25 @@ def bless(name: str, counts: Counts, place: Place, reason: str) -> Rewritten | N
     return Rewritten(f"{name} {what}")
 
 
+def refuse_uncalled(name: str, block: Block) -> None:
+    """Check that every target that was to be left out was called.
+
+    Raises:
+        NothingCompared: a target was not called, so that the block's counts may hold what was to be left out.
+    """
+    if block.uncalled:
+        never = ", ".join(block.uncalled)
+        raise NothingCompared(f"{name}: nothing called {never} inside the block, so nothing was left out")
+
+
 def _refuse_nothing(name: str, counts: Counts) -> None:
-    if not counts["operators"] and not counts["host_reads"]:
+    called = any(number for each, number in counts.items() if each.startswith(CALLS))
+    if not counts["operators"] and not counts[HOST_READS] and not called:
         raise NothingCompared(f"{name}: no operator ran inside the block, in the block's own thread")
+
+
+def _in_words(lines: Lines, root: Path) -> list[str]:
+    """Say where the host reads, the first line of code first."""
+    found = sorted(lines.items(), key=lambda each: each[0])
+    told = [f"  {line.shown(root)}: {name}{f', {n} times' * (n > 1)}" for (line, name), n in found]
+    return ["host reads now, by line of code:", *told] if told else []

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.versions import UNSEEN, TorchDispatchMode, TorchFunctionMode, resolve_name
+from harness.rails.costs.lines import Line, line_outside
 
 # Methods and functions that hand values to Python or NumPy, or whose result's shape depends on values. A dispatch mode
 # alone misses `tolist`, `numpy` and, on a CPU, `cpu`: they reach no operator.
@@ -54,20 +55,31 @@ class HostReads:
     Attributes:
         functions: number of reads by Python calls, by name, such as `torch.Tensor.tolist`.
         operators: number of reads by operators, by name, such as `aten::_local_scalar_dense`.
+        lines: number of the reads in `seen`, by the line of code that reads and the name.
     """
 
     def __init__(self) -> None:
         self.functions: Counter[str] = Counter()
         self.operators: Counter[str] = Counter()
+        self.lines: Counter[tuple[Line, str]] = Counter()
         self._unasked: Counter[str] = Counter()
-        asking = _Functions(self.functions)
-        self._modes = asking, _Operators(self.operators, self._unasked, asking)
-        self._unseen = _Unseen(asking)
+        self._asking = _Functions(self.functions, self.lines)
+        self._modes = self._asking, _Operators(self.operators, self._unasked, self._asking)
+        self._unseen = _Unseen(self._asking)
 
     @property
     def seen(self) -> dict[str, int]:
         """Number of reads by name, each read once: by the Python call, or by the operator where no call was counted."""
         return dict(self.functions + self._unasked)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Pause counting inside a `with` block."""
+        outer, self._asking.paused = self._asking.paused, True
+        try:
+            yield
+        finally:
+            self._asking.paused = outer
 
     def __enter__(self) -> HostReads:
         """Start counting."""
@@ -86,12 +98,13 @@ class HostReads:
 
 
 class _Functions(TorchFunctionMode):
-    """Counter of Python calls that read; `asked` is True while such a call runs."""
+    """Counter of Python calls that read; `asked` is True while such a call runs, `paused` while nothing is counted."""
 
-    def __init__(self, counts: Counter[str]) -> None:
+    def __init__(self, counts: Counter[str], lines: Counter[tuple[Line, str]]) -> None:
         super().__init__()
         self._counts = counts
-        self.asked = False
+        self.lines = lines
+        self.asked = self.paused = False
 
     def __torch_function__(
         self,
@@ -107,8 +120,12 @@ class _Functions(TorchFunctionMode):
 
     def counted(self, name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call `func` and count the call as one read; a read inside it is a part of it."""
+        if self.paused:
+            return func(*args, **kwargs)
         outer, self.asked = self.asked, True
-        self._counts[name] += not outer
+        if not outer:
+            self._counts[name] += 1
+            self.lines[line_outside(), name] += 1
         try:
             return func(*args, **kwargs)
         finally:
@@ -156,10 +173,14 @@ class _Operators(TorchDispatchMode):
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
+        if self._asking.paused:
+            return out
         name = func.name().split(".")[0]
         if name in _READING_OPERATORS or _came_to_host(name, args, out) or _picked_by_mask(name, args, kwargs or {}):
             self._counts[name] += 1
-            self._unasked[name] += not self._asking.asked
+            if not self._asking.asked:
+                self._unasked[name] += 1
+                self._asking.lines[line_outside(), name] += 1
         return out
 
 

@@ -16,6 +16,9 @@ from harness.rails.costs.counters import HostReads, Operators
 OPERATOR = "operator "
 """Prefix of an operator's name, in the name of its count."""
 
+HOST_READS = "host_reads"
+"""Name of the count of host reads."""
+
 Counts = dict[str, int]
 
 
@@ -45,7 +48,7 @@ class Row:
 def measured(operators: Operators, reads: HostReads) -> Counts:
     """Turn two counters into named counts: the sums, and one count for each operator."""
     return {
-        "host_reads": sum(reads.seen.values()),
+        HOST_READS: sum(reads.seen.values()),
         "allocations": operators.allocations,
         "copies": operators.copies,
         "operators": sum(operators.names.values()),

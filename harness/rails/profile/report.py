@@ -56,6 +56,28 @@ class Timed:
 
 
 @dataclass(frozen=True)
+class Gaps:
+    """The gaps between the kernels of a run, in which a GPU does nothing.
+
+    Attributes:
+        ms: milliseconds of a run without any kernel, between its first and its last one.
+        span_ms: milliseconds from the start of the first kernel to the end of the last one.
+    """
+
+    ms: float
+    span_ms: float
+
+    @property
+    def share(self) -> float:
+        """The share of the gaps in the span."""
+        return _ratio(self.ms, self.span_ms)
+
+    def document(self) -> dict[str, Any]:
+        """The gaps as JSON values."""
+        return {"ms": self.ms, "span_ms": self.span_ms, "share": self.share}
+
+
+@dataclass(frozen=True)
 class Profile:
     """The measurements of one source.
 
@@ -66,6 +88,7 @@ class Profile:
         wall_ms: the wall times in ms of runs without a profiler; empty if not measured.
         resolved: True if the names were joined with a plan's list of layers, which names the ONNX nodes.
         provenance: the subject, the machine and the software of the measurement.
+        gaps: the gaps between the kernels on a GPU; None where the profiler does not tell when kernels run.
 
     Raises:
         NoLayers: there are no layers.
@@ -78,6 +101,7 @@ class Profile:
     wall_ms: Sequence[float] = ()
     resolved: bool = False
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    gaps: Gaps | None = None
 
     def __post_init__(self) -> None:
         """Refuse a profile whose layers cannot be attributed."""
@@ -247,6 +271,7 @@ class Breakdown:
             "wall": {"ms": self.wall, "samples_ms": list(profile.wall_ms)},
             "sum_ms": self.sum_ms if self.timed else None,
             "residual": {"ms": self.residual, "share": self.residual_share},
+            "gaps": None if profile.gaps is None else profile.gaps.document(),
             "streams": self.streams,
             "shares_by": "time" if self.timed else "layers",
             "categories": {str(category): part.document() for category, part in self.categories.items()},

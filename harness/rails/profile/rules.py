@@ -40,6 +40,9 @@ class Category(StrEnum):
     OTHER = "other"
 
 
+KERNEL = "kernel"
+"""The layer type of a kernel that ran on a GPU, in torch's profile."""
+
 UNATTRIBUTED = (Category.OPAQUE, Category.OTHER)
 """Categories that cannot be attributed: opaque layers, and layers that no rule matches."""
 
@@ -117,6 +120,17 @@ class Named:
     def __call__(self, facts: Facts) -> bool:
         """Search the pattern in the name; see `Matcher`."""
         return re.search(self.pattern, facts.layer.name) is not None
+
+
+@dataclass(frozen=True)
+class OfKernel:
+    """Matches kernels of torch's profile whose name, in lower case, contains a match of `pattern`."""
+
+    pattern: str
+
+    def __call__(self, facts: Facts) -> bool:
+        """Search the pattern in the name of a kernel; see `Matcher`."""
+        return facts.layer.kind == KERNEL and re.search(self.pattern, facts.layer.name.lower()) is not None
 
 
 @dataclass(frozen=True)
@@ -202,6 +216,16 @@ def _kinds(*kinds: str) -> OfKind:
 
 
 RULES: tuple[Rule, ...] = (
+    # A batched product that is a part of attention counts as a product: the name of its kernel does not say more.
+    Rule("kernel-copy", Category.COPY, OfKernel(r"memcpy|memset|direct_copy|cat_?array|index|gather|fill")),
+    Rule("kernel-attention", Category.ATTENTION, OfKernel(r"flash|fmha|sdpa|attention|softmax")),
+    Rule(
+        "kernel-product",
+        Category.GEMM,
+        OfKernel(r"gemm|gemv|nvjet|cutlass|cublas|splitk|xmma|triton_(?:tem|mm)|convolve|implicit_con"),
+    ),
+    Rule("kernel-elementwise", Category.POINTWISE, OfKernel(r"^triton_poi_|elementwise|arange")),
+    Rule("kernel-norm", Category.NORM, OfKernel(r"^triton_(?:per|red)_|reduce_kernel|norm")),
     Rule("reformat", Category.COPY, Named(r"^Reformatting CopyNode ")),
     Rule("foreign-node", Category.OPAQUE, Named(r"\{ForeignNode\[")),
     Rule("stream-order", Category.COPY, _kinds("signal", "wait")),

@@ -7,17 +7,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from harness.engine.aot.layers import Layer
 from harness.engine.aot.sidecar import Sidecar
-from harness.engine.executors import Batch, Executor
+from harness.engine.executors import Batch, CudaGraphExecutor, Executor
 from harness.engine.executors.stream import run_to_end
 from harness.engine.noise import Purpose, noise
-from harness.rails.profile.report import NoLayers, Profile, Timed, joined
+from harness.rails.profile import kernels
+from harness.rails.profile.report import Gaps, NoLayers, Profile, Timed, joined
 from harness.rails.profile.rules import Facts
 
 _MODULE = "module: "
@@ -54,6 +55,17 @@ class Subject(Protocol):
         ...
 
 
+@runtime_checkable
+class SeesGaps(Protocol):
+    """A subject whose profiler tells when kernels run.
+
+    Attributes:
+        gaps: the gaps of the last profile; None before one, and without a GPU.
+    """
+
+    gaps: Gaps | None
+
+
 def profiled(subject: Subject, iters: int, warmup: int, provenance: Mapping[str, Any]) -> Profile:
     """Profile a subject: `iters` runs for the wall time, then `iters` runs with the profiler.
 
@@ -72,7 +84,8 @@ def profiled(subject: Subject, iters: int, warmup: int, provenance: Mapping[str,
         subject.run()
     wall = [_milliseconds(subject.run) for _ in range(iters)]
     layers, resolved = subject.layers(iters, warmup)
-    return Profile(subject.source, layers, iters, tuple(wall), resolved, provenance)
+    gaps = subject.gaps if isinstance(subject, SeesGaps) else None
+    return Profile(subject.source, layers, iters, tuple(wall), resolved, provenance, gaps)
 
 
 def batch(shape: tuple[int, int, int], channels: int, encoder_dim: int, device: torch.device | str = "cpu") -> Batch:
@@ -156,12 +169,16 @@ class EngineSubject:
 class TorchSubject:
     """A decoder that runs in torch, profiled by torch's profiler.
 
+    On a GPU a run that is recorded has no operators any more: its layers are its kernels, by name.
+
     Attributes:
-        executor: an eager or static executor.
-        decoder: the decoder of the executor; its modules are marked in the profile.
+        executor: an executor that runs the decoder itself.
+        decoder: the decoder whose modules are marked in the profile; None marks none. Of an executor of recorded runs
+            none are marked.
         batch: the batch of every run.
         source: see `Subject`.
         provenance: see `Subject`.
+        gaps: see `SeesGaps`.
     """
 
     executor: Executor
@@ -169,11 +186,17 @@ class TorchSubject:
     batch: Batch
     source: str = "torch"
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    gaps: Gaps | None = None
 
     @property
     def on_gpu(self) -> bool:
         """True if the batch is on a GPU, so that the time of kernels counts."""
         return self.batch.hidden_states.device.type == "cuda"
+
+    @property
+    def recorded(self) -> bool:
+        """True if the executor replays recorded runs."""
+        return isinstance(self.executor, CudaGraphExecutor)
 
     def run(self) -> None:
         """Run the batch; see `Subject.run`."""
@@ -182,17 +205,23 @@ class TorchSubject:
             torch.cuda.synchronize(self.batch.hidden_states.device)
 
     def layers(self, runs: int, warmup: int) -> tuple[list[Timed], bool]:
-        """Profile the operators of torch; see `Subject.layers`."""
+        """Profile the operators or the kernels of torch; see `Subject.layers`."""
         activities = [torch.profiler.ProfilerActivity.CPU]
         if self.on_gpu:
             activities.append(torch.profiler.ProfilerActivity.CUDA)
-        with scopes(self.decoder):
+        with scopes(None if self.recorded else self.decoder):
             for _ in range(warmup):
                 self.run()
             with torch.profiler.profile(activities=activities, acc_events=True) as found:
                 for _ in range(runs):
-                    self.run()
-        return operators(found.events() or (), runs, on_gpu=self.on_gpu), False
+                    with torch.profiler.record_function(kernels.RUN):
+                        self.run()
+        events = list(found.events() or ())
+        ran = kernels.on_device(events) if self.on_gpu else []
+        self.gaps = kernels.gaps(ran, kernels.starts(events))
+        if self.on_gpu and self.recorded:
+            return kernels.by_name(ran, runs), False
+        return operators(events, runs, on_gpu=self.on_gpu), False
 
 
 class Tally:

@@ -38,6 +38,10 @@ def _facts(report: Breakdown) -> Table:
         table.add_row("sum of layers, ms per run", f"{report.sum_ms:.3f}")
     if report.residual is not None and report.residual_share is not None:
         table.add_row("residual, ms per run", f"{report.residual:+.3f} ({report.residual_share:+.1%} of the wall time)")
+    if report.profile.gaps is not None:
+        found = report.profile.gaps
+        share = f"{found.share:.1%} of {found.span_ms:.3f} ms from the first kernel to the last"
+        table.add_row("gaps between kernels, ms per run", f"{found.ms:.3f} ({share})")
     return table
 
 

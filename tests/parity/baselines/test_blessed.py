@@ -16,6 +16,7 @@ from harness.parity.baselines.blessed import OutOfBound, Place, Rewritten
 from harness.parity.baselines.refusals import BlessRefused
 from harness.parity.baselines.verdicts import Verdict
 from harness.parity.compare import LISTED, Difference, ParityError, named_differences
+from harness.parity.differences import BLESSED
 
 OLD, NEW = {"x": torch.ones(2)}, {"x": torch.zeros(2)}
 
@@ -34,7 +35,7 @@ def test_a_change_names_the_first_differences_and_counts_the_others_where_there_
     count: int, more: list[str]
 ) -> None:
     differences = tuple(Difference(f"x{number}", "missing", "nothing", "a tensor") for number in range(count))
-    named = [f"  {difference}" for difference in differences[:LISTED]]
+    named = [f"  {difference.told(BLESSED)}" for difference in differences[:LISTED]]
     assert list(Rewritten("tree moved", differences).lines()) == ["tree moved", *named, *more]
 
 

@@ -18,7 +18,8 @@ from harness.parity.baselines import blessed, platform, store
 from harness.parity.baselines.blessed import OutOfBound, Place, Rewritten
 from harness.parity.baselines.refusals import BlessRefused
 from harness.parity.baselines.verdicts import Result, Verdict
-from harness.parity.compare import NothingCompared, ParityError, named_differences
+from harness.parity.compare import NothingCompared, ParityError, tree_differences
+from harness.parity.differences import BLESSED
 from harness.parity.trees import named
 
 HERE = platform.name()
@@ -168,7 +169,7 @@ def test_a_rewritten_tree_says_what_changed_and_its_differences_and_keeps_the_ne
     then: Any, k: float, what: str, place: Place
 ) -> None:
     bless(place, k=8.0)
-    differences = tuple(named_differences(named(then), named(TREE)))
+    differences = tuple(tree_differences(named(then), named(TREE)))
     assert bless(place, then, k, reason="better") == Rewritten(what, differences)
     assert entry(place) == store.entry("tree", named(then), (), k, "better")
     assert blessed.check("tree", then, place, k) == Result("tree", Verdict.EXACT, 0.0, 0.0)
@@ -249,7 +250,7 @@ def test_a_tree_that_is_made_otherwise_again_is_refused_by_its_first_difference(
         calls.append(1)
         return moved(1) if len(calls) == at else TREE
 
-    (difference,) = named_differences(named(moved(1)), named(TREE))
+    (difference,) = tree_differences(named(moved(1)), named(TREE))
     with pytest.raises(BlessRefused) as error:
         blessed.bless("tree", TREE, again, place, "why")
     assert str(error.value) == f"tree is not reproducible, called again it differs: {difference}"
@@ -303,7 +304,7 @@ def test_here_one_bit_is_a_difference_whatever_the_tolerance(place: Place) -> No
     bless(place, k=100.0)
     with pytest.raises(ParityError) as error:
         blessed.check("tree", moved(1), place, 100.0)
-    assert error.value.differences == tuple(named_differences(named(moved(1)), named(TREE)))
+    assert error.value.differences == tuple(tree_differences(named(moved(1)), named(TREE)))
     assert str(error.value).startswith("tree is not identical, 1 difference(s):\n  slots[0]: bytes differ in 1 of 2")
 
 
@@ -315,10 +316,10 @@ def test_elsewhere_the_tolerance_is_the_bound_and_both_numbers_are_told(place: P
     assert blessed.check("tree", moved(4), place, 4.0) == Result("tree", Verdict.TOLERANCE, 4 * UNIT, 4 * UNIT, detail)
     with pytest.raises(OutOfBound) as error:
         blessed.check("tree", moved(5), place, 4.0)
-    (difference,) = named_differences(named(moved(5)), named(TREE))
+    (difference,) = tree_differences(named(moved(5)), named(TREE))
     assert str(error.value) == (
         "tree differs, and this machine is not the one that blessed it (other cpu_name, mkl): beyond k = 4, "
-        f"slots[0]: max |Δ| 1.19e-06 > 9.54e-07; {difference}"
+        f"slots[0]: max |Δ| 1.19e-06 > 9.54e-07; {difference.told(BLESSED)}"
     )
 
 
@@ -341,5 +342,5 @@ def test_elsewhere_without_a_tolerance_it_says_which_one_would_let_it_pass(
         blessed.check("tree", now, place)
     start = "tree differs, and this machine is not the one that blessed it (other cpu_name, mkl): it has no tolerance k"
     assert str(error.value).startswith(f"{start}, {apart}. ")
-    for difference in named_differences(named(now), named(was)):
-        assert str(difference) in str(error.value)
+    for difference in tree_differences(named(now), named(was)):
+        assert difference.told(BLESSED) in str(error.value)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from harness.parity.baselines import store
 from harness.parity.baselines.blessed import OutOfBound, _elsewhere
 from harness.parity.baselines.verdicts import Verdict, within_bound
+from harness.parity.compare import tree_differences
 
 NOT_FINITE = [math.inf, -math.inf, math.nan]
 
@@ -55,8 +57,9 @@ def test_what_is_the_same_is_exact_whatever_it_holds(number: float) -> None:
 def test_a_tree_that_differs_from_such_a_capture_is_told_that_no_bound_would_let_it_pass(number: float) -> None:
     blessed = {"r": holding(number)}
     now = {"r": holding(number) + torch.tensor([0.0, 1.0, 0.0, 0.0])}
+    entry = store.entry("tree", blessed, (), 0.0, "why")
     with pytest.raises(OutOfBound, match="it has no tolerance k, no bound would let it pass. r: its capture is not"):
-        _elsewhere("tree", now, blessed, 0.0, ("cpu",))
+        _elsewhere("tree", now, blessed, entry, ("cpu",), tree_differences(now, blessed))
     with pytest.raises(OutOfBound, match="beyond k = 8, r: its capture is not finite"):
-        _elsewhere("tree", now, blessed, 8.0, ("cpu",))
-    assert _elsewhere("tree", blessed, blessed, 0.0, ("cpu",)).verdict is Verdict.EXACT
+        _elsewhere("tree", now, blessed, replace(entry, k=8.0), ("cpu",), tree_differences(now, blessed))
+    assert _elsewhere("tree", blessed, blessed, entry, ("cpu",), []).verdict is Verdict.EXACT

@@ -17,12 +17,19 @@ from safetensors.torch import save
 
 from harness.engine.errors import InvalidInput
 from harness.parity.baselines import store
+from harness.parity.baselines.kept import Digested
 from harness.parity.compare import compare_named, digest_tree
 
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor([-0.0, math.nan])}
 ENTRY = store.entry("s.1", TENSORS, ("aa", "bb"), 2.5, "why, é")
+SAMPLED = replace(
+    ENTRY, file="k.safetensors", keep="sample", digests={"x": Digested("torch.float32", (2, 3), "a" * 64, 1)}
+)
 MANIFEST = store.Manifest(
-    {"cpu": "one", "threads": "1"}, "ee", "2.0", {"s.1": ENTRY, "r": replace(ENTRY, file="r.safetensors")}
+    {"cpu": "one", "threads": "1"},
+    "ee",
+    "2.0",
+    {"s.1": ENTRY, "r": replace(ENTRY, file="r.safetensors"), "k": SAMPLED},
 )
 
 
@@ -61,7 +68,7 @@ def test_a_number_that_json_does_not_have_is_never_written(value: float, tmp_pat
 def test_a_manifest_is_read_as_it_was_written(folder: Path) -> None:
     found = store.read_manifest(folder)
     assert found == MANIFEST
-    assert list(found.scenarios) == ["r", "s.1"]
+    assert list(found.scenarios) == ["k", "r", "s.1"]
     assert isinstance(found.scenarios["r"].ticks, tuple)
     before = (folder / store.MANIFEST).read_bytes()
     store.write_manifest(folder, found)
@@ -76,7 +83,7 @@ def paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from paths(child, (*at, key))
 
 
-SEALED = [at for at in paths(json.loads(json.dumps({"format": 1, **asdict(MANIFEST)}))) if at]
+SEALED = [at for at in paths(json.loads(json.dumps({"format": 1, **store.as_document(MANIFEST)}))) if at]
 
 
 def other(value: Any) -> Any:
@@ -144,7 +151,13 @@ def sealed(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     lambda d: d["scenarios"].update(r=None),
     lambda d: d.update(fingerprint=["cpu"]),
     lambda d: d.update(scenarios=None),
-    *[lambda d, name=name: d["scenarios"]["r"].pop(name) for name in asdict(ENTRY)],
+    *[lambda d, name=name: d["scenarios"]["r"].pop(name) for name in asdict(ENTRY) if name not in ("keep", "digests")],
+    *[lambda d, name=name: d["scenarios"]["k"]["digests"]["x"].pop(name) for name in ("dtype", "shape", "sha256")],
+    lambda d: d["scenarios"]["k"].update(keep="some"),
+    lambda d: d["scenarios"]["k"]["digests"]["x"].update(dtype="torch.Tensor"),
+    lambda d: d["scenarios"]["k"]["digests"]["x"].update(shape=[-1]),
+    lambda d: d["scenarios"]["k"]["digests"]["x"].update(stride=-1),
+    lambda d: d["scenarios"]["k"]["digests"]["x"].update(sha256="a"),
     *[lambda d, name=name: d.pop(name) for name in ("fingerprint", "engine", "torch", "scenarios")],
 ])  # fmt: skip
 def test_a_manifest_of_another_form_is_altered_although_its_digest_is_right(
@@ -164,7 +177,7 @@ def test_an_entry_describes_the_file_and_the_tensors_in_it() -> None:
     content = digest_tree(TENSORS)
     assert asdict(ENTRY) == {
         "file": "s.1.safetensors", "size": len(data), "sha256": sha, "content": content, "ticks": ("aa", "bb"),
-        "k": 2.5, "reason": "why, é",
+        "k": 2.5, "reason": "why, é", "keep": "all", "digests": {},
     }  # fmt: skip
 
 
@@ -239,7 +252,17 @@ def test_a_name_of_a_scenario_is_that_of_its_file(name: str) -> None:
 def test_a_name_that_cannot_be_a_file_s_in_every_checkout_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput) as found:
         store.file_name(name)
-    assert str(found.value) == f"scenario: got {name!r}, expected letters, digits, '_', '-' and '.', not first"
+    allowed = "letters, digits, '_', '-' and '.', the first a letter or a digit"
+    assert str(found.value).startswith(f"name: got {name!r}, expected {allowed}")
+    _, _, near = str(found.value).partition(", such as ")
+    assert not near or store.file_name(near.strip("'")) == f"{near.strip(chr(39))}.safetensors"
+
+
+@pytest.mark.parametrize(("name", "near"), [("demon/plain", "demon-plain"), ("../x y", "x-y"), ("/", ""), ("é", "")])
+def test_the_refusal_of_a_name_shows_one_like_it_that_is_taken(name: str, near: str) -> None:
+    with pytest.raises(InvalidInput) as found:
+        store.file_name(name)
+    assert str(found.value).endswith(f", such as {near!r}" if near else "the first a letter or a digit")
 
 
 # The engine's digest.

@@ -349,7 +349,7 @@ def test_each_verdict_says_what_was_compared_and_no_more(stand: Stand, tmp_path:
             "b",
             Verdict.MOVED,
             bound=0.0,
-            detail="not the eager executor's bits: r: bytes differ in 1 of 1 elements, first at index (0,): "
+            detail="not the eager executor's bits: r: bytes differ in 1 of 1 elements, first at index [0]: "
             "got 1.5 (0x3fc00000), expected 1.0 (0x3f800000); max |Δ| 0.5; max 4194304 ULP",
         ),
         OnEngine("c", Verdict.TOLERANCE, 0.25, 0.5, 1.0, "rms Δ 0.25 <= 1, eager 0.5"),
@@ -360,7 +360,7 @@ def test_each_verdict_says_what_was_compared_and_no_more(stand: Stand, tmp_path:
             Verdict.MOVED,
             bound=0.0,
             detail="not the eager executor's bits: r: missing, expected torch.float32 tensor of shape [1]; "
-            "s: unexpected torch.float32 tensor of shape [1]",
+            "s: unexpected, got torch.float32 tensor of shape [1]",
         ),
     )
 

@@ -130,8 +130,8 @@ def test_an_event_may_return_nothing_where_another_returns_something() -> None:
 
 
 def test_what_is_no_tree_of_tensors_is_refused() -> None:
-    with pytest.raises(NotComparable, match="x cannot be compared: expected a tensor, got int"):
-        run(lambda event: {"x": 1}, Sum(), [1.0])
+    with pytest.raises(NotComparable, match="x cannot be compared: expected a tensor, a NumPy array, .*, got set"):
+        run(lambda event: {"x": {1}}, Sum(), [1.0])
 
 
 def test_one_object_is_not_compared_with_itself() -> None:
@@ -223,9 +223,9 @@ def test_all_differences_after_an_event_are_told_one_a_line() -> None:
         run(lambda _: one, lambda event: other if event == 2 else one, [1, 2])
     assert str(caught.value).splitlines() == [
         "plain and fast differ at event 1, 2:",
-        "  a: bytes differ in 1 of 2 elements, first at index (1,): got 2.0 (0x40000000), expected 1.0 (0x3f800000); "
+        "  a: bytes differ in 1 of 2 elements, first at index [1]: fast 2.0 (0x40000000), plain 1.0 (0x3f800000); "
         "max |Δ| 1; max 8388608 ULP",
-        *(f"  ['{number}'] is None: unexpected torch.uint8 tensor of shape [0]" for number in range(9)),
+        *(f"  ['{number}']: unexpected, fast None" for number in range(9)),
     ]
     assert type(caught.value.differences) is tuple
     assert str(parted(fail)) == "plain and fast differ at event 1, 2.0:\n  plain returns, fast raises KeyError: 'gone'"
@@ -278,8 +278,8 @@ def test_a_failure_is_shown_at_the_line_of_the_test(event: Any) -> None:
 
 
 def test_a_tree_that_fast_alone_cannot_return_is_refused_too() -> None:
-    with pytest.raises(NotComparable, match="x cannot be compared: expected a tensor, got int"):
-        run(Sum(), Sum(0, lambda _: {"x": 1}), [1.0])
+    with pytest.raises(NotComparable, match="x cannot be compared: expected a tensor, .* got object"):
+        run(Sum(), Sum(0, lambda _: {"x": object()}), [1.0])
 
 
 def test_events_are_taken_one_by_one_and_none_after_the_one_at_which_they_part() -> None:

@@ -160,7 +160,7 @@ def test_every_tensor_of_a_stage_that_differs_is_told_on_a_line() -> None:
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_a_state_left_behind_is_told_as_got_from_the_first_and_expected_by_the_second(side: int) -> None:
+def test_a_state_left_behind_is_told_with_the_names_of_both_pipelines(side: int) -> None:
     def spoil(pipeline: StreamPipeline, _finished: list[Any]) -> None:
         slot = pipeline.slots[0]
         assert slot is not None
@@ -168,5 +168,5 @@ def test_a_state_left_behind_is_told_as_got_from_the_first_and_expected_by_the_s
 
     with two(THREE) as lockstep:
         after_its_tick((lockstep.first, lockstep.second)[side], 1, spoil)
-        with pytest.raises(Parted, match=r"got 9\.0 " if side == 0 else r"expected 9\.0 "):
+        with pytest.raises(Parted, match=rf"{('first', 'second')[side]} 9\.0 "):
             THREE.play(lockstep)

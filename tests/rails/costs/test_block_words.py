@@ -15,6 +15,7 @@ from harness.parity.baselines.refusals import BlessRefused
 from harness.parity.compare import NothingCompared
 from harness.rails.costs import block
 from harness.rails.costs.block import COSTS, Block, CostsMoved, bless, check, entries, file, folder
+from harness.rails.costs.lines import Line
 
 COUNTS = {"host_reads": 2, "allocations": 0, "copies": 1, "operators": 3, "operator aten::add": 3}
 
@@ -203,6 +204,47 @@ def test_entries_are_every_file_of_the_folder_in_order_and_none_without_a_folder
         ["zoo.json", "stray.txt", "Alpha.json", "beta.json", "beta-1.json"]
     )
     assert {path.parent for path in entries(place)} == {where}
+
+
+# Calls and lines.
+
+
+def test_calls_alone_are_something_to_compare_and_none_is_not(place: Place) -> None:
+    counts = {"operators": 0, "host_reads": 0, "calls execute": 1}
+    assert bless("tick", counts, place, "why") is not None
+    assert check("tick", counts, place) == ""
+    with pytest.raises(CostsMoved, match="calls execute: blessed 1, now 2"):
+        check("tick", {**counts, "calls execute": 2}, place)
+    with pytest.raises(NothingCompared):
+        check("tick", {**counts, "calls execute": 0}, place)
+
+
+READ = {
+    (Line("/other/late.py", 9, "late"), "torch.Tensor.cpu"): 1,
+    (Line("{root}/ring/tick.py", 7, "Ring.tick"), "torch.Tensor.item"): 2,
+}
+
+
+def test_where_host_reads_differ_the_lines_that_read_are_named_from_the_project_s_folder(place: Place) -> None:
+    blessed(place)
+    lines = {(line._replace(file=line.file.format(root=place.project)), name): n for (line, name), n in READ.items()}
+    with pytest.raises(CostsMoved) as moved:
+        check("tick", {**COUNTS, "host_reads": 3}, place, lines)
+    assert str(moved.value).split("\n  ")[1:] == [
+        "host_reads: blessed 2, now 3",
+        "host reads now, by line of code:",
+        "  /other/late.py:9 in late: torch.Tensor.cpu",
+        "  ring/tick.py:7 in Ring.tick: torch.Tensor.item, 2 times",
+    ]
+    with pytest.raises(CostsMoved) as moved:
+        check("tick", {**COUNTS, "copies": 3}, place, lines)
+    assert str(moved.value).split("\n  ")[1:] == ["copies: blessed 1, now 3"]
+
+
+def test_a_line_that_moves_is_no_difference_and_is_in_no_file(place: Place) -> None:
+    blessed(place)
+    assert check("tick", COUNTS, place, dict(READ)) == ""
+    assert "late" not in file(folder(place), "tick").read_text()
 
 
 # The block itself.

@@ -1,4 +1,4 @@
-"""The table of rules, on names that were printed by TensorRT-RTX, TensorRT, ONNX Runtime and torch."""
+"""The table of rules, on names that TensorRT-RTX, TensorRT, ONNX Runtime and torch printed, and on kernels."""
 
 from __future__ import annotations
 
@@ -26,8 +26,44 @@ def ran(name, op):
     return Facts(Layer(name), op)
 
 
+def kernel(name):
+    """A kernel that ran on a GPU, as torch's profiler reports it."""
+    return Facts(Layer(name, rules.KERNEL))
+
+
 ATTENTION = "layers.0.self_attn"
 EXAMPLES = {
+    "kernel-copy": [
+        kernel("void at::native::elementwise_kernel<128, 2, at::native::direct_copy_kernel_cuda(...)>"),
+        kernel("void at::native::(anonymous namespace)::CatArrayBatchedCopy<at::native::OpaqueType<2u>>"),
+        kernel("void at::native::vectorized_elementwise_kernel<4, at::native::FillFunctor<float>>"),
+        kernel("Memcpy DtoD (Device -> Device)"),
+        kernel("Memset (Device)"),
+    ],
+    "kernel-attention": [
+        kernel("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7_64x64x128"),
+        kernel("triton_tem_fused_flex_attention_2"),
+        kernel("void pytorch_flash::flash_fwd_kernel<pytorch_flash::Flash_fwd_kernel_traits<128>>"),
+        kernel("triton_per_fused__softmax_3"),
+    ],
+    "kernel-product": [
+        kernel("nvjet_tst_128x256_64x4_1x2_h_bz_coopA_NNT"),
+        kernel("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize64x64x64"),
+        kernel("void cutlass::Kernel2<cutlass_75_wmma_tensorop_bf16_s161616gemm_bf16_32x32_64x1_tn_align1>"),
+        kernel("void gemv2T_kernel_val<int, int, __nv_bfloat16>"),
+        kernel("void cublasLt::splitKreduce_kernel<32, 16, int>"),
+        kernel("triton_mm_4"),
+    ],
+    "kernel-elementwise": [
+        kernel("triton_poi_fused_mul_silu_7"),
+        kernel("triton_poi_fused_native_layer_norm_1"),
+        kernel("void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add<float>>"),
+    ],
+    "kernel-norm": [
+        kernel("triton_red_fused_add_mean_mul_pow_rsqrt_4"),
+        kernel("residual_norm"),
+        kernel("normed_heads"),
+    ],
     "reformat": [
         listed(
             "Reformatting CopyNode for Input Tensor 0 to {ForeignNode[/Constant_7_output_0.../Einsum_1]}", "Reformat"

@@ -59,6 +59,7 @@ DOCUMENT = {
     "wall": {"ms": 29.5, "samples_ms": [29.0, 30.0, 40.0, 10.0]},
     "sum_ms": 32.0,
     "residual": {"ms": -2.5, "share": -2.5 / 29.5},
+    "gaps": None,
     "streams": 3,
     "shares_by": "time",
     "categories": {
