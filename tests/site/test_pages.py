@@ -15,6 +15,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from harness.parity import script
+from harness.plugin import fixtures
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SITE = ROOT / "docs" / "site"
@@ -65,12 +66,12 @@ def test_a_page_s_place_says_which_page_it_is(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_leads_to_a_file_and_a_heading_of_the_site(page: str) -> None:
     there = {links.place(path): ROOT / path for path in [*PAGES, "LICENSE"]}
-    pictures = {links.place(str(path.relative_to(ROOT))): path for path in (ROOT / "docs/pictures").iterdir()}
+    copied = {links.place(str(path.relative_to(ROOT))): path for path in (ROOT / "docs").rglob("*.*")}
     for target in targets(links.rewritten((ROOT / page).read_text(encoding="utf-8"), page)):
         path, _, anchor = target.partition("#")
         if "://" in target:
             continue
-        file = {**there, **pictures}[path or links.place(page)]
+        file = {**copied, **there}[path or links.place(page)]
         assert not anchor or anchor in [links.slug(words, "-") for words in headings(file.read_text("utf-8"))], target
 
 
@@ -120,6 +121,10 @@ def test_the_reference_documents_every_public_name_once(room: str) -> None:
     package = "harness.engine" if room == "engine" else f"harness.engine.{room}"
     documented = [name.rpartition(".")[2] for name in REFERENCE[room]["names"]]
     assert sorted(documented) == sorted(importlib.import_module(package).__all__)
+
+
+def test_the_reference_documents_every_fixture_of_the_plugin() -> None:
+    assert set(fixtures.FIXTURES) <= {name.rpartition(".")[2] for name in REFERENCE["plugin"]["names"]}
 
 
 def test_the_reference_documents_every_class_of_scripts() -> None:
