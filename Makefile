@@ -11,7 +11,7 @@ STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test test-torch fuzz coverage figures test-gpu test-gpu-complete test-tensorrt lint faults long-run sabotage sabotage-shard mutants clean help
+.PHONY: run test test-torch fuzz coverage figures docs test-gpu test-gpu-complete test-tensorrt lint faults long-run sabotage sabotage-shard mutants clean help
 
 run: $(STAMP)  ## check the engine against its blessed captures
 	$(BIN)/python -m harness check $(ARGS)
@@ -78,6 +78,15 @@ lint: $(STAMP)  ## ruff and mypy
 
 figures: $(STAMP)  ## draw the pictures of the documentation anew, from the kept reports
 	$(BIN)/python -m tests.pictures
+
+docs: .venv/.docs  ## build the site of the documentation into build/site; installs the extra docs
+	$(BIN)/python -m mkdocs build --config-file docs/site/mkdocs.yml
+	@echo "open build/site/index.html"
+
+# Apart from EXTRAS: nothing else needs it. Not with --quiet, which counts no warnings.
+.venv/.docs: $(STAMP)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
 
 faults: $(STAMP)  ## inject N faults, by SEED, and make CALLS calls from eight threads; say what was lost
 	$(BIN)/python -m tests.faults --seed $(or $(SEED),0) --count $(or $(N),20000) --calls $(or $(CALLS),100000)

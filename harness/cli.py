@@ -10,7 +10,9 @@ from harness.commands.bless import bless_command
 from harness.commands.build import build_command
 from harness.commands.check import check_command
 from harness.commands.compare import compare_command
+from harness.commands.completed import completion_command
 from harness.commands.endings import Commands
+from harness.commands.examples import epilog
 from harness.commands.export import export_command
 from harness.commands.fresh import costs_command, digests_command, tensors_command
 from harness.commands.probe import probe_command
@@ -29,6 +31,7 @@ COMMANDS = (
     costs_command,
     digests_command,
     tensors_command,
+    completion_command,
 )
 
 
@@ -41,4 +44,5 @@ def main(context: click.Context) -> None:
 
 
 for command in COMMANDS:
+    command.epilog = epilog(str(command.name))
     main.add_command(command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from harness import checkout
+from harness import checkout, completion
 
 
 def main() -> None:
@@ -19,6 +19,8 @@ def main() -> None:
         # Without -P the working folder would come first, whose modules may have names of the standard library's.
         command = [sys.executable, "-P", "-m", checkout.PACKAGE.name, *sys.argv[1:]]
         os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path})
+    if completion.asked():
+        completion.answer()
     from harness.__main__ import main as run  # noqa: PLC0415 - imports torch, which the other process does anyhow
 
     run(prog_name="harness")

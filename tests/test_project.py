@@ -31,16 +31,17 @@ ROOMS = {
     "files": (),
     "extras": (),
     "checkout": ("files",),
+    "completion": ("extras", "files"),
     "engine": ("files",),
     "registry": ("engine",),
     "parity": ("checkout", "engine", "files", "registry"),
     "rails": ("checkout", "engine", "files", "registry", "parity"),
     "report": ("engine", "files", "registry", "parity", "rails"),
     "plugin": ("extras", "engine", "registry", "parity", "rails"),
-    "commands": ("engine", "files", "registry", "parity", "rails", "report"),
+    "commands": ("completion", "engine", "files", "registry", "parity", "rails", "report"),
     "cli": ("commands", "parity"),
-    "__main__": ("commands", "extras", "cli"),
-    "script": ("checkout", "__main__"),
+    "__main__": ("commands", "completion", "extras", "cli"),
+    "script": ("checkout", "completion", "__main__"),
 }
 
 # Prints a JSON object of torch's process-wide state before and after importing every module of the package. A module

@@ -72,13 +72,19 @@ def _switched(_context: click.Context, _option: click.Parameter, assignments: Se
 @click.option("--fresh/--shared", default=False, help="A prompt and a context for each request, or one for all.")
 @click.option("--decoder", default="tiny", show_default=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
 @click.option(
-    "--executor", type=click.Choice([*map(str, ExecutorKind)]), default="eager", show_default=True, help="Its kind."
+    "--executor",
+    type=click.Choice([*map(str, ExecutorKind)]),
+    default="eager",
+    show_default=True,
+    help="Kind of the executor.",
 )
 @on_engine.OPTION
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of the decoder.")
 @click.option("--device", default="cpu", show_default=True, help="Where the decoder is, such as cuda.")
 @click.option("--threads", default=1, type=click.IntRange(min=1), show_default=True, help="Of torch's CPU operators.")
-@click.option("--switch", "switches", multiple=True, metavar="NAME=VALUE", callback=_switched, help="on or off.")
+@click.option(
+    "--switch", "switches", multiple=True, metavar="NAME=VALUE", callback=_switched, help="An optimization: on or off."
+)
 @decoder_switch.OPTION
 @click.option("--code", type=FILE, help="With compiled_graph: the file of build --backend inductor.")
 @click.option("--steady", "steadied", is_flag=True, help="Also the ratio of a tick to the decoder's own replay.")
@@ -109,7 +115,7 @@ def bench_command(threads: int, steadied: bool, ablated: bool, json_path: Path |
             if steadied:
                 steady.check(asked)
             total = asked.warmup + asked.ticks + (ablation.ablated_ticks(asked) if ablated else 0)
-            with progress(console, total) as advance:
+            with progress(console, total, "making the decoder") as advance:
                 measured = throughput.bench(asked, advance)
                 savings = ablation.ablate(asked, advance) if ablated else []
                 ratio = steady.measured(asked) if steadied else None

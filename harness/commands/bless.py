@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import click
+from rich.console import Console
 
+from harness.commands.advice import advised
 from harness.commands.common import (
     CAPTURES_OPTION,
     DEVICE_OPTION,
@@ -16,6 +18,7 @@ from harness.commands.common import (
     chosen,
     could_not_run,
     json_option,
+    progress,
     say,
     write_json,
 )
@@ -62,9 +65,10 @@ def bless_command(
             if with_costs:
                 _bless_costs(reason, captures, json_path)
                 return
-            blessed = bless(reason, battery.on(device), captures, names)
+            with progress(Console(), None, "playing every scenario three times"):
+                blessed = bless(reason, battery.on(device), captures, names)
         except (BlessRefused, ReplayFailed, store.CapturesError) as error:
-            say(f"refused: {error}", err=True)
+            say(f"refused: {advised(error)}", err=True)
             sys.exit(USAGE)
     write_json(json_path, blessed.document())
     say(blessed.summary())
@@ -72,7 +76,8 @@ def bless_command(
 
 def _bless_costs(reason: str, captures: Path, json_path: Path | None) -> None:
     """Bless the costs and print the changes."""
-    found = costs.bless(reason, captures)
+    with progress(Console(), None, "counting"):
+        found = costs.bless(reason, captures)
     write_json(json_path, {"costs": found.document()})
     changed = [row for row in found.rows if not row.same]
     for row in changed:

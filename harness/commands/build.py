@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.commands import build_code, decoder_switch
-from harness.commands.common import DTYPES, FILE, check_writable, json_option, reported, say, write_json
+from harness.commands.common import DTYPES, FILE, check_writable, json_option, progress, reported, say, write_json
 from harness.engine.aot.bindings import Flavour
 from harness.engine.aot.build import SECONDS_30, SECONDS_60, Asked, Sizes, build
 
@@ -82,7 +82,7 @@ def build_command(
 
 def _plan(onnx: Path, plan: Path | None, json_path: Path | None, options: dict[str, Any]) -> None:
     target = plan or onnx.with_suffix(".plan")
-    with reported("build"):
+    with reported("build"), progress(Console(), None, "building"):
         asked = Asked(
             max_rows=options["max_batch"],
             frames=Sizes(*options["frames"]),

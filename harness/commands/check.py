@@ -163,5 +163,7 @@ def _pairs(battery: Battery, chosen: Sequence[str], options: Mapping[str, Any]) 
     where = {"device": on_engine.device(options["executor"], options["device"]), "engine": options["engine"]}
     found = pairs(select(battery.scenarios, chosen), **named, dtype=options["dtype"], **where)
     if not found:
-        raise click.UsageError(f"{', '.join(named['switches'])} does not act on {', '.join(named['executors'])}")
+        raise click.UsageError(
+            f"{', '.join(named['switches'])} does not act on {', '.join(named['executors'])}: give another --executor"
+        )
     return found

@@ -12,9 +12,18 @@ from typing import Any
 import click
 import torch
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from harness import registry
+from harness.commands.advice import advised
 from harness.commands.exits import COULD_NOT_RUN, DIFFERS, USAGE
 from harness.engine import atomic
 from harness.engine.errors import CheckpointRefused, EngineError, ExportRefused, Inaccurate, InvalidInput
@@ -37,7 +46,7 @@ def _parsed(_context: click.Context, _option: click.Parameter, named: str) -> st
     try:
         torch.device(named)
     except RuntimeError as error:
-        raise click.BadParameter(f"device: got {named!r}, expected a device of torch") from error
+        raise click.BadParameter(f"device: got {named!r}, expected a device of torch, such as cpu or cuda") from error
     return named
 
 
@@ -108,7 +117,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        say(f"cannot write {path}: {error}", err=True)
+        say(f"cannot write {path}: {advised(error)}", err=True)
         sys.exit(COULD_NOT_RUN)
 
 
@@ -129,7 +138,7 @@ def usage_errors() -> Iterator[None]:
     try:
         yield
     except CheckpointRefused as error:
-        say(f"cannot use the checkpoint: {error}", err=True)
+        say(f"cannot use the checkpoint: {advised(error)}", err=True)
         sys.exit(COULD_NOT_RUN)
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error
@@ -151,7 +160,7 @@ def reported(what: str) -> Iterator[None]:
         say(f"refused: {error}", err=True)
         sys.exit(DIFFERS if isinstance(error, Inaccurate) else USAGE)
     except (EngineError, FileRefused, OSError) as error:
-        say(f"cannot {what}: {error}", err=True)
+        say(f"cannot {what}: {advised(error)}", err=True)
         sys.exit(COULD_NOT_RUN)
 
 
@@ -168,7 +177,7 @@ def could_not_run(what: str, *known: type[Exception]) -> Iterator[None]:
     except (click.ClickException, click.exceptions.Exit):
         raise
     except known as error:
-        say(f"cannot {what}: {error}", err=True)
+        say(f"cannot {what}: {advised(error)}", err=True)
         sys.exit(COULD_NOT_RUN)
     except Exception:  # noqa: BLE001 - a crash of any kind is no verdict
         Console(stderr=True).print_exception()
@@ -176,8 +185,24 @@ def could_not_run(what: str, *known: type[Exception]) -> Iterator[None]:
 
 
 @contextmanager
-def progress(console: Console, total: int | None) -> Iterator[Callable[[str], None]]:
-    """Show a progress bar on a terminal, nothing in a log; yield a function that takes the next step's name."""
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task("check", total=total)
-        yield lambda name: shown.update(task, advance=1, description=name)
+def progress(console: Console, total: int | None, what: str = "check") -> Iterator[Callable[[str], None]]:
+    """Show a progress bar on a terminal, nothing in a log; yield a function that takes the next step's name.
+
+    Args:
+        console: where the command writes.
+        total: number of steps; None if it is unknown. A bar that gets more steps shows no share any more.
+        what: description before the first step.
+    """
+    clock = TimeElapsedColumn() if total is None else TimeRemainingColumn()
+    words = TextColumn("{task.description}", markup=False)
+    columns = (SpinnerColumn(), words, BarColumn(), TaskProgressColumn(), clock)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        number = shown.add_task(what, total=total)
+
+        def advance(name: str) -> None:
+            (task,) = shown.tasks
+            if task.total is not None and task.completed >= task.total:
+                task.total = None
+            shown.update(number, advance=1, description=name)
+
+        yield advance

@@ -92,7 +92,7 @@ def compare_command(
     check_writable(json_path)
     base, head = (*named, None, None)[:2]
     console = Console()
-    with could_not_run("compare", CannotCompare), progress(console, None) as advance:
+    with could_not_run("compare", CannotCompare), progress(console, None, "comparing") as advance:
         asked = revisions.Asked(options, *_counts(rounds, most, *_ROUNDS))
         if calibrate:
             tried = revisions.calibrate(base, asked, Path.cwd(), advance)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import registry
-from harness.commands.common import FILE, check_writable, json_option, reported, say, write_json
+from harness.commands.common import FILE, check_writable, json_option, progress, reported, say, write_json
 from harness.engine import decoders
 from harness.engine.aot import closeness
 from harness.engine.aot.export import DTYPES, digest, export
@@ -38,7 +38,7 @@ def export_command(decoder: str, dtype: str, device: str, mask: bool, json_path:
     of unequal lengths.
     """
     measured: list[closeness.Closeness] = []
-    with reported("export"):
+    with reported("export"), progress(Console(), None, "exporting"):
         if decoder == registry.AFFINE:
             raise InvalidInput("decoder", decoder, "a real one: tiny, mid, 2b or a checkpoint's folder")
         check_writable(path, json_path)

@@ -120,7 +120,10 @@ def _check(kinds: Sequence[str], file: Path | None, named: str) -> None:
     except EngineError as error:
         raise CannotRun(str(error)) from error
     if ExecutorKind.TENSORRT in ahead and not torch.cuda.is_available():
-        raise CannotRun("--executor tensorrt: torch sees no CUDA GPU here, and a plan runs only on one")
+        raise CannotRun(
+            "--executor tensorrt: torch sees no CUDA GPU here, and a plan runs only on one; "
+            "run the exported file instead, with --executor onnx"
+        )
 
 
 def _check_decoders(decoders: Sequence[str], file: Path | None, least: int) -> None:

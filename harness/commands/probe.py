@@ -32,13 +32,26 @@ from harness.registry import ExecutorKind
 
 
 @click.command("probe", short_help="Measure which bits executors guarantee on this machine.")
-@click.option("--decoder", "decoders", multiple=True, help="affine, tiny, mid, 2b or a checkpoint's folder.")
+@click.option(
+    "--decoder",
+    "decoders",
+    multiple=True,
+    help="affine, tiny, mid, 2b or a checkpoint's folder; may be given several times.",
+)
 @choice("--executor", list(ExecutorKind), "Only this kind; may be given several times.")
 @on_engine.OPTION
-@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Of it.")
+@click.option(
+    "--dtype",
+    "dtypes",
+    multiple=True,
+    type=click.Choice(DTYPES),
+    help="Dtype of the decoder; may be given several times.",
+)
 @click.option("--frames", multiple=True, type=click.IntRange(min=1), help="Latent frames T; 25 are a second.")
-@click.option("--max-rows", default=8, type=click.IntRange(min=1), show_default=True, help="Of the executor.")
-@click.option("--device", default="cpu", show_default=True, help="Where the decoder is, such as cuda.")
+@click.option(
+    "--max-rows", default=8, type=click.IntRange(min=1), show_default=True, help="Largest number of rows of a run."
+)
+@click.option("--device", default="cpu", show_default=True, help="Device of the decoder, such as cuda.")
 @click.option("--reason", default="", help="Record what is measured as this platform's contract, and why.")
 @json_option("Write the findings here too.")
 @CAPTURES_OPTION
@@ -62,7 +75,7 @@ def probe_command(context: click.Context, /, **options: Any) -> None:
     total = len(subjects) * (2 if options["reason"] else 1)
     # An output that is not finite is an ArithmeticError: nothing can be compared, so nothing is lost.
     known = store.CapturesError, EngineError, OutsideProfile, ArithmeticError
-    with could_not_run("probe", *known), progress(console, total) as advance:
+    with could_not_run("probe", *known), progress(console, total, "probing") as advance:
         found = _measured(subjects, options["reason"], options["captures"], advance)
     write_json(options["json_path"], found.document())
     console.print(tables.probed(found))

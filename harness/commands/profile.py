@@ -15,7 +15,7 @@ from rich.console import Console
 
 from harness import registry
 from harness.commands import decoder_switch
-from harness.commands.common import FILE, check_writable, json_option, say, write_json
+from harness.commands.common import FILE, check_writable, json_option, progress, say, write_json
 from harness.commands.exits import COULD_NOT_RUN
 from harness.engine.aot.export import DTYPES
 from harness.engine.aot.runtime import check_dtype
@@ -66,7 +66,8 @@ def profile_command(context: click.Context, /, **options: Any) -> None:
     _check(context, options)
     check_writable(options["json_path"])
     try:
-        report = Breakdown(_profile(options))
+        with progress(Console(), None, "profiling"):
+            report = Breakdown(_profile(options))
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error
     except (EngineError, ExecutorError, BatchTooLarge, OutsideProfile) as error:
@@ -92,9 +93,9 @@ def _check(context: click.Context, options: Mapping[str, Any]) -> None:
         if len(offline) > 1 or given:
             typed = {each.name: each.opts[0] for each in context.command.params}
             words = ", ".join(typed[name] for name in [*offline, *given])
-            raise click.UsageError(f"{words}: a profile is of a file or of a run, not of both")
+            raise click.UsageError(f"{words}: a profile is of a file or of a run, not of both: leave out either")
     if options["layers"] is not None and options["from_json"] is None:
-        raise click.UsageError("--layers goes with --from-json")
+        raise click.UsageError("--layers goes with --from-json, whose layers they are: give both")
     kind = ExecutorKind(options["executor"])
     if kind.ahead_of_time and not kind.record.exports and options["engine"] is None and not offline:
         raise click.UsageError(f"--executor {kind} needs --engine, {kind.record.file}")

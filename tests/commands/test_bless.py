@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from harness import registry
 from harness.cli import main
 from harness.commands import bless as command
+from harness.commands.advice import advised
 from harness.parity.baselines.bless import BATTERY, Battery, Blessed, ReplayFailed
 from harness.parity.baselines.captures import CAPTURES
 from harness.parity.baselines.changes import Change
@@ -153,7 +154,7 @@ def test_the_changes_of_costs_are_printed_one_a_line_and_every_count_is_written(
 @pytest.mark.parametrize(("error", "code", "said"), [
     (BlessRefused("CI is set"), 2, "refused: CI is set\n"),
     (ReplayFailed("exited with 1"), 2, "refused: exited with 1\n"),
-    (CapturesError("altered"), 2, "refused: altered\n"),
+    (CapturesError("altered"), 2, f"refused: {advised(CapturesError('altered'))}\n"),
     (RuntimeError("engine broke"), 125, "engine broke"),
 ])  # fmt: skip
 def test_a_refusal_is_one_line_and_a_crash_has_its_traceback(

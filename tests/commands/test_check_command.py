@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from harness import registry
 from harness.cli import main
 from harness.commands import check as command
+from harness.commands.advice import advised
 from harness.commands.check_report import CheckReport, summary_of
 from harness.engine.errors import EngineError, ExportRefused, InvalidInput
 from harness.parity.baselines import captures
@@ -139,7 +140,7 @@ def test_tables_come_first_then_a_line_for_each_part_and_the_report_is_the_same(
 def test_what_can_be_expected_to_fail_is_one_line(error: Exception, parts: Parts, tmp_path: Path) -> None:
     parts.played = error
     result = parts.check("--json", str(tmp_path / "r.json"))
-    assert (result.exit_code, result.stdout, result.stderr) == (125, "", f"cannot check: {error}\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (125, "", f"cannot check: {advised(error)}\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -118,7 +118,7 @@ def within(block: AbstractContextManager[None], error: BaseException | None) -> 
     (ExportRefused("frozen"), 2, "refused: frozen\n"),
     (BuildFailed("no kernel"), 125, "cannot build: no kernel\n"),
     (PackageMissing("onnx", "onnx"), 125, f"cannot build: {PackageMissing('onnx', 'onnx')}\n"),
-    (FileNotFoundError("gone"), 125, "cannot build: gone\n"),
+    (FileNotFoundError("gone"), 125, "cannot build: gone; name a file that is there\n"),
     (click.UsageError("wrong"), click.UsageError, ""),
 ])  # fmt: skip
 def test_each_error_of_a_compiled_decoder_has_its_exit_code(

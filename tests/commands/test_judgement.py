@@ -16,6 +16,7 @@ from click.testing import Result as Ran
 from harness.cli import main
 from harness.commands import bless as bless_module
 from harness.commands import check as check_module
+from harness.commands.advice import advised
 from harness.commands.check_report import CheckReport, summary_of
 from harness.parity.baselines import platform, store
 from harness.parity.baselines.bless import Battery, Blessed, ReplayFailed
@@ -126,9 +127,9 @@ def test_check_prints_its_last_lines_and_writes_the_same(
 
 
 @pytest.mark.parametrize(("error", "said"), [
-    (store.NoCaptures("x: no captures"), "cannot check: x: no captures\n"),
-    (store.ManifestAltered("x: altered"), "cannot check: x: altered\n"),
-    (platform.NoReferencePlatform("x: missing"), "cannot check: x: missing\n"),
+    (store.NoCaptures("x: no captures"), f"cannot check: {advised(store.NoCaptures('x: no captures'))}\n"),
+    (store.ManifestAltered("x: altered"), f"cannot check: {advised(store.ManifestAltered('x: altered'))}\n"),
+    (platform.NoReferencePlatform("x"), f"cannot check: {advised(platform.NoReferencePlatform('x'))}\n"),
 ])  # fmt: skip
 def test_what_keeps_a_check_from_comparing_is_said_in_one_line_and_no_report_is_written(
     error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -174,7 +175,7 @@ def test_what_bless_refuses_is_said_with_exit_code_2_and_nothing_is_written(
     monkeypatch.setattr(bless_module, "bless", refused)
     monkeypatch.setattr(bless_module.costs, "bless", refused)
     result = invoke("bless", *part, "--json", str(tmp_path / "b.json"))
-    assert (result.exit_code, result.stderr, result.stdout) == (2, "refused: no\nmore\n", "")
+    assert (result.exit_code, result.stderr, result.stdout) == (2, f"refused: {advised(error)}\n", "")
     assert not (tmp_path / "b.json").exists()
 
 

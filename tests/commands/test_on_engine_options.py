@@ -165,7 +165,10 @@ def test_a_plan_needs_tensorrt_then_a_gpu_and_what_is_no_plan_needs_neither(gpu:
     gpu.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(CannotRun) as refused:
         probed(plan)
-    assert refused.value.message == ("--executor tensorrt: torch sees no CUDA GPU here, and a plan runs only on one")
+    assert refused.value.message == (
+        "--executor tensorrt: torch sees no CUDA GPU here, and a plan runs only on one; "
+        "run the exported file instead, with --executor onnx"
+    )
     gpu.setattr(bindings, "binding", missing)
     with pytest.raises(CannotRun) as refused:
         probed(plan)

@@ -102,8 +102,8 @@ JUDGE = [
     Defect(
         "a probe that cannot measure has lost something",
         "harness/commands/common.py",
-        'f"cannot {what}: {error}", err=True)\n        sys.exit(COULD_NOT_RUN)\n    except Exception:',
-        'f"cannot {what}: {error}", err=True)\n        sys.exit(DIFFERS)\n    except Exception:',
+        'f"cannot {what}: {advised(error)}", err=True)\n        sys.exit(COULD_NOT_RUN)\n    except Exception:',
+        'f"cannot {what}: {advised(error)}", err=True)\n        sys.exit(DIFFERS)\n    except Exception:',
         f"{JUDGED}/test_probe.py::test_probe",
     ),
     Defect(

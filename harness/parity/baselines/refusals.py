@@ -54,7 +54,7 @@ def held(captures: Path) -> Iterator[None]:
         try:
             stack.enter_context(atomic.locked(next(each for each in whole.parents if each.is_dir())))
         except BlockingIOError as error:
-            raise BlessRefused(f"{whole} is being written by another process") from error
+            raise BlessRefused(f"{whole} is being written by another process: try again when it ended") from error
         yield
 
 
@@ -67,7 +67,9 @@ def refuse_unless_explicit(reason: str, captures: Path) -> None:
         BlessRefused: one of these.
     """
     if os.environ.get("CI", "").strip().lower() not in ("", "0", "false"):
-        raise BlessRefused("CI is set: blessing is for a person to do, not for continuous integration")
+        raise BlessRefused(
+            "CI is set: blessing is for a person to do, not for continuous integration; unset CI to do it"
+        )
     if not reason.strip():
         raise BlessRefused("no reason given: say why the captures may change")
     top = captures.resolve()

@@ -91,13 +91,15 @@ def _tree(asked: str | None, where: Path, folder: Path) -> Iterator[Tree]:
         shutil.copytree(where / asked, folder, ignore=_LEFT_OUT)
         revision = Revision(asked)
     else:
-        raise CannotCompare(f"{asked!r} is neither a git revision nor a folder in {where}")
+        raise CannotCompare(f"{asked!r} is neither a git revision nor a folder in {where}: name one that is there")
     yield Tree(revision, folder)
 
 
 def _check(tree: Tree, package: str) -> None:
     if package and not (tree.folder / package / "__main__.py").is_file():
-        raise CannotCompare(f"{tree.revision} has no package `{package}` in its top folder")
+        raise CannotCompare(
+            f"{tree.revision} has no package `{package}` in its top folder: name a revision that has it"
+        )
 
 
 def top_of(where: Path) -> Path | None:
