@@ -159,7 +159,9 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("leaf", "said"), REFUSED, ids=str)
+@pytest.mark.parametrize(
+    ("leaf", "said"), REFUSED, ids=lambda each: each if isinstance(each, str) else type(each).__name__
+)
 def test_what_has_no_rule_is_refused_by_name(leaf: object, said: str) -> None:
     with pytest.raises(NotComparable, match=rf"^a\[0\] cannot be compared: .*{said}"):
         named({"a": [leaf]})
