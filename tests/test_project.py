@@ -37,7 +37,7 @@ ROOMS = {
     "parity": ("checkout", "engine", "files", "registry"),
     "rails": ("checkout", "engine", "files", "registry", "parity"),
     "report": ("engine", "files", "registry", "parity", "rails"),
-    "plugin": ("extras", "engine", "registry", "parity", "rails"),
+    "plugin": ("extras", "engine", "registry", "parity", "rails", "report"),
     "commands": ("completion", "engine", "files", "registry", "parity", "rails", "report"),
     "cli": ("commands", "parity"),
     "__main__": ("commands", "completion", "extras", "cli"),

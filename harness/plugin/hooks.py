@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from harness.plugin import html
 from harness.plugin.fixtures import FIXTURES
 from harness.plugin.ledger import COLLECTED, FIRST_TRY, LEDGER, NOTES, UNASKED, Ledger, Notes
 from harness.plugin.places import captures_of, engine_for, place_of, refuse_to_bless, shown
@@ -31,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="KIND",
         help="Executor of lockstep.switch: eager (default), static or deferred; may be given several times.",
     )
+    group.addoption("--harness-html", metavar="FILE", help="Write a report for a browser to this file.")
     group.addoption(
         "--harness-strict", action="store_true", help="Fail a test that is not gated, such as an undecided time rail."
     )
@@ -40,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Start the ledger; refuse to bless where blessing is not allowed, and refuse unknown executors."""
     config.stash[LEDGER] = Ledger()
     config.stash[COLLECTED] = 0
+    html.register(config)
     if config.option.harness_bless is not None:
         refuse_to_bless(config)
     if config.option.harness_executor:

@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
-
-from harness.files.refused import shown
 from harness.rails.costs.counts import OPERATOR
 from harness.report.differences import Difference
 from harness.report.figures import Figures
@@ -17,6 +14,7 @@ from harness.report.grid import Grid, grid
 from harness.report.heat import Heat, heat
 from harness.report.matrix import MEANINGS, matrix
 from harness.report.open import not_compared
+from harness.report.template import template
 
 LISTED = 150
 """The most differences that the page describes; the matrix shows all."""
@@ -72,15 +70,7 @@ def page(
     plots: list[tuple[Figures, Forest | None]] = [
         (each, forest(each.intervals, each.middle, each.band)) for each in figures
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("harness.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: shown(value) if type(value) is str else value,
-    )
-    return environment.get_template(TEMPLATE).render(
+    return template(TEMPLATE).render(
         document=document,
         platform=document["platform"],
         summary=document["summary"],

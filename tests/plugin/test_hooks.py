@@ -23,7 +23,7 @@ ENDS = tuple(pytest.ExitCode)
 
 def made_up(root: Path, ledger: Ledger | None = None, **options: Any) -> Any:
     """A run's configuration, with what the plugin reads of it."""
-    given = {"bless": None, "captures": None, "platform": "", "executor": None, "strict": False} | options
+    given = {"bless": None, "captures": None, "platform": "", "executor": None, "strict": False, "html": None} | options
     option = SimpleNamespace(**{f"harness_{name}": value for name, value in given.items()})
     stash = pytest.Stash()
     stash[LEDGER], stash[COLLECTED] = ledger or Ledger(), 0

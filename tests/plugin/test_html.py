@@ -1,0 +1,112 @@
+"""`pytest --harness-html`: a page with the verdicts of a run, where differences are, and what was not compared."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harness.report.tests_page import LISTED, WORDS, Row, page
+
+EMPTY: dict[str, list[str]] = {
+    name: []
+    for name in ("exact", "tolerance", "timed", "not_gated", "rewritten", "blessed", "asked", "left_out", "failed")
+}
+
+RINGS = """
+import torch, pytest
+
+class Ring:
+    def __init__(self, wrong=False):
+        self.wrong, self.ticks, self.x = wrong, 0, torch.zeros(3)
+    def step(self, event):
+        self.x = self.x + event
+        self.tell("step", 0, "x", self.x)
+        self.tell("guidance", 1, "v", self.x + (self.wrong and self.ticks == 2))
+        self.ticks += 1
+        return {"x": self.x}
+    def state(self):
+        return {"x": self.x}
+    def observe(self, callback):
+        self.tell = callback or (lambda *_: None)
+
+def test_right(lockstep):
+    lockstep(Ring(), Ring(), [1.0] * 4)
+
+def test_wrong(lockstep):
+    lockstep(Ring(), Ring(wrong=True), [1.0] * 4)
+
+def test_not_here(blessed):
+    pytest.skip("<b>no such</b> machine")
+
+def test_other():
+    assert True
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "two processes"])
+def test_a_difference_is_on_the_page_with_its_tick_slot_and_stage(
+    pytester: pytest.Pytester, workers: tuple[str, ...]
+) -> None:
+    pytester.makepyfile(test_rings=RINGS)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--harness-html", "out/report.html", *workers)
+    assert result.ret == 1
+    text = (pytester.path / "out/report.html").read_text()
+    assert "First difference: event 2, tick 2, slot 1, stage guidance" in text
+    assert "plain and fast differ at event 2" in text and "pytest test_rings.py::test_wrong" in text
+    assert "tests with the harness&#39;s fixtures" in text or "tests with the harness's fixtures" in text
+    assert "1 passed, 1 failed, 1 skipped" in text or {"1 passed", "1 failed", "1 skipped"} <= set(
+        re.findall(r"\d \w+", text)
+    )
+    assert "test_rings.py::test_not_here: skipped" in text and "&lt;b&gt;no such&lt;/b&gt;" in text
+    assert "Does not pass" in text and "1 lockstep" in text
+    result.stdout.fnmatch_lines(["harness: report written to *report.html"])
+
+
+def test_a_run_without_the_option_writes_nothing_and_a_run_that_passes_says_so(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_rings=RINGS.replace("wrong=True", "wrong=False"))
+    assert pytester.runpytest_subprocess("-p", "no:cacheprovider").ret == 0
+    assert list(pytester.path.rglob("*.html")) == []
+    pytester.runpytest_subprocess("-p", "no:cacheprovider", "--harness-html", "report.html")
+    assert "<b>Passes</b>" in (pytester.path / "report.html").read_text()
+
+
+def test_a_page_without_its_packages_is_refused_before_a_test_runs(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makepyfile(test_rings=RINGS)
+    pytester.makeconftest("import sys\nfrom harness.report import needs\nneeds.PACKAGES['nowhere'] = 'Nowhere'\n")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--harness-html", "report.html")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--harness-html: a report needs Nowhere: pip install 'stream-harness[[]report]'*"])
+
+
+def test_everything_that_comes_from_a_test_is_escaped_and_nothing_is_fetched() -> None:
+    evil = "<script>alert(1)</script>"
+    ledger = {**EMPTY, "exact": [f"{evil}: x"], "tolerance": [evil], "timed": [evil], "not_gated": [evil]}
+    test = Row(evil, "failed", ("lockstep",), {"tick": 1, "stage": evil}, evil)
+    text = page([test], ledger, [evil], passes=False, made=evil)
+    assert "<script" not in text and text.count("&lt;script&gt;") >= 8
+    assert "http:" not in text and "https:" not in text
+
+
+def test_a_page_of_many_tests_stays_small_and_says_what_it_leaves_out() -> None:
+    tests = [
+        Row(f"tests/test_a.py::test_{n}", "failed", ("blessed",), {}, "x" * 50_000 + "the end") for n in range(500)
+    ]
+    text = page(tests, EMPTY, passes=False)
+    assert len(text.encode()) < 5_000_000
+    assert f"{500 - LISTED} more failed tests are not described here" in text
+    assert text.count("the end") == LISTED and "x" * (WORDS + 1) not in text
+    assert text.count("<tr><th>") == 501
+
+
+def test_tests_without_a_fixture_are_counted_and_not_listed() -> None:
+    text = page([Row("tests/test_b.py::test_b", "failed")], EMPTY, passes=False)
+    assert "other tests: 1 failed" in text and "test_b.py" not in text
+
+
+def test_the_page_of_a_check_has_the_same_style(tmp_path: Path) -> None:
+    text = page([], EMPTY, passes=True)
+    assert "prefers-color-scheme:dark" in text and "max-width:1180px" in text
