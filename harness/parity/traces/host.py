@@ -53,6 +53,6 @@ class Arriving:
             host = torch.empty(plain.shape, dtype=plain.dtype, device="cpu", pin_memory=True)
             host.copy_(plain, non_blocking=True)
             # Kept, so that the allocator gives its memory to nobody while the copy may still read it.
-            self._marks[tensor.device] = torch.cuda.Event()  # type: ignore[no-untyped-call] - torch has no types here
+            self._marks[tensor.device] = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._marks[tensor.device].record()
         return host

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +115,7 @@ class RecordedPipeline(Recording):
             if known is not None and known != _counts(self._pipeline) and not (self.stopped or self._inside):
                 self._stop("a call of the pipeline went past the recording")
             try:
-                result = self._recorded(call, given, work, partial(made_by, self._pipeline, call))
+                result = self._recorded(call, given, work, lambda made: made_by(self._pipeline, call, made))
             finally:
                 self._seen = _counts(self._pipeline)
             if isinstance(result, Outcomes):
