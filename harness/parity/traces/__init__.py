@@ -9,8 +9,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.engine.errors import InvalidInput
 from harness.parity.traces.foreign import RecordedRing
-from harness.parity.traces.recording import RecordingStopped
+from harness.parity.traces.recording import Recording, RecordingStopped
 from harness.parity.traces.replay import Replayed, TraceParted, replayed
 from harness.parity.traces.writer import REMEMBERED
 
@@ -43,6 +44,8 @@ def record(
         RecordingStopped: the beginning of the ring cannot be stored.
         OSError: the file cannot be made.
     """
+    if isinstance(ring, Recording):
+        raise InvalidInput("ring", "a recording, a ring that is being recorded", "a ring that no recording has")
     place = Path(os.fspath(path))
     if not any(each.__module__.startswith("harness.engine.") for each in type(ring).__mro__):
         return RecordedRing(ring, place, hints, device, remember)

@@ -47,7 +47,7 @@ class RecordedPipeline(Recording):
                 "ring", "a pipeline that was called before", "a new one: a replay begins at the beginning"
             )
         self._pipeline = pipeline
-        self._seen: tuple[int, int] | None = None
+        self._seen = _counts(pipeline)
         self._last: Outcomes | None = None
         behind = pipeline.config.max_ticks_ahead + 1
         super().__init__(pipeline, lambda: Writer(path, "pipeline", hints, device, remember), behind)
@@ -111,8 +111,7 @@ class RecordedPipeline(Recording):
 
     def _told(self, call: str, given: Sequence[Any], work: Callable[[], R]) -> R:
         with self._lock:
-            known = self._seen
-            if known is not None and known != _counts(self._pipeline) and not (self.stopped or self._inside):
+            if self._seen != _counts(self._pipeline) and not (self.stopped or self._inside):
                 self._stop("a call of the pipeline went past the recording")
             try:
                 result = self._recorded(call, given, work, lambda made: made_by(self._pipeline, call, made))

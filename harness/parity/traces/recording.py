@@ -48,7 +48,7 @@ class Recording:
 
     def __init__(self, ring: object, writer: Callable[[], Writer], behind: int) -> None:
         with _TABLE:
-            if id(ring) in _RECORDED or isinstance(ring, Recording):
+            if id(ring) in _RECORDED:
                 raise InvalidInput("ring", "a ring that is being recorded", "a ring that no recording has")
             self._writer = writer()
             _RECORDED[id(ring)] = ring

@@ -19,7 +19,6 @@ from harness.engine.switches import Switches
 from harness.parity.traces.encoding import Encoder, Place
 
 _PLAIN: tuple[type[Any], ...] = (Request, Condition, Guidance, X0Target, DCW, PipelineConfig, Switches)
-_SHAPED = 3
 _SCALE = 1e6
 
 
@@ -59,8 +58,8 @@ def decoders(device: torch.device | str) -> Mapping[str, Callable[[dict[str, Any
     """Makers of all records, by name; a curve is put on `device`."""
 
     def made_curve(values: Tensor) -> Curve:
-        if values.dtype != torch.float32 or values.ndim != _SHAPED or not values.numel():
-            raise InvalidInput("values", f"{values.dtype} {list(values.shape)}", "float32 [1, T, 1] or [1, T, D]")
+        if values.dtype != torch.float32 or not values.numel() or values.shape != (1, values.numel(), 1):
+            raise InvalidInput("values", f"{values.dtype} {list(values.shape)}", "float32 [1, T, 1]")
         if not bool((values.abs() <= _SCALE).all()):
             raise InvalidInput("values", "a value that is not finite or above 1e6", "values of a curve")
         return curve.of_values(values).to(torch.device(device))

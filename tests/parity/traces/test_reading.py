@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from harness.files import FileRefused, frames
+from harness.parity.compare import NothingCompared
 from harness.parity.traces import replayed
 from harness.parity.traces.contents import stored
 from harness.parity.traces.reading import opened, verified
 from harness.parity.traces.replay import OtherPlatform
-from harness.parity.compare import NothingCompared
 from tests.parity.traces.rings import Counter, Plain, counted
 
 Records = list[tuple[bytes, bytes]]
@@ -43,7 +43,8 @@ def test_a_trace_that_was_cut_off_at_any_byte_has_its_whole_events_or_is_refused
     path = counted(tmp_path / "a", events=2)
     whole, found = path.read_bytes(), set()
     begins = len(written(tmp_path / "b", records(path)[:1]).read_bytes())
-    for length in [*range(begins + 60), *range(begins + 60, len(whole) - 1500, 97), *range(len(whole) - 1500, len(whole))]:
+    some = range(begins + 60, len(whole) - 900, 211)
+    for length in [*range(0, begins, 7), *range(begins, begins + 60), *some, *range(len(whole) - 900, len(whole))]:
         path.write_bytes(whole[:length])
         try:
             trace = verified(path)
@@ -78,7 +79,9 @@ def test_a_tensor_in_the_place_of_another_one_is_refused(tmp_path: Path) -> None
     kept = records(path)
     at = max(number for number, (kind, _) in enumerate(kept) if kind == b"T")
     kept[at] = b"T", stored(torch.arange(3.0) + 99)
-    with pytest.raises(FileRefused, match=r"\[0\].add: got the tensor .*, expected a tensor that a record before holds"):
+    with pytest.raises(
+        FileRefused, match=r"\[0\].add: got the tensor .*, expected a tensor that a record before holds"
+    ):
         replayed(written(path, kept), Counter)
 
 
@@ -104,7 +107,11 @@ LAST, FIRST_EVENT = -2, -8
         (LAST, lambda d: {**d, "given": {"list": [{"dict": [["a", 1], ["a", 2]]}]}}, "expected each key once"),
         (LAST, lambda d: {**d, "given": {"list": [{"record": ["Request", {}]}]}}, "got 'Request', expected one of"),
         (FIRST_EVENT, lambda d: {**d, "given": {"list": [{"list": []}]}}, "event 0: got other generators"),
-        (FIRST_EVENT, lambda d: {**d, "given": {"list": [{"list": [1] * 5}]}}, r"event 0\[0\]: got a state that cannot"),
+        (
+            FIRST_EVENT,
+            lambda d: {**d, "given": {"list": [{"list": [1] * 5}]}},
+            r"event 0\[0\]: got a state that cannot",
+        ),
         (-1, lambda d: {**d, "events": 9}, "end.events: got 9, expected 7"),
     ],
 )

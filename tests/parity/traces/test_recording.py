@@ -42,9 +42,10 @@ def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     record(ring, tmp_path / "b").finish()
 
 
-def test_a_full_disk_stops_the_recording_and_not_the_ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_the_recording_and_not_the_ring(tmp_path: Path) -> None:
     ring = record(Plain(), tmp_path / "a")
     ring.step(None)
+    ring._writer._file.close()
     ring._writer._file = open("/dev/full", "wb")  # noqa: SIM115 - the recording closes it
     assert [ring.step(None).tolist()[0] for _ in range(2)] == [2, 3]
     with pytest.raises(RecordingStopped, match="after .* events: OSError: .*No space left"):

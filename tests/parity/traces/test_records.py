@@ -59,10 +59,9 @@ def test_a_strength_is_asked_at_the_steps_of_its_request_alone() -> None:
         (lambda _: {"record": ["Session", {}]}, r"got 'Session', expected one of Request, "),
         (lambda d: {"record": ["Request", {**d["record"][1], "seed": -1}]}, "a Request that can be made .*seed"),
         (lambda d: {"record": ["Request", {**d["record"][1], "more": 1}]}, "a Request that can be made .*more"),
-        (lambda d: {"record": ["Curve", {"values": d["record"][1]["context_latents"]}]}, "expected"),
+        (lambda d: {"record": ["Curve", {"values": d["record"][1]["context_latents"]}]}, r"float32 \[1, T, 1\]"),
     ],
 )
 def test_a_record_that_cannot_be_made_is_refused(change: Any, message: str) -> None:
     with pytest.raises(FileRefused, match=message):
-        made = again(request(1), change)
-        assert made.frames != made.values.shape[1], "a curve of a context has more than one channel"
+        again(request(1), change)
