@@ -14,6 +14,7 @@ from tests.sabotage.record_defects import RECORDS
 from tests.sabotage.ring_defects import RINGS
 from tests.sabotage.runner import Defect
 from tests.sabotage.thread_defects import FAILING, THREADS
+from tests.sabotage.trace_defects import TRACE_DEFECTS
 
 ENGINE, PARITY = "harness/engine", "harness/parity"
 EXECUTE, PLAN, PIPELINE = f"{ENGINE}/execute.py", f"{ENGINE}/plan.py", f"{ENGINE}/pipeline.py"
@@ -766,7 +767,7 @@ BATTERY = [
 
 DEFECTS = [
     *FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *RECORDS, *PROOFS, *BATTERY, *RAILS, *TIMES, *PLUGIN,
-    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING, *FILE_DEFECTS, *FAULTY, *RINGS,
+    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING, *FILE_DEFECTS, *FAULTY, *RINGS, *TRACE_DEFECTS,
 ]  # fmt: skip
 
 # Every defect that is known to have slipped through some comparison of some engine, by the name it has here.

@@ -65,9 +65,9 @@ def test_a_call_from_inside_a_tick_stops_the_recording(tmp_path: Path) -> None:
         def step(self, event: Any) -> Any:
             return ring.step(1) if event is None else super().step(event)
 
-    with pytest.raises(RecordingStopped, match="step was called from inside another call"):
-        with record(Nested(), tmp_path / "a") as ring:
-            assert ring.step(None).tolist() == [1, 1, 1]
+    why = "step was called from inside another call"
+    with pytest.raises(RecordingStopped, match=why), record(Nested(), tmp_path / "a") as ring:
+        assert ring.step(None).tolist() == [1, 1, 1]
 
 
 def test_a_call_that_goes_past_the_recording_stops_it(tmp_path: Path) -> None:
