@@ -53,14 +53,13 @@ def recorded(load: Load, path: Path, advance: Advance = silent) -> Recorded:
         RecordingStopped: the recording could not go on.
     """
     drivers = Driver(load), Driver(load)
-    hints = {"decoder": load.decoder, "executor": load.executor, "dtype": load.dtype}
     tick_ms: tuple[list[float], list[float]] = ([], [])
     host_ms: tuple[list[float], list[float]] = ([], [])
     made: tuple[list[str], list[str]] = ([], [])
     with (
         drivers[0].session,
         drivers[1].session,
-        record(drivers[1].stream, path, device=load.device, **hints),
+        record(drivers[1].stream, path, device=load.device, decoder=load.decoder, executor=load.executor),
     ):
         for driver in drivers:
             driver.warm_up(advance)

@@ -112,9 +112,9 @@ def test_the_ticks_of_a_drain_that_raised_are_played_and_its_latents_come_next(t
         ring.submit(request(2))
         with pytest.raises(MemoryError):
             ring.drain()
-        assert len(ring.drain()) == 2
+        assert len(ring.tick()) == 1
     result = replayed_pipeline(tmp_path / "a", executor)
-    assert (result.ticks, result.raised) == (6, 1)
+    assert (result.ticks, result.raised) == (5, 1)
 
 
 def test_outcomes_that_are_given_back_are_handed_out_again(tmp_path: Path) -> None:

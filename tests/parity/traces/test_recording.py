@@ -23,7 +23,7 @@ def test_two_recordings_of_one_ring_are_refused(tmp_path: Path) -> None:
         with record(ring, tmp_path / f"{number}") as first:
             for again in (ring, first):
                 with pytest.raises(InvalidInput, match="a ring that is being recorded"):
-                    record(again, tmp_path / "other")
+                    record(again, tmp_path / "other").finish()
     assert not (tmp_path / "other").exists()
 
 
