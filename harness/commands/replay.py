@@ -13,6 +13,7 @@ import torch
 
 from harness import registry
 from harness.commands.common import (
+    CAPTURES_OPTION,
     DEVICE_OPTION,
     DTYPES,
     FILE,
@@ -24,20 +25,24 @@ from harness.commands.common import (
     usage_errors,
     write_json,
 )
-from harness.commands.exits import DIFFERS
+from harness.commands.exits import DIFFERS, PASSED
 from harness.engine.errors import EngineError, InvalidInput
 from harness.files import FileRefused
+from harness.parity.baselines.store import CaptureCorrupt, CaptureMissing, CaptureUnknown, NoCaptures
 from harness.parity.compare import NothingCompared
 from harness.parity.traces.engine_replay import replayed_pipeline
+from harness.parity.traces.kept import kept
 from harness.parity.traces.reading import PIPELINE, Header, opened
 from harness.parity.traces.replay import OtherPlatform, Replayed, TraceParted, replayed
 from harness.registry import ExecutorKind
 
-_KNOWN = (FileRefused, EngineError, InvalidInput, OtherPlatform, NothingCompared)
+_KNOWN = (NoCaptures, FileRefused, EngineError, InvalidInput, OtherPlatform, NothingCompared)
 
 
 @click.command("replay", short_help="Play a trace of production again, and compare every digest.")
-@click.argument("trace", type=FILE)
+@click.argument("trace", type=FILE, required=False)
+@click.option("--blessed", is_flag=True, help="Instead of TRACE: every trace that was blessed on this platform.")
+@CAPTURES_OPTION
 @click.option("--decoder", help="Decoder of the pipeline; if none is named, the preset that the trace names.")
 @click.option("--executor", type=click.Choice([*map(str, ExecutorKind)]), help="Its kind; eager if nothing names one.")
 @click.option("--engine", type=FILE, metavar="PATH", help="File of an onnx or tensorrt executor.")
@@ -48,7 +53,15 @@ _KNOWN = (FileRefused, EngineError, InvalidInput, OtherPlatform, NothingCompared
 @click.option("--until", type=click.IntRange(min=1), metavar="TICK", help="End behind this number of ticks.")
 @click.option("--all", "everything", is_flag=True, help="Compare also on another platform than the recorded one.")
 @json_option("Write the result to this file too.")
-def replay_command(trace: Path, everything: bool, until: int | None, json_path: Path | None, **options: Any) -> None:
+def replay_command(
+    trace: Path | None,
+    blessed: bool,
+    captures: Path,
+    everything: bool,
+    until: int | None,
+    json_path: Path | None,
+    **options: Any,
+) -> None:
     """Play the events of TRACE on a new ring, and compare the digests of everything that they make.
 
     A trace holds the configuration of a pipeline and the tensors of its requests, and no weights: --decoder and
@@ -58,23 +71,47 @@ def replay_command(trace: Path, everything: bool, until: int | None, json_path: 
     2 on a wrong command line, and 125 if nothing could be compared: a trace of another platform (--all compares it all
     the same), a file that is refused, or a ring that cannot be made.
     """
+    if (trace is None) is not blessed:
+        raise click.UsageError("give one trace, or --blessed")
     check_writable(json_path)
     check_device("replay", options["device"])
-    document: dict[str, Any] = {"trace": str(trace)}
+    results: list[dict[str, Any]] = []
     with could_not_run("replay", *_KNOWN):
-        with opened(trace) as found:
-            header = found.header
-        play = _of_pipeline(header, options) if header.subject == PIPELINE else _of_ring(header, options)
         try:
-            result = play(trace, until=until, any_platform=everything)
-        except TraceParted as parted:
-            say(parted)
-            names = {"event": parted.event, "call": parted.call, "tick": parted.tick, "what": parted.what}
-            write_json(json_path, {**document, "same": False, "difference": {**names, "detail": str(parted)}})
-            say(_versions(header), err=True)
-            sys.exit(DIFFERS)
-    write_json(json_path, {**document, "same": True, **_counts(result)})
-    say(result)
+            for name, path in kept(captures, options["device"]) if trace is None else [(str(trace), trace)]:
+                results.append({"trace": name, **_played(path, options, until, everything, name if blessed else "")})
+        except (CaptureMissing, CaptureCorrupt, CaptureUnknown) as error:
+            say(error)
+            results.append({"trace": None, "same": False, "detail": str(error)})
+    write_json(json_path, results[0] if trace is not None else {"traces": results})
+    sys.exit(PASSED if all(result["same"] for result in results) else DIFFERS)
+
+
+def player(path: Path, options: dict[str, Any]) -> Callable[..., Replayed]:
+    """Make the function that plays a trace; `options` are those of the command.
+
+    Raises:
+        UsageError: options that do not fit the trace, or too few of them.
+        FileRefused: the file is no trace.
+    """
+    with opened(path) as found:
+        header = found.header
+    return _of_pipeline(header, options) if header.subject == PIPELINE else _of_ring(header, options)
+
+
+def _played(path: Path, options: dict[str, Any], until: int | None, everything: bool, name: str) -> dict[str, Any]:
+    """Play a trace and print what is found; return it as plain JSON values."""
+    before = f"{name}: " if name else ""
+    try:
+        result = player(path, options)(path, until=until, any_platform=everything)
+    except TraceParted as parted:
+        say(f"{before}{parted}")
+        with opened(path) as found:
+            say(_versions(found.header), err=True)
+        names = {"event": parted.event, "call": parted.call, "tick": parted.tick, "what": parted.what}
+        return {"same": False, "difference": {**names, "detail": str(parted)}}
+    say(f"{before}{result}")
+    return {"same": True, **_counts(result)}
 
 
 def _of_pipeline(header: Header, options: dict[str, Any]) -> Callable[..., Replayed]:
