@@ -47,6 +47,7 @@ from harness.rails.costs import rails as costs
 @click.pass_obj
 def bless_command(
     battery: Battery,
+    /,
     reason: str,
     with_costs: bool,
     device: str,

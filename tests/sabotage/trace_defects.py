@@ -9,10 +9,31 @@ FRAMES, T_FRAMES = "harness/files/frames.py", "tests/files/test_frames.py"
 
 TRACE_DEFECTS = [
     Defect(
+        "the bytes of a blessed trace are not looked at",
+        f"{TRACES}/kept.py",
+        "        if hashlib.sha256(data).hexdigest() != entry.sha256:\n",
+        "        if not data:\n",
+        f"{TESTS}/test_kept.py::test_a_blessed_trace_that_is_not_what_was_blessed_fails",
+    ),
+    Defect(
+        "a trace is blessed without a replay",
+        f"{TRACES}/kept.py",
+        "    play(source)\n",
+        "",
+        f"{TESTS}/test_kept.py::test_a_digest_that_moved_is_named_with_the_blessed_trace",
+    ),
+    Defect(
+        "a call waits for every copy from a GPU",
+        f"{TRACES}/writer.py",
+        "        while self._waiting and (len(self._waiting) > behind or",
+        "        while self._waiting and (len(self._waiting) > 0 * behind or",
+        f"{TESTS}/test_writer.py::test_a_call_waits_for_a_copy_only_where_too_many_are_on_their_way",
+    ),
+    Defect(
         "a record says nothing of those before it",
         FRAMES,
-        "        hasher = hashlib.sha256(self._last + head)\n",
-        "        hasher = hashlib.sha256(head)\n",
+        "        self._last = hasher.digest()\n        return self._last\n",
+        "        return hasher.digest()\n",
         f"{T_FRAMES}::test_frames_that_were_moved_left_out_or_doubled_are_refused",
     ),
     Defect(
