@@ -123,8 +123,8 @@ TRACE_DEFECTS = [
     Defect(
         "an event that cannot be stored fails the ring",
         f"{TRACES}/recording.py",
-        "        except (OSError, NotStorable, NotComparable, InvalidInput, RuntimeError, MemoryError) as error:\n",
-        "        except (OSError, NotComparable, InvalidInput, RuntimeError, MemoryError) as error:\n",
+        "        except Exception as error:  # noqa: BLE001 - what fails in a recording",
+        "        except OSError as error:  # noqa: BLE001 - what fails in a recording",
         f"{TESTS}/test_foreign.py::test_an_event_that_cannot_be_stored_stops_the_recording_and_not_the_ring",
     ),
     Defect(

@@ -19,6 +19,8 @@ class Arriving:
 
     def __init__(self) -> None:
         self._marks: dict[torch.device, Any] = {}
+        # Kept while a copy may read it: an executor's own stream could be given its memory meanwhile.
+        self._read: list[Tensor] = []
 
     def copy(self, tensor: Tensor, name: str) -> Tensor:
         """A copy on the host, which may be read after `wait`.
@@ -45,6 +47,7 @@ class Arriving:
         """Wait until all copies are there."""
         for mark in self._marks.values():
             mark.synchronize()
+        self._read.clear()
 
     def _copied(self, tensor: Tensor, name: str) -> Tensor:
         refuse_unreadable(tensor, name)
@@ -52,7 +55,7 @@ class Arriving:
             plain = tensor.detach().resolve_conj().resolve_neg()
             host = torch.empty(plain.shape, dtype=plain.dtype, device="cpu", pin_memory=True)
             host.copy_(plain, non_blocking=True)
-            # Kept, so that the allocator gives its memory to nobody while the copy may still read it.
+            self._read.append(plain)
             self._marks[tensor.device] = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._marks[tensor.device].record()
         return host

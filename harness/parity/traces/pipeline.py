@@ -111,7 +111,7 @@ class RecordedPipeline(Recording):
 
     def _told(self, call: str, given: Sequence[Any], work: Callable[[], R]) -> R:
         with self._lock:
-            if self._seen != _counts(self._pipeline) and not (self.stopped or self._inside):
+            if self._seen != _counts(self._pipeline) and not (self.stopped or self._finished or self._inside):
                 self._stop("a call of the pipeline went past the recording")
             try:
                 result = self._recorded(call, given, work, lambda made: made_by(self._pipeline, call, made))

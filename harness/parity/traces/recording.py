@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from harness.engine.errors import InvalidInput
-from harness.parity.bits import NotComparable
 from harness.parity.traces.encoding import Encoder, NotStorable, Place
 from harness.parity.traces.host import Arriving
 from harness.parity.traces.writer import Happened, Writer
@@ -137,10 +136,10 @@ class Recording:
         self._guarded(work)
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """Call `work`; whatever it raises stops the recording, and an interrupt is raised again."""
+        """Call `work`; an error that it raises stops the recording, and an interrupt is raised again."""
         try:
             work()
-        except (OSError, NotStorable, NotComparable, InvalidInput, RuntimeError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001 - what fails in a recording, a ring's own state() too, fails no call
             self._stop(f"{type(error).__name__}: {error}", whole=not isinstance(error, OSError))
         except BaseException as error:
             self._stop(type(error).__name__, whole=False)

@@ -77,6 +77,36 @@ def test_a_call_that_goes_past_the_recording_stops_it(tmp_path: Path) -> None:
         ring.tick()
 
 
+def test_a_state_that_raises_stops_the_recording_and_not_the_ring(tmp_path: Path) -> None:
+    class Broken(Plain):
+        def state(self) -> Any:
+            return self.x if self.ticks < 2 else {}["no such key"]
+
+    with pytest.raises(RecordingStopped, match="after 2 events: KeyError"), record(Broken(), tmp_path / "a") as ring:
+        assert [ring.step(None).tolist()[0] for _ in range(3)] == [1, 2, 3]
+
+
+def test_a_ring_goes_on_through_a_recording_that_has_ended(tmp_path: Path) -> None:
+    made = pipeline()
+    with record(made, tmp_path / "a") as ring:
+        ring.submit(request(1))
+    made.tick()
+    assert len(ring.drain()) == 1
+    assert verified(tmp_path / "a").events == 2
+
+
+def test_an_interrupt_behind_a_tick_loses_no_latent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(RecordingStopped, match="KeyboardInterrupt"), record(pipeline(), tmp_path / "a") as ring:
+        ring.submit(request(1))
+        monkeypatch.setattr(ring._writer, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ring.drain()
+        assert len(ring.collect()) == 1
+
+
 def test_threads_that_submit_while_a_ring_ticks_are_recorded_in_one_order(tmp_path: Path) -> None:
     with record(pipeline(depth=8), tmp_path / "a") as ring:
         threads = [threading.Thread(target=ring.submit, args=[request(seed)]) for seed in range(6)]
