@@ -23,6 +23,7 @@ from harness.engine import (
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import Batch, EagerExecutor
 from harness.parity.traces import record
+from tests.parity.traces.plain import Plain as Plain
 
 FRAMES, CHANNELS, WIDTH = 6, 4, 16
 
@@ -46,21 +47,6 @@ class Counter:
 
     def generators(self) -> list[Any]:
         return [self.dice]
-
-
-class Plain:
-    """The smallest ring: a tick adds one."""
-
-    def __init__(self) -> None:
-        self.x, self.ticks = torch.zeros(3), 0
-
-    def step(self, event: Any) -> Any:
-        self.x = self.x + (1 if event is None else event)
-        self.ticks += 1
-        return self.x
-
-    def state(self) -> Any:
-        return self.x
 
 
 class Nudged(EagerExecutor):

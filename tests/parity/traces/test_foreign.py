@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from harness.engine import InvalidInput
+from harness.parity.baselines.platform import ROOT
 from harness.parity.proofs import generic
 from harness.parity.traces import RecordingStopped, TraceParted, record, replayed
 from harness.parity.traces.replay import Replayed
@@ -121,3 +124,16 @@ def test_an_event_that_cannot_be_stored_stops_the_recording_and_not_the_ring(
         assert ring.step(None).tolist() == [3, 3, 3]
     result = replayed(tmp_path / "a", Any_)
     assert (result.ticks, result.cut != "") == (1, True)
+
+
+def test_a_ring_of_any_make_is_recorded_and_replayed_without_the_libraries_of_the_engine(tmp_path: Path) -> None:
+    lines = [
+        "import sys",
+        "sys.modules.update(dict.fromkeys(('diffusers', 'ptwt', 'pywt', 'click', 'rich')))",
+        "from harness.parity.traces import record, replayed",
+        "from tests.parity.traces.plain import Plain",
+        "with record(Plain(), sys.argv[1]) as ring: ring.step(None)",
+        "print(replayed(sys.argv[1], Plain).ticks)",
+    ]
+    command = [sys.executable, "-W", "error", "-c", "\n".join(lines), str(tmp_path / "a")]
+    assert subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout == "1\n"
