@@ -17,6 +17,7 @@ from harness.commands.export import export_command
 from harness.commands.fresh import costs_command, digests_command, tensors_command
 from harness.commands.probe import probe_command
 from harness.commands.profile import profile_command
+from harness.commands.replay import replay_command
 from harness.parity.baselines.bless import BATTERY
 
 COMMANDS = (
@@ -28,6 +29,7 @@ COMMANDS = (
     export_command,
     build_command,
     profile_command,
+    replay_command,
     costs_command,
     digests_command,
     tensors_command,

@@ -19,7 +19,9 @@ from harness.cli import main
 from harness.engine import DCW, Condition, Finished, Guidance, LatentMask, PipelineConfig, Request, Switches, X0Target
 from harness.engine.controls import SharedControl
 from harness.parity.baselines.verdicts import Verdict
+from harness.parity.traces.engine_replay import replayed_pipeline
 from tests.gpu.report import parser as report_parser
+from tests.parity.traces import rings
 from tests.plugin import test_danger_example as danger_example
 from tests.sabotage import mutants
 
@@ -52,11 +54,12 @@ PRINTING: list[Example] = [(README, 0), ("docs/requests.md", 0), ("docs/executor
 ON_A_FILE: Example = ("docs/compiled-decoders.md", 0)
 OF_THE_PLUGIN: Example = (README, 1)
 OF_DANGER: Example = ("docs/plugin.md", 0)
+OF_TRACES: list[Example] = [("docs/traces.md", number) for number in range(2)]
 OF_A_FOREIGN_RING: list[Example] = [("docs/foreign-ring.md", number) for number in range(3)]
 
 
 def test_every_example_is_run_by_a_test() -> None:
-    assert set(EXAMPLES) == {*PRINTING, ON_A_FILE, OF_THE_PLUGIN, OF_DANGER, *OF_A_FOREIGN_RING}
+    assert set(EXAMPLES) == {*PRINTING, ON_A_FILE, OF_THE_PLUGIN, OF_DANGER, *OF_A_FOREIGN_RING, *OF_TRACES}
 
 
 @pytest.mark.parametrize("example", OF_A_FOREIGN_RING, ids=str)
@@ -97,6 +100,17 @@ def test_the_example_of_an_exported_file_runs_as_it_is_printed(tmp_path: Path, m
     exec(compile(EXAMPLES[ON_A_FILE], ON_A_FILE[0], "exec"), made)
     assert (made["executor"].max_rows, made["pipeline"].config.depth) == (8, 4)
     made["pipeline"].close()
+
+
+def test_the_examples_of_traces_record_and_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recording, replaying = (compile(EXAMPLES[example], example[0], "exec") for example in OF_TRACES)
+    exec(recording, {"pipeline": rings.pipeline(), "request": rings.request(1)})
+    assert replayed_pipeline("night.trace", rings.executor).ticks == 1
+    rings.counted(tmp_path / "mine.trace")
+    made: dict[str, Any] = {"new_ring": rings.Counter}
+    exec(replaying, made)
+    made["test_the_day_happens_again"]()
 
 
 # Pages and links.

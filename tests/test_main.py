@@ -150,7 +150,7 @@ def test_in_a_folder_that_was_deleted_the_script_runs_here(
 
 
 def test_there_are_these_commands_and_those_that_the_harness_calls_itself_are_hidden() -> None:
-    shown = {"check", "bless", "probe", "bench", "compare", "export", "build", "profile"}
+    shown = {"check", "bless", "probe", "bench", "compare", "export", "build", "profile", "replay"}
     hidden = {"_costs", "_digests", "_tensors", "_completion"}
     assert {name: command.hidden for name, command in main.commands.items()} == {
         **dict.fromkeys(shown, False),

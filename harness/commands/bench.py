@@ -34,7 +34,8 @@ from harness.engine.errors import (
 from harness.engine.guidance_modes import GuidanceMode
 from harness.engine.switches import SWITCHES, Switches
 from harness.parity.baselines import platform
-from harness.rails.bench import ablation, steady, throughput
+from harness.parity.traces import RecordingStopped
+from harness.rails.bench import ablation, recorded, steady, throughput
 from harness.registry import ExecutorKind
 
 
@@ -89,8 +90,11 @@ def _switched(_context: click.Context, _option: click.Parameter, assignments: Se
 @click.option("--code", type=FILE, help="With compiled_graph: the file of build --backend inductor.")
 @click.option("--steady", "steadied", is_flag=True, help="Also the ratio of a tick to the decoder's own replay.")
 @click.option("--ablate", "ablated", is_flag=True, help="Also measure what each switch saves.")
+@click.option("--record", "trace", type=FILE, help="Also what a recording costs; writes the trace, a new file, here.")
 @json_option("Write the figures here too.")
-def bench_command(threads: int, steadied: bool, ablated: bool, json_path: Path | None, **load: Any) -> None:
+def bench_command(
+    threads: int, steadied: bool, ablated: bool, trace: Path | None, json_path: Path | None, **load: Any
+) -> None:
     """Drive a session at a fixed depth and measure what a tick takes, and what the bare decoder takes of it.
 
     Latents alone are made. Every tick of the window counts, those in which requests enter and finish as well. With an
@@ -101,6 +105,8 @@ def bench_command(threads: int, steadied: bool, ablated: bool, json_path: Path |
 
     --decoder-switch all=on --decoder-switch kept_time=off turns on every acceleration but one. With --ablate, each that
     is on is measured off too.
+
+    --record drives two streams in turn, of which one is recorded: the difference is what a recording costs a tick.
     """
     load = on_engine.benched(load)
     load["code"] = None if load["code"] is None else str(load["code"])
@@ -115,11 +121,20 @@ def bench_command(threads: int, steadied: bool, ablated: bool, json_path: Path |
             if steadied:
                 steady.check(asked)
             total = asked.warmup + asked.ticks + (ablation.ablated_ticks(asked) if ablated else 0)
+            total += 0 if trace is None else recorded.recorded_ticks(asked)
             with progress(console, total, "making the decoder") as advance:
                 measured = throughput.bench(asked, advance)
                 savings = ablation.ablate(asked, advance) if ablated else []
                 ratio = steady.measured(asked) if steadied else None
-        except (CheckpointRefused, EngineError, ExecutorError, OutsideProfile, RequestFailed) as error:
+                recording = None if trace is None else recorded.recorded(asked, trace, advance)
+        except (
+            CheckpointRefused,
+            EngineError,
+            ExecutorError,
+            OutsideProfile,
+            RequestFailed,
+            RecordingStopped,
+        ) as error:
             say(f"cannot bench: {error}", err=True)
             sys.exit(COULD_NOT_RUN)
         except InvalidInput as error:  # last, because a checkpoint that is refused is one too
@@ -130,8 +145,9 @@ def bench_command(threads: int, steadied: bool, ablated: bool, json_path: Path |
             **measured.document(),
             "ablation": [asdict(saving) for saving in savings],
             "steady": None if ratio is None else asdict(ratio),
+            "recording": None if recording is None else asdict(recording),
             "platform": where,
         }
         write_json(json_path, document)
-    for table in tables.benched(measured, savings, ratio):
+    for table in tables.benched(measured, savings, ratio, recording):
         console.print(table)

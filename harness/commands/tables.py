@@ -16,6 +16,7 @@ from harness.parity.baselines.verdicts import Result, Verdict
 from harness.parity.proofs.float64 import EngineReport
 from harness.parity.proofs.switches import EVERY, SwitchResult
 from harness.rails.bench import ablation, throughput
+from harness.rails.bench.recorded import Recorded
 from harness.rails.bench.steady import Steady
 from harness.rails.compare.statistics import CONFIDENCE
 from harness.rails.costs import rails as costs
@@ -69,9 +70,12 @@ def _switch_table(results: Sequence[SwitchResult]) -> Table:
 
 
 def benched(
-    measured: throughput.Measured, savings: Sequence[ablation.Saving], steady: Steady | None = None
+    measured: throughput.Measured,
+    savings: Sequence[ablation.Saving],
+    steady: Steady | None = None,
+    recording: Recorded | None = None,
 ) -> Iterator[Table]:
-    """The figures, then what a steady tick costs beside its decoder, then what each switch saves."""
+    """The figures, then what a steady tick costs beside its decoder, what each switch saves, what a recording costs."""
     m, load = measured, measured.load
     guided = "" if load.cfg is None else f", {load.cfg} guidance {load.guidance_scale:g}"
     corrected = ", wavelet correction" if load.dcw else ""
@@ -100,6 +104,21 @@ def benched(
         yield _steady_table(steady)
     if savings:
         yield from _saving_tables(savings)
+    if recording is not None:
+        yield _recording_table(recording)
+
+
+def _recording_table(recording: Recorded) -> Table:
+    """A row for each figure of a stream that is recorded in turn with one that is not."""
+    table = Table("medians", "not recorded", "recorded", "more")
+    for name, plain, ms in (
+        ("ms a tick", recording.plain_ms, recording.recorded_ms),
+        ("ms until tick() returned", recording.plain_host_ms, recording.recorded_host_ms),
+    ):
+        table.add_row(name, f"{plain:.3f}", f"{ms:.3f}", f"{ms - plain:.3f}")
+    table.add_row("bytes a tick", "", f"{recording.bytes_a_tick:.0f}", "")
+    table.add_row("latents", "", "the same bits" if recording.same else "OTHER BITS", "")
+    return table
 
 
 def _steady_table(steady: Steady) -> Table:

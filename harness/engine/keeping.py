@@ -21,9 +21,14 @@ class Keeping:
     """
 
     def __init__(self, state: State) -> None:
-        self._state = state
+        self._state = self._first = state
         # Held for a moment, never while the executor runs or the host waits.
         self._lock = threading.RLock()
+
+    @property
+    def untouched(self) -> bool:
+        """Say whether no call has changed the pipeline since it was made."""
+        return self._state is self._first
 
     def collect(self) -> Outcomes:
         """Return what failed or interrupted calls have kept: latents, and names of requests that left with such a call.

@@ -19,9 +19,9 @@ from harness.engine.errors import InvalidInput
 
 FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 FLOATS |= {torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz}
-_READABLE = FLOATS | {torch.bool, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16}
-_READABLE |= {torch.uint32, torch.uint64, torch.complex32, torch.complex64, torch.complex128}
-DTYPES: Mapping[str, torch.dtype] = {str(dtype): dtype for dtype in sorted(_READABLE, key=str)}
+READABLE = FLOATS | {torch.bool, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16}
+READABLE |= {torch.uint32, torch.uint64, torch.complex32, torch.complex64, torch.complex128}
+DTYPES: Mapping[str, torch.dtype] = {str(dtype): dtype for dtype in sorted(READABLE, key=str)}
 """The dtypes of tensors that are compared, by their names."""
 # Wide integers are viewed as signed in torch, whose unsigned types lack most operators, and as unsigned in NumPy.
 WORDS: Mapping[int, torch.dtype] = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -152,12 +152,12 @@ def summary(value: object) -> str:
 
 def _plain(tensor: Tensor, name: str) -> Tensor:
     """The elements on the CPU, with any strides."""
-    _refuse_unreadable(tensor, name)
+    refuse_unreadable(tensor, name)
     # Conjugation and negation may be pending flags of a view; the bytes are valid only after both are applied.
     return tensor.detach().resolve_conj().resolve_neg().cpu()
 
 
-def _refuse_unreadable(tensor: Tensor, name: str) -> None:
+def refuse_unreadable(tensor: Tensor, name: str) -> None:
     """Raise `NotComparable` unless the tensor's bytes are plain memory of a known dtype."""
     reason = ""
     if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
@@ -168,7 +168,7 @@ def _refuse_unreadable(tensor: Tensor, name: str) -> None:
         reason = "quantized: its scale is not in its bytes"
     elif tensor.is_nested or tensor.layout != torch.strided:
         reason = f"not one dense block (layout {tensor.layout})"
-    elif tensor.dtype not in _READABLE:
+    elif tensor.dtype not in READABLE:
         reason = f"of dtype {tensor.dtype}, which has no rule here"
     if reason:
         raise NotComparable(f"{name} cannot be compared: it is {reason}")

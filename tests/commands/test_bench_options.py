@@ -22,9 +22,10 @@ from harness.engine.decoders.decoder_switches import ALL, PLAIN
 from harness.engine.errors import EngineError, InvalidInput, OutsideProfile
 from harness.engine.switches import PLAIN_PATH, SWITCHES
 from harness.parity.baselines import platform
-from harness.rails.bench import ablation, steady, throughput
+from harness.rails.bench import ablation, recorded, steady, throughput
 from harness.rails.bench.ablation import Saving, Says, ablated_ticks
 from harness.rails.bench.bare import Bare
+from harness.rails.bench.recorded import Recorded
 from harness.rails.bench.steady import Steady
 from harness.rails.bench.throughput import Latency, Load, Measured
 
@@ -167,10 +168,22 @@ def test_as_many_steps_are_announced_as_ticks_are_made_and_the_report_holds_what
     with platform.one_thread():
         where = {"name": platform.name(), "fingerprint": platform.of_device("cpu")}
     savings = [asdict(SAVED)] if ablated else []
-    wanted = {**measured(load).document(), "ablation": savings, "steady": None, "platform": where}
+    wanted = {**measured(load).document(), "ablation": savings, "steady": None, "recording": None}
+    wanted["platform"] = where
     assert json.loads((tmp_path / "r.json").read_text()) == json.loads(json.dumps(wanted))
     assert ("switched off" in result.stdout) is ablated
     assert "steady ring" not in result.stdout
+
+
+def test_the_cost_of_a_recording_is_measured_where_it_is_asked_for(
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Recorded(2.0, 2.5, 1.0, 1.25, 940.0, True)
+    monkeypatch.setattr(recorded, "recorded", lambda load, path, advance: found if path == tmp_path / "t" else None)
+    result = bench("--ticks", "17", "--record", str(tmp_path / "t"), "--json", str(tmp_path / "r.json"))
+    assert asked.totals == [30 + 17 + 2 * (30 + 4 * 4)]
+    assert json.loads((tmp_path / "r.json").read_text())["recording"] == asdict(found)
+    assert all(words in result.stdout for words in ("0.500", "940", "the same bits"))
 
 
 @pytest.mark.parametrize("kind", ["cuda_graph", "compiled_graph"])

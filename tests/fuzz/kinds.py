@@ -21,12 +21,15 @@ from harness.files import FileRefused
 from harness.parity.baselines import contract, platform, store
 from harness.parity.baselines.captures import CAPTURES
 from harness.parity.compare import digest_tree
+from harness.parity.traces import reading as traces
+from harness.parity.traces import records as trace_records
 from harness.rails.compare import revisions
 from harness.rails.compare.worktrees import CannotCompare
 from harness.rails.costs import rails
 from harness.rails.profile import files, tables
 from harness.rails.profile.report import Breakdown
 from tests import onnx_files
+from tests.parity.traces import rings
 
 NAMED = (
     CannotCompare, EngineError, FileRefused, InvalidInput, platform.NoReferencePlatform, store.CapturesError,
@@ -163,6 +166,20 @@ def read_settings(path: Path) -> Any:
     return checkout.is_checkout(path.parent), platform.reference_platform(path.parent)
 
 
+def make_trace(folder: Path) -> Path:
+    return rings.recorded(folder / "a.trace")
+
+
+def read_trace(path: Path) -> Any:
+    """All events, decoded; a trace that was cut off is refused, as it no longer means what it meant."""
+    with traces.opened(path) as trace:
+        decoder = trace.decoder(records=trace_records.decoders("cpu"))
+        found = [(event.call, event.made, decoder.decoded(event.given) is None) for event in trace]
+    if trace.cut:
+        raise FileRefused(path, "", trace.cut, "a whole trace")
+    return trace.header, found
+
+
 KINDS = (
     Kind("manifest", partial(copied, SCENARIOS / "manifest.json"), read_manifest, True, True),
     Kind("contract", partial(copied, CAPTURES / "cpu-x86_64-avx512/contract.json"), read_contract, True, True),
@@ -179,4 +196,5 @@ KINDS = (
     Kind("index of weights", partial(make_checkpoint, "*.index.json"), read_checkpoint),
     Kind("weights", partial(make_checkpoint, "*00001-of*.safetensors"), read_checkpoint),
     Kind("settings", make_settings, read_settings),
+    Kind("trace", make_trace, read_trace, True),
 )  # fmt: skip

@@ -16,6 +16,7 @@ from tests.sabotage.ring_defects import RINGS
 from tests.sabotage.runner import Defect
 from tests.sabotage.terminal_defects import TERMINAL
 from tests.sabotage.thread_defects import FAILING, THREADS
+from tests.sabotage.trace_defects import TRACE_DEFECTS
 
 ENGINE, PARITY = "harness/engine", "harness/parity"
 EXECUTE, PLAN, PIPELINE = f"{ENGINE}/execute.py", f"{ENGINE}/plan.py", f"{ENGINE}/pipeline.py"
@@ -840,7 +841,7 @@ BATTERY = [
 
 DEFECTS = [
     *FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *RECORDS, *PROOFS, *BATTERY, *RAILS, *TIMES, *PLUGIN,
-    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING, *FILE_DEFECTS, *FAULTY, *TERMINAL, *RINGS, *ANYBODY,
+    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING, *FILE_DEFECTS, *FAULTY, *TERMINAL, *RINGS, *ANYBODY, *TRACE_DEFECTS,
 ]  # fmt: skip
 
 # Every defect that is known to have slipped through some comparison of some engine, by the name it has here.

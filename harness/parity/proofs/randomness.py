@@ -7,7 +7,7 @@ Two engines that both draw from one global generator take numbers from each othe
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +80,15 @@ class Isolation:
                 source.write(callers)
         if any(states[number] is not None and old is None for (number, _), old in zip(foreign, before, strict=True)):
             raise InvalidInput("isolate", "an event that initialized CUDA", "torch.cuda.init() before the first event")
+
+
+def sources(generators: Iterable[object]) -> list[Source]:
+    """The global generators, as for `Isolation`, and then those that a ring names, in its order.
+
+    Raises:
+        InvalidInput: a named object is no generator whose state can be read.
+    """
+    return [*_global_sources(), *(_source(each, 0) for each in generators)]
 
 
 def _global_sources() -> list[Source]:
