@@ -37,7 +37,7 @@ def script(features: Features, seed: int, size: int = SIZE) -> Script:
     if size < 1:
         raise InvalidInput("size", size, "a number of operations, at least 1")
     generator = random.Random(seed)
-    return Script(_operations(features, size, lambda n: int(generator.random() * n)), seed)
+    return Script(_operations(features, lambda made: made < size, lambda n: int(generator.random() * n)), seed)
 
 
 def strategy(features: Features, size: int = SIZE) -> SearchStrategy[Script]:
@@ -49,18 +49,18 @@ def strategy(features: Features, size: int = SIZE) -> SearchStrategy[Script]:
         def choose(n: int) -> int:
             return int(draw(strategies.integers(0, n - 1)))
 
-        return Script(_operations(features, 1 + choose(size), choose))
+        return Script(_operations(features, lambda made: made < size and choose(size) > 0, choose))
 
     return scripts()
 
 
-def _operations(features: Features, size: int, choose: Choose) -> tuple[Operation, ...]:
+def _operations(features: Features, more: Callable[[int], bool], choose: Choose) -> tuple[Operation, ...]:
     kinds = [*[_tick] * 5, *[_submit] * 6, _drain]
     kinds += [_live] * 3 if features.live else []
     kinds += [_cancel] * 2 if features.cancel else []
     kinds += [_depth] * 2 if len(features.depths) > 1 else []
     made: list[Operation] = []
-    for _ in range(size):
+    while more(len(made)):
         made.append(kinds[choose(len(kinds))](features, choose, made))
     return tuple(made)
 
