@@ -1,10 +1,11 @@
-"""The fixtures `blessed`, `lockstep` and `cost_rail`."""
+"""The fixtures `blessed`, `lockstep`, `cost_rail` and `scripts`."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
     from harness.engine.executors import Executor
     from harness.parity.baselines.blessed import Rewritten
     from harness.parity.battery.scripts import Script
+    from harness.parity.foreign.records import Script as ForeignScript
+    from harness.parity.foreign.trial import Proved
     from harness.parity.proofs.bounds import Bound
     from harness.parity.proofs.generic import Agreed
     from harness.rails.costs.block import Block
     from harness.rails.costs.counts import Counts
 
-FIXTURES = ("blessed", "lockstep", "cost_rail")
+FIXTURES = ("blessed", "lockstep", "cost_rail", "scripts")
 
 
 class _Fixture:
@@ -283,3 +286,74 @@ def cost_rail(request: pytest.FixtureRequest) -> Iterator[CostRail]:
     """`with cost_rail(name)`: compare operators, allocations, copies and host reads with the blessed counts."""
     with one_thread():
         yield CostRail(request)
+
+
+class Scripts(_Fixture):
+    """Random scripts for a ring of any make; see `harness.parity.foreign`."""
+
+    def __call__(
+        self,
+        make: Callable[..., Any],
+        *,
+        plain: Mapping[str, Any] | None = None,
+        fast: Mapping[str, Any] | None = None,
+        count: int = 20,
+        seed: int = 0,
+        size: int = 28,
+        **options: Any,
+    ) -> Proved:
+        """Pass if in random scripts both rings make the same bytes, each request those that it has alone.
+
+        Args:
+            make: function that makes a new adapter of `harness.parity.foreign.records.Scripted`, such as its class.
+            plain: keyword arguments of `make` for the reference ring.
+            fast: the same for the ring that must make the same bytes; None compares requests with themselves alone.
+            count: number of scripts.
+            seed: seed of the first script; the others follow.
+            size: number of operations of a script.
+            options: `bounds`, `where_both`, `not_alone`, `waived` and `runs` of `harness.parity.foreign.trial.Options`.
+
+        Raises:
+            ScriptFailed: a script fails; the message names its seed and a small script that fails in the same way.
+            NotCovered: something that the ring can do occurred in no script.
+            NothingCompared: nothing was compared, or nothing within a bound.
+            InvalidInput: the adapter lacks a method, or an option is out of range.
+        """
+        __tracebackhide__ = True
+        from harness.parity.foreign import trial  # noqa: PLC0415 - imports torch
+
+        rings = _rings(make, plain, fast)
+        return self._kept(trial.run(*rings, count, seed, size, trial.Options(**options)))
+
+    def replay(
+        self,
+        make: Callable[..., Any],
+        script: ForeignScript,
+        *,
+        plain: Mapping[str, Any] | None = None,
+        fast: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Proved:
+        """Pass if one script, such as one that failed, passes now; arguments and errors as for the fixture itself."""
+        __tracebackhide__ = True
+        from harness.parity.foreign import trial  # noqa: PLC0415 - imports torch
+
+        return self._kept(trial.replay(*_rings(make, plain, fast), script, trial.Options(**options)))
+
+    def _kept(self, proved: Proved) -> Proved:
+        kept = self._ledger.tolerance if proved.bounds else self._ledger.exact
+        kept.append(f"script proof: {self._test}, {proved}")
+        return proved
+
+
+def _rings(
+    make: Callable[..., Any], plain: Mapping[str, Any] | None, fast: Mapping[str, Any] | None
+) -> tuple[Callable[[], Any], Callable[[], Any] | None]:
+    return partial(make, **(plain or {})), None if fast is None else partial(make, **fast)
+
+
+@pytest.fixture
+def scripts(request: pytest.FixtureRequest) -> Iterator[Scripts]:
+    """`scripts(make, fast={...})`: play random scripts on rings of any make; one torch thread."""
+    with one_thread():
+        yield Scripts(request)

@@ -49,7 +49,7 @@ def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest
     option = config.option
     if not used:
         given = option.harness_bless or option.harness_captures or option.harness_platform or option.harness_executor
-        return ["harness: no test uses blessed, lockstep or cost_rail"] if given else []
+        return ["harness: no test uses its fixtures"] if given else []
     mode = f', blessing what drifted: "{option.harness_bless}"' if option.harness_bless is not None else ""
     place = place_of(config)
     folders = [folder.parent for folder in place.folders("blessed") or [place.folder("blessed")]]

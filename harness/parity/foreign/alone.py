@@ -124,10 +124,10 @@ class Alone:
         again = self._played(operations, submit, replay)
         (moment,) = (moment for moment in again.moments if number in moment.finished)
         if replay.beyond:
-            raise NotAlone(number, "is beyond a bound", operations, (), replay.where, replay.beyond)
+            raise NotAlone(number, "is beyond a bound", operations, (), replay.apart, replay.beyond)
         differences = named_differences(ended, moment.finished[number])
         if differences:
-            where = _first_apart(journal.stages.get(number, []), again.stages.get(number, []))
+            where = replay.apart or _first_apart(journal.stages.get(number, []), again.stages.get(number, []))
             hint = self._hint(operations, number, moment.finished[number], where)
             raise NotAlone(number, "does not end with the bits that it has alone", operations, differences, where, hint)
         self._refer(journal, submit, own, ended)
@@ -214,12 +214,19 @@ class Alone:
 
 
 class _Replay:
-    """Callback of a ring that runs one request alone: compares stages that have a bound, and returns the script's."""
+    """Callback of a ring that runs one request alone: compares stages, and returns the script's where there is a bound.
+
+    Attributes:
+        stages: stages that have a bound.
+        beyond: how the first stage that differs exceeds its bound; empty where it has none.
+        apart: number of the request's own tick and name of the first report that differs, beyond its bound if it has one.
+    """
 
     def __init__(self, ticks: list[dict[Report, Tensor]], own: int, bounded: Mapping[str, Bounded]) -> None:
         self._ticks, self._bounded = ticks[len(ticks) - own :], bounded
         self.stages = bounded.keys() - {REFERENCE}
-        self.beyond, self.where = "", (0, Report("", "", 0))
+        self.beyond = ""
+        self.apart: tuple[int, Report] | None = None
         self._seen: list[Report] = []
         self._at = -1
 
@@ -236,11 +243,14 @@ class _Replay:
         report = Report(stage, name, again)
         self._seen.append(report)
         known = self._ticks[self._at].get(report) if 0 <= self._at < len(self._ticks) else None
-        if stage not in self.stages or known is None:
+        if known is None:
+            return tensor
+        if stage not in self.stages:
+            self.apart = self.apart or (None if identical(copied(tensor, name), known) else (self._at, report))
             return tensor
         beyond = self._bounded[stage].beyond(f"{stage}/{name}", copied(tensor, name), known)
-        if beyond and not self.beyond:
-            self.beyond, self.where = beyond, (self._at, report)
+        if beyond and self.apart is None:
+            self.beyond, self.apart = beyond, (self._at, report)
         return known.to(tensor.device)
 
 

@@ -6,7 +6,7 @@ A proof says nothing of a feature that no script used. The goals follow from the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import combinations
+from itertools import combinations, combinations_with_replacement
 
 from harness.engine.errors import InvalidInput
 from harness.parity.foreign.journal import Journal, Moment
@@ -48,7 +48,7 @@ class NotCovered(AssertionError):
 def goals(features: Features) -> tuple[str, ...]:
     """Return everything that scripts of these features have to bring about, in words."""
     values = _values(features)
-    found = [_beside(*pair) for pair in combinations(values, 2)] + [_used(each) for each in values]
+    found = [_beside(*pair) for pair in combinations_with_replacement(values, 2)] + [_used(each) for each in values]
     found += [_changed(name) for name, each in features.request.items() if len(each) > 1]
     found += [_changed_live(name) for name in features.live]
     found += [_in_force(name, value) for name, each in features.live.items() for value in each]
@@ -143,7 +143,6 @@ def _of_tick(flying: list[Submit]) -> Iterator[str]:
         for first in one.values.items():
             for second in other.values.items():
                 yield _beside(first, second)
-                yield _beside(second, first)
 
 
 def _values(features: Features) -> list[tuple[str, object]]:
@@ -155,7 +154,8 @@ def _used(value: tuple[str, object]) -> str:
 
 
 def _beside(one: tuple[str, object], other: tuple[str, object]) -> str:
-    return f"{one[0]}={one[1]!r} is in flight beside another request with {other[0]}={other[1]!r}"
+    first, second = sorted(f"{name}={value!r}" for name, value in (one, other))
+    return f"{first} is in flight beside another request with {second}"
 
 
 def _changed(name: str) -> str:
