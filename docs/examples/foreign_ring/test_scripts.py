@@ -11,7 +11,7 @@ CALLS = {
     Live: lambda each: ("set_churn", each.value),
     Cancel: lambda each: ("cancel", str(each.number)),
     Depth: lambda each: ("set_depth", each.depth),
-    Tick: lambda each: ("advance",),
+    Tick: lambda _: ("advance",),
 }
 
 

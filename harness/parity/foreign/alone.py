@@ -219,7 +219,7 @@ class _Replay:
     Attributes:
         stages: stages that have a bound.
         beyond: how the first stage that differs exceeds its bound; empty where it has none.
-        apart: number of the request's own tick and name of the first report that differs, beyond its bound if it has one.
+        apart: the first report that differs, with the number of the request's own tick.
     """
 
     def __init__(self, ticks: list[dict[Report, Tensor]], own: int, bounded: Mapping[str, Bounded]) -> None:

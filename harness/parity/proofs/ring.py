@@ -54,7 +54,8 @@ class Observable(Protocol):
     def observe(self, callback: Callback | None, /) -> None:
         """Call `callback(stage, slot, name, tensor)` for every tensor worth naming from now on; None stops that.
 
-        Report stages in the order of computation, and of each the tensor that the ring goes on with. `slot` is a place of the ring, or None for what belongs to no slot.
+        Report stages in the order of computation, and of each the tensor that the ring goes on with. `slot` is a place
+        of the ring, or None for what belongs to no slot.
         The callback returns the tensor to go on with. It is the reported tensor itself, unless the stage has a bound;
         see `harness.parity.proofs.bounds`. A ring whose stages have no bound may ignore it.
         """
