@@ -13,10 +13,11 @@ def said(error: str, *more: str) -> tuple[str, ...]:
 
 
 ADVANCE = "        done = self._advance(busy) if busy else {}\n"
-LATE = f"        now, self.churn = self.churn, getattr(self, 'then', CHURN)\n{ADVANCE}        self.then = self.churn = now\n"
+NOW = "        now, self.churn = self.churn, getattr(self, 'then', CHURN)\n"
+THEN = "        self.then = self.churn = now\n"
 FREED = "                self.held[lane], self.at[lane] = None, 0\n\n    def set_churn"
 SET_DEPTH = "        self.depth = depth\n"
-SCALE = "scale = self.held[lane].scale"
+SCALE, LARGEST = "scale = self.held[lane].scale", "max(request.scale for request in self.held if request)"
 MEAN = "smooth * self.mean[lane] + (1 - smooth) * velocity"
 KEY = "key = prompt, length"
 SEEDED = "random.Random(seed * STEPS + self.at[lane])"
@@ -27,8 +28,9 @@ IN_BOTH_RINGS = [
             said("NotAlone", "stage smooth:", "'smooth': 0.5")),
     Planted("smoothing reads the mean of the lane before", "smooth * self.mean[lane]", "smooth * self.mean[lane - 1]",
             said("NotAlone", "stage smooth:", "'smooth': 0.5")),
-    Planted("a live change acts one tick late", ADVANCE, LATE, said("NotAlone", "stage step:", "Live(control='churn'")),
-    Planted("all lanes have the scale of the first one", SCALE, "scale = self.held[busy[0]].scale",
+    Planted("a live change acts one tick late", ADVANCE, f"{NOW}{ADVANCE}{THEN}",
+            said("NotAlone", "stage step:", "Live(control='churn'")),
+    Planted("all lanes have the largest scale", SCALE, f"scale = {LARGEST}",
             said("NotAlone", "stage guidance:", "'scale': 1.0")),
     Planted("noise depends on the tick", SEEDED, "random.Random(seed * STEPS + self.count)",
             said("NotAlone", "stage noise:")),
@@ -66,8 +68,7 @@ IN_THE_FAST_RING = [
     Planted("a live change acts in the first step alone", MOVED,
             MOVED.replace("self.churn", of_fused("self.churn", "(self.churn if self.at[lane] == 0 else CHURN)")),
             said("EnginesParted", "stage step:", "Live(control='churn'")),
-    Planted("fused lanes have the scale of the first one", SCALE,
-            f"scale = {of_fused(SCALE[8:], 'self.held[busy[0]].scale')}",
+    Planted("fused lanes have the largest scale", SCALE, f"scale = {of_fused(SCALE[8:], LARGEST)}",
             said("EnginesParted", "stage guidance:", "'scale': 1.0")),
     Planted("a change of depth turns the fused queue", SET_DEPTH,
             f"{SET_DEPTH}        if self.fused:\n            self.queue.rotate()\n",

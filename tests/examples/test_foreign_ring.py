@@ -157,7 +157,7 @@ def test_a_harmless_change_stays_green_in_random_scripts_too(copy: pytest.Pytest
 
 
 def test_too_few_scripts_are_red_although_no_ring_is_wrong(copy: pytest.Pytester) -> None:
-    count = Planted("one script", "count=16", "count=1")
+    count = Planted("one script", "count=12", "count=1")
     said = reds(copy, count, "test_scripts.py", file="test_scripts.py")[SCRIPTS]
     assert "things did not occur in 1 scripts:" in said and "never: " in said and "count=2" in said
 

@@ -36,4 +36,4 @@ class Scripted(Adapter):
 
 
 def test_whatever_a_script_does_no_bit_changes(scripts):
-    scripts(Scripted, fast=OPTIONS["fused"] | OPTIONS["cached"], count=16)
+    scripts(Scripted, fast=OPTIONS["fused"] | OPTIONS["cached"], count=12)
