@@ -32,7 +32,7 @@ TORCH_BIN = build/torch-$(VERSION)/bin
 TORCH_TESTS := tests/plugin tests/parity/test_compare.py tests/parity/test_trees.py tests/parity/proofs/test_generic.py \
 	$(patsubst %,tests/parity/proofs/test_%.py,ring randomness stages handed_out bounds played) tests/examples \
 	tests/parity/baselines/test_blessed.py tests/parity/baselines/test_blessed_trees.py \
-	tests/rails/costs/test_block.py tests/rails/costs/test_block_words.py tests/rails/costs/test_counters.py
+	tests/parity/foreign tests/rails/costs/test_block.py tests/rails/costs/test_block_words.py tests/rails/costs/test_counters.py
 
 test-torch: build/torch-$(VERSION)/.stamp  ## run the plugin's own tests with another torch; VERSION=2.6.0
 	$(TORCH_BIN)/python -m pytest --noconftest -p pytester -p tests.shared -m 'not engine' \

@@ -50,7 +50,10 @@ EXAMPLES: dict[Example, str] = {
 PRINTING: list[Example] = [(README, 0), ("docs/requests.md", 0), ("docs/executors.md", 0)]
 ON_A_FILE: Example = ("docs/compiled-decoders.md", 0)
 OF_THE_PLUGIN: Example = (README, 1)
-OF_A_FOREIGN_RING: list[Example] = [("docs/foreign-ring.md", number) for number in range(3)]
+OF_A_FOREIGN_RING: list[Example] = [
+    *[("docs/foreign-ring.md", number) for number in range(3)],
+    *[("docs/foreign-scripts.md", number) for number in range(2)],
+]
 
 
 def test_every_example_is_run_by_a_test() -> None:
@@ -65,6 +68,7 @@ def test_the_examples_of_a_foreign_ring_are_those_that_its_own_tests_run(example
 
 def test_the_page_of_the_foreign_ring_is_short() -> None:
     assert len(PAGES["docs/foreign-ring.md"].splitlines()) <= 130
+    assert len(PAGES["docs/foreign-scripts.md"].splitlines()) <= 100
 
 
 def test_the_last_example_of_the_readme_is_the_one_that_the_plugins_tests_run() -> None:

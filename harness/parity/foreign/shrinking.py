@@ -26,6 +26,8 @@ def shrink(script: Script, features: Features, fails: Fails, runs: int) -> tuple
     while again:
         again = False
         for smaller in _smaller(best, features):
+            if repr(smaller) == repr(best):
+                continue
             if played >= runs:
                 return best, played
             played += 1
@@ -43,6 +45,8 @@ def _smaller(script: Script, features: Features) -> Iterator[Script]:
         for start in range(0, len(made), size):
             yield _joined(script, [*made[:start], *made[start + size :]])
         size //= 2
+    for name, values in features.request.items():
+        yield replace(script, operations=tuple(_with(operation, name, values[0]) for operation in made))
     for at, operation in enumerate(made):
         for simple in _simpler(operation, features):
             yield replace(script, operations=(*made[:at], simple, *made[at + 1 :]))
@@ -53,6 +57,13 @@ def _joined(script: Script, operations: list[Operation]) -> Script:
     submitted = {each.number for each in operations if isinstance(each, Submit)}
     kept = [each for each in operations if not isinstance(each, Cancel) or each.number in submitted]
     return replace(script, operations=tuple(kept))
+
+
+def _with(operation: Operation, name: str, value: object) -> Operation:
+    """The operation, with this value of a feature if it is a submission."""
+    if not isinstance(operation, Submit):
+        return operation
+    return replace(operation, values={**operation.values, name: value})
 
 
 def _simpler(operation: Operation, features: Features) -> Iterator[Operation]:

@@ -122,6 +122,7 @@ def run(
         NothingCompared: nothing was compared, or nothing within a bound.
         InvalidInput: the adapter lacks a method, or an option is out of range.
     """
+    __tracebackhide__ = True
     if count < 1:
         raise InvalidInput("count", count, "a number of scripts, at least 1")
     features = _features(plain)
@@ -138,6 +139,7 @@ def run(
 
 def replay(plain: Make, fast: Make | None, given: Script, options: Options | None = None) -> Proved:
     """Play one script, such as one that failed; arguments and errors as in `run`, without the coverage."""
+    __tracebackhide__ = True
     return _Trial(plain, fast, _features(plain), options or Options()).play([given])
 
 

@@ -49,5 +49,15 @@ def test_a_script_of_which_nothing_can_be_left_out_stays_and_the_shrinker_ends()
     assert small == LONG and runs < 1000
 
 
+def test_a_value_that_several_requests_must_share_becomes_simple_in_all_of_them() -> None:
+    def fails(drawn: Script) -> bool:
+        scales = [repr(each.values["scale"]) for each in drawn.submits()]
+        return len(scales) == 2 and len(set(scales)) == 1
+
+    values = {"seed": 1, "scale": 7}
+    small, _ = shrink(Script((Submit(0, values), Submit(1, values))), FULL, fails, 50)
+    assert [each.values["scale"] for each in small.submits()] == [None, None]
+
+
 def test_equal_failures_shrink_to_equal_scripts() -> None:
     assert repr(shrink(LONG, FULL, guided, 50)) == repr(shrink(LONG, FULL, guided, 50))
