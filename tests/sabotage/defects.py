@@ -13,6 +13,7 @@ from tests.sabotage.judge_defects import JUDGE
 from tests.sabotage.record_defects import RECORDS
 from tests.sabotage.ring_defects import RINGS
 from tests.sabotage.runner import Defect
+from tests.sabotage.script_defects import SCRIPTS
 from tests.sabotage.thread_defects import FAILING, THREADS
 
 ENGINE, PARITY = "harness/engine", "harness/parity"
@@ -766,7 +767,7 @@ BATTERY = [
 
 DEFECTS = [
     *FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *RECORDS, *PROOFS, *BATTERY, *RAILS, *TIMES, *PLUGIN,
-    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING, *FILE_DEFECTS, *FAULTY, *RINGS,
+    *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING, *FILE_DEFECTS, *FAULTY, *RINGS, *SCRIPTS,
 ]  # fmt: skip
 
 # Every defect that is known to have slipped through some comparison of some engine, by the name it has here.

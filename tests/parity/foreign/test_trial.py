@@ -13,7 +13,7 @@ from harness.parity.foreign import trial
 from harness.parity.foreign.alone import NotAlone
 from harness.parity.foreign.coverage import NotCovered
 from harness.parity.foreign.journal import RequestLost
-from harness.parity.foreign.records import Script, Submit, Tick
+from harness.parity.foreign.records import Cancel, Drain, Script, Submit, Tick
 from harness.parity.foreign.trial import Options, ScriptFailed
 from harness.parity.proofs.bounds import Bound
 from harness.parity.proofs.parted import EnginesParted
@@ -56,6 +56,18 @@ def test_a_defect_is_found_with_its_seed_and_a_script_that_fails_in_the_same_way
     assert str(failed.script) in str(failed)
     with pytest.raises(ScriptFailed):
         trial.replay(*made, failed.script)
+
+
+def test_a_shrunk_script_fails_as_the_drawn_one_did() -> None:
+    class Touchy(Pool):
+        def _cancel(self, number: int) -> None:
+            if not self.slots and not self.queue:
+                raise ValueError("nothing to cancel")  # without the second request the script fails in this way
+
+    drawn = Script((Submit(0, MEAN), Drain(), Submit(1, MEAN), Cancel(0)))
+    with pytest.raises(ScriptFailed) as caught:
+        trial.replay(partial(Touchy, "mean leaks"), None, drawn)
+    assert isinstance(caught.value.error, NotAlone)
 
 
 def test_an_error_of_the_ring_itself_fails_its_script() -> None:
