@@ -68,7 +68,7 @@ def test_the_examples_of_a_foreign_ring_are_those_that_its_own_tests_run(example
 
 def test_the_page_of_the_foreign_ring_is_short() -> None:
     assert len(PAGES["docs/foreign-ring.md"].splitlines()) <= 130
-    assert len(PAGES["docs/foreign-scripts.md"].splitlines()) <= 100
+    assert len(PAGES["docs/foreign-scripts.md"].splitlines()) <= 80
 
 
 def test_the_last_example_of_the_readme_is_the_one_that_the_plugins_tests_run() -> None:

@@ -64,7 +64,8 @@ IN_BOTH_RINGS = [
 IN_THE_FAST_RING = [
     Planted("the key of the cache has no length", KEY, "key = prompt", said("EnginesParted", "stage condition:")),
     Planted("the mean leaks where lanes are fused", "        self.mean[lane] = 0\n",
-            "        if not self.fused:\n            self.mean[lane] = 0\n", said("EnginesParted", "stage smooth:")),
+            "        if not self.fused:\n            self.mean[lane] = 0\n",
+            said("EnginesParted", "state/mean: bytes differ")),
     Planted("a live change acts in the first step alone", MOVED,
             MOVED.replace("self.churn", of_fused("self.churn", "(self.churn if self.at[lane] == 0 else CHURN)")),
             said("EnginesParted", "stage step:", "Live(control='churn'")),

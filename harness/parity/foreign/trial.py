@@ -186,8 +186,6 @@ class _Trial:
         try:
             with undisturbed():
                 self._play(each, alone, proved)
-        except InvalidInput:
-            raise
         except Exception as error:  # noqa: BLE001 - whatever a ring raises in a script makes the script fail
             return error
         return None

@@ -30,10 +30,22 @@ def test_requests_end_with_the_bits_that_they_have_alone() -> None:
     assert checked(Pool, [Submit(0, MEAN), Tick(), Submit(1, PLAIN), Submit(2, MEAN), Cancel(1)]).compared == 2
 
 
+class AtOnce(Pool):
+    """A ring that admits as soon as a slot is free: at the submission, or at the end of a tick."""
+
+    def step(self, event: Any) -> Any:
+        made = super().step(event)
+        for slot in range(self.depth):
+            if slot not in self.slots and self.queue:
+                self._admit(slot, self.queue.pop(0))
+        return made
+
+
+@pytest.mark.parametrize("make", [Pool, AtOnce])
 @pytest.mark.parametrize("before", range(6))
-def test_a_request_meets_alone_the_live_changes_that_it_met_at_the_same_of_its_ticks(before: int) -> None:
+def test_a_request_meets_alone_the_live_changes_that_it_met_at_the_same_of_its_ticks(make: Any, before: int) -> None:
     three = [Submit(number, MEAN) for number in range(3)]
-    assert checked(Pool, [*three, Tick(before), Live("bias", 0.25), Tick(1), Live("bias", 0.0)]).compared == 3
+    assert checked(make, [*three, Tick(before), Live("bias", 0.25), Tick(1), Live("bias", 0.0)]).compared == 3
 
 
 @pytest.mark.parametrize("make", [partial(Pool, depths=()), partial(Pool, depths=(2,))])

@@ -80,6 +80,15 @@ def test_an_error_of_the_ring_itself_fails_its_script() -> None:
         trial.run(Broken, None, 8, 0)
 
 
+def test_an_input_that_the_ring_refuses_is_named_with_the_script_too() -> None:
+    class Strict(Pool):
+        def _admit(self, slot: int, submit: Submit) -> None:
+            raise InvalidInput("gain", submit.values["gain"], "another one")
+
+    with pytest.raises(ScriptFailed, match="fails with InvalidInput: gain"):
+        trial.run(Strict, None, 8, 0)
+
+
 def test_a_feature_that_no_script_used_is_red_although_everything_agrees() -> None:
     with pytest.raises(NotCovered, match="never: mean=True is in flight") as caught:
         trial.run(partial(Pool, request={**{n: (v,) for n, v in PLAIN.items()}, "mean": (False, True)}), Pool, 1, 0, 4)
