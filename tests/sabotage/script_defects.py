@@ -25,7 +25,7 @@ SCRIPTS = [
         "requests may pass each other",
         f"{FOREIGN}/journal.py",
         "later = max(moment.admitted, default=-1)",
-        "later = min(moment.admitted, default=-1)",
+        "later = max(moment.admitted[:0], default=-1)",
         f"{TESTS}/test_trial.py::test_a_defect_is_found_with_its_seed_and_a_script_that_fails_in_the_same_way",
     ),
     Defect(
@@ -33,7 +33,7 @@ SCRIPTS = [
         f"{FOREIGN}/journal.py",
         "        if was is not None and was in moment.present:\n            return was\n",
         "",
-        f"{TESTS}/test_journal.py::test_reports_are_kept_by_request_and_by_its_own_ticks",
+        f"{TESTS}/test_journal.py::test_reports_of_the_tick_in_which_a_slot_changes_hands_belong_to_the_request_that_ends",
     ),
     Defect(
         "live changes are not replayed",

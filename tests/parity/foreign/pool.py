@@ -111,3 +111,14 @@ class Pool:
     def _told(self, stage: str, slot: int, tensor: Tensor) -> Tensor:
         told: Tensor = tensor if self.report is None else self.report(stage, slot, "value", tensor)
         return told
+
+
+class AtOnce(Pool):
+    """A ring that admits as soon as a slot is free: at the submission, or at the end of a tick."""
+
+    def step(self, event: Any) -> Any:
+        made = super().step(event)
+        for slot in range(self.depth):
+            if slot not in self.slots and self.queue:
+                self._admit(slot, self.queue.pop(0))
+        return made

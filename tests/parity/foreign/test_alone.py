@@ -12,7 +12,7 @@ from harness.parity.foreign.alone import Alone, NotAlone
 from harness.parity.foreign.journal import play
 from harness.parity.foreign.records import Cancel, Live, Operation, Submit, Tick
 from harness.parity.proofs.bounds import Bound
-from tests.parity.foreign.pool import STEPS, Pool
+from tests.parity.foreign.pool import STEPS, AtOnce, Pool
 
 PLAIN = {"seed": 1, "gain": 1.0, "mean": False}
 MEAN = {**PLAIN, "mean": True}
@@ -28,17 +28,6 @@ def checked(make: Any, operations: list[Operation], **bounds: Bound) -> Alone:
 
 def test_requests_end_with_the_bits_that_they_have_alone() -> None:
     assert checked(Pool, [Submit(0, MEAN), Tick(), Submit(1, PLAIN), Submit(2, MEAN), Cancel(1)]).compared == 2
-
-
-class AtOnce(Pool):
-    """A ring that admits as soon as a slot is free: at the submission, or at the end of a tick."""
-
-    def step(self, event: Any) -> Any:
-        made = super().step(event)
-        for slot in range(self.depth):
-            if slot not in self.slots and self.queue:
-                self._admit(slot, self.queue.pop(0))
-        return made
 
 
 @pytest.mark.parametrize("make", [Pool, AtOnce])

@@ -9,7 +9,7 @@ import torch
 from harness.parity.foreign import journal
 from harness.parity.foreign.journal import Report, RequestLost, play, undisturbed
 from harness.parity.foreign.records import Cancel, Depth, Drain, Submit, Tick
-from tests.parity.foreign.pool import Pool
+from tests.parity.foreign.pool import AtOnce, Pool
 
 PLAIN = {"seed": 1, "gain": 1.0, "mean": False}
 MEAN = {**PLAIN, "mean": True}
@@ -37,6 +37,12 @@ def test_reports_are_kept_by_request_and_by_its_own_ticks() -> None:
     assert [len(played.stages[number]) for number in range(3)] == [3, 3, 3]
     assert list(played.stages[2][0]) == [Report(name, "value", 0) for name in ("decode", "mean", "step")]
     assert {"mean", "mean/value"} <= played.reported
+
+
+def test_reports_of_the_tick_in_which_a_slot_changes_hands_belong_to_the_request_that_ends() -> None:
+    stages = play(AtOnce(), [*submits(2), Submit(2, MEAN)]).stages
+    assert [sorted(name.stage for name in tick) for tick in stages[0]] == [["decode", "step"]] * 3
+    assert [len(tick) for tick in stages[2]] == [0, 3, 3, 3]
 
 
 def test_a_cancel_of_a_request_that_was_not_submitted_is_left_out() -> None:
