@@ -32,6 +32,7 @@ TORCH_BIN = build/torch-$(VERSION)/bin
 TORCH_TESTS := tests/plugin tests/parity/test_compare.py tests/parity/test_trees.py tests/parity/proofs/test_generic.py \
 	$(patsubst %,tests/parity/proofs/test_%.py,ring randomness stages handed_out bounds played) tests/examples \
 	tests/parity/baselines/test_blessed.py tests/parity/baselines/test_blessed_trees.py \
+	tests/parity/foreign \
 	tests/rails/costs/test_block.py tests/rails/costs/test_block_words.py tests/rails/costs/test_counters.py \
 	tests/rails/costs/test_calls.py tests/rails/costs/test_lines.py tests/rails/bench/test_ratio.py \
 	tests/parity/test_danger.py

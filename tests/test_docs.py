@@ -55,7 +55,10 @@ ON_A_FILE: Example = ("docs/compiled-decoders.md", 0)
 OF_THE_PLUGIN: Example = (README, 1)
 OF_DANGER: Example = ("docs/plugin.md", 0)
 OF_TRACES: list[Example] = [("docs/traces.md", number) for number in range(2)]
-OF_A_FOREIGN_RING: list[Example] = [("docs/foreign-ring.md", number) for number in range(3)]
+OF_A_FOREIGN_RING: list[Example] = [
+    *[("docs/foreign-ring.md", number) for number in range(3)],
+    *[("docs/foreign-scripts.md", number) for number in range(2)],
+]
 
 
 def test_every_example_is_run_by_a_test() -> None:
@@ -70,6 +73,7 @@ def test_the_examples_of_a_foreign_ring_are_those_that_its_own_tests_run(example
 
 def test_the_page_of_the_foreign_ring_is_short() -> None:
     assert len(PAGES["docs/foreign-ring.md"].splitlines()) <= 130
+    assert len(PAGES["docs/foreign-scripts.md"].splitlines()) <= 80
 
 
 def test_the_last_example_of_the_readme_is_the_one_that_the_plugins_tests_run() -> None:

@@ -1,10 +1,10 @@
 """Pytest plugin: fixtures that give the harness's proofs to projects with an engine of their own.
 
 `blessed` compares trees of tensors with captures, `lockstep` compares two engines, `cost_rail` compares the costs of a
-block of code with blessed counts, `time_rail` compares the times of two functions. Captures are written only with
-`--harness-bless "reason"`. A run that blessed anything fails, because a comparison with captures of the same run proves
-nothing. A run of the whole suite also fails if no test asked for some blessed entry. A test that failed fails again in
-every rerun of the same run.
+block of code with blessed counts, `time_rail` compares the times of two functions, `scripts` plays random scripts on
+two engines. Captures are written only with `--harness-bless "reason"`. A run that blessed anything fails, because a
+comparison with captures of the same run proves nothing. A run of the whole suite also fails if no test asked for some
+blessed entry. A test that failed fails again in every rerun of the same run.
 
 The plugin imports torch only when a test uses a fixture, when there are blessed files, or with `--harness-bless`.
 """
@@ -24,6 +24,7 @@ from harness.plugin.hooks import (
     pytest_terminal_summary,
     pytest_testnodedown,
 )
+from harness.plugin.trials import scripts
 
 __all__ = [
     "blessed",
@@ -39,5 +40,6 @@ __all__ = [
     "pytest_sessionfinish",
     "pytest_terminal_summary",
     "pytest_testnodedown",
+    "scripts",
     "time_rail",
 ]

@@ -1,4 +1,4 @@
-"""The fixtures `blessed`, `lockstep`, `cost_rail` and `time_rail`."""
+"""The fixtures `blessed`, `lockstep`, `cost_rail` and `time_rail`, and the names of all; `scripts` is in `trials`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from harness.rails.bench.ratio import Timed
     from harness.rails.costs.block import Block
 
-FIXTURES = ("blessed", "lockstep", "cost_rail", "time_rail")
+FIXTURES = ("blessed", "lockstep", "cost_rail", "time_rail", "scripts")
 
 
-class _Fixture:
+class Fixture:
     """Common part of the fixtures: the run's ledger, the test's notes, and the place of the captures."""
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
@@ -80,7 +80,7 @@ class _Fixture:
             self._ledger.exact.append(f"{kind}: {name}")
 
 
-class Blessed(_Fixture):
+class Blessed(Fixture):
     """Comparison of trees of tensors with captures."""
 
     def __call__(self, name: str, what: object, *, k: float = 0.0, keep: str = "all") -> None:
@@ -130,7 +130,7 @@ class Blessed(_Fixture):
             self._ledger.tolerance.append(f"capture {name}: {result.detail}, k = {k:g}, blessed on another machine")
 
 
-class Lockstep(_Fixture):
+class Lockstep(Fixture):
     """Comparison of two engines that get the same events."""
 
     def __call__(
@@ -234,7 +234,7 @@ class Lockstep(_Fixture):
         self._ledger.exact.append(f"lockstep: {self._test}, {switch} on and off, {ran.compared} tensors")
 
 
-class CostRail(_Fixture):
+class CostRail(Fixture):
     """Comparison of the costs of a block with blessed counts."""
 
     @contextmanager
@@ -293,7 +293,7 @@ class CostRail(_Fixture):
             self._passed("cost rail", entry, name)
 
 
-class TimeRail(_Fixture):
+class TimeRail(Fixture):
     """Comparison of the times of two functions within one run."""
 
     def __call__(

@@ -27,11 +27,12 @@ class Planted:
 
 
 CAT = "both = self.net(torch.cat([rows, rows]), torch.cat([text, text * 0]), torch.cat([time, time]))"
-GUIDE = "no + SCALE * (yes - no)"
-MOVED = "moved = rows[row] - velocity / STEPS + CHURN * noise"
+GUIDE = "no + scale * (yes - no)"
+MOVED = "moved = rows[row] - velocity / STEPS + self.churn * noise"
 TOLD = f'self._told("guidance", lane, "velocity", {GUIDE})'
-KEPT = "                self.texts[prompt] = encode(prompt)\n            return self.texts[prompt]"
-NOISE = "DICE.gauss(0, 1))"
+KEPT = "                self.texts[key] = encode(prompt, length)\n            return self.texts[key]"
+MAKE = "self.texts[key] = encode(prompt, length)"
+NOISE = "dice.gauss(0, 1))"
 
 
 def of_fused(expression: str, wrong: str) -> str:
@@ -60,40 +61,36 @@ IN_LOCKSTEP = [
     Planted("the fused velocity is one ULP off", CAT, f"{CAT}\n            both = torch.nextafter(both, both + 1)",
             at(0, 0, "decode", "max 1 ULP"), (LOCKSTEP, RAIL)),
     Planted("the cache takes prompts of one length for one prompt",
-            f"if prompt not in self.texts:\n{KEPT}",
-            "if len(prompt) not in self.texts:\n                self.texts[len(prompt)] = encode(prompt)\n"
-            "            return self.texts[len(prompt)]",
+            "key = prompt, length", "key = len(prompt), length",
             at(1, 1, "condition"), (LOCKSTEP,)),
-    Planted("the cache returns its oldest entry", "self.texts[prompt] = encode(prompt)",
-            "self.texts[prompt] = next(iter(self.texts.values()), encode(prompt))",
+    Planted("the cache returns its oldest entry", MAKE,
+            "self.texts[key] = next(iter(self.texts.values()), encode(prompt, length))",
             at(1, 1, "condition"), (LOCKSTEP,)),
     Planted("a cached text is written to in a later tick", KEPT,
             f"{KEPT}.mul_(1.0 if self.count < 6 else 0.999)", at(6, 0, "condition"), (LOCKSTEP, RAIL)),
-    Planted("the cache keeps half the bits", "self.texts[prompt] = encode(prompt)",
-            "self.texts[prompt] = encode(prompt).half().float()", at(0, 0, "condition"), (LOCKSTEP,)),
-    Planted("the cache keeps another dtype", "self.texts[prompt] = encode(prompt)",
-            "self.texts[prompt] = encode(prompt).double()",
+    Planted("the cache keeps half the bits", MAKE, f"{MAKE}.half().float()", at(0, 0, "condition"), (LOCKSTEP,)),
+    Planted("the cache keeps another dtype", MAKE, f"{MAKE}.double()",
             at(0, 0, "condition", "dtype differs"), (LOCKSTEP,)),
     Planted("a row of another lane is gathered in one tick", "self.x[lane].clone()) for lane in busy",
             f"self.x[lane - {of_fused('0', 'int(self.count == 6)')}].clone()) for lane in busy",
             at(6, 0, "gather"), (LOCKSTEP,)),
-    Planted("guidance is computed in another order", GUIDE, of_fused(GUIDE, "SCALE * yes + (1 - SCALE) * no"),
+    Planted("guidance is computed in another order", GUIDE, of_fused(GUIDE, "scale * yes + (1 - scale) * no"),
             at(0, 0, "guidance"), (LOCKSTEP, RAIL)),
-    Planted("guidance is a fused operator", GUIDE, of_fused(GUIDE, "torch.lerp(no, yes, SCALE)"),
+    Planted("guidance is a fused operator", GUIDE, of_fused(GUIDE, "torch.lerp(no, yes, scale)"),
             at(0, 0, "guidance"), (LOCKSTEP, RAIL)),
     Planted("guidance is left out for one lane", GUIDE, of_fused(GUIDE, f"(yes if lane == 2 else {GUIDE})"),
             at(2, 2, "guidance"), (LOCKSTEP, RAIL)),
     Planted("the step adds in another order", MOVED,
-            f"moved = {of_fused(MOVED[8:], 'rows[row] + CHURN * noise - velocity / STEPS')}",
+            f"moved = {of_fused(MOVED[8:], 'rows[row] + self.churn * noise - velocity / STEPS')}",
             at(0, 0, "step"), (LOCKSTEP,)),
     Planted("a random number is drawn and thrown away", "last = self.at[lane] == STEPS - 1",
             "last = self.at[lane] == STEPS - 1\n        if last and self.fused:\n            DICE.random()",
             at(3, 1, "noise"), (LOCKSTEP,)),
     Planted("one lane has noise of its own", NOISE,
-            of_fused("DICE.gauss(0, 1)", "DICE.gauss(0, 1) if lane != 1 else 0.5") + ")",
+            of_fused("dice.gauss(0, 1)", "dice.gauss(0, 1) if lane != 1 else 0.5") + ")",
             at(1, 1, "noise"), (LOCKSTEP,)),
-    Planted("the first latent is drawn at another size", "self.x[lane] = torch.randn(WIDTH)",
-            f"self.x[lane] = {of_fused('torch.randn(WIDTH)', 'torch.randn(2, WIDTH)[1]')}",
+    Planted("the first latent is drawn at another size", "self.x[lane] = torch.randn(WIDTH)\n",
+            f"self.x[lane] = {of_fused('torch.randn(WIDTH)', 'torch.randn(2, WIDTH)[1]')}\n",
             at(0, 0, "gather"), (LOCKSTEP,)),
     Planted("a finished latent is a view of the ring", "= self.x[lane].clone()\n",
             f"= {of_fused('self.x[lane].clone()', 'self.x[lane]')}\n",
@@ -118,7 +115,7 @@ IN_CAPTURES = [
             ("event-1/tick-0/decode/slot-0/positive",), (BLESSED,)),
     Planted("the encoder reads letters otherwise", "% 17)", "% 16)",
             ("event-1/tick-0/condition/slot-0/text",), (BLESSED,)),
-    Planted("noise of another distribution", NOISE, "DICE.uniform(-1, 1))",
+    Planted("noise of another distribution", NOISE, "dice.uniform(-1, 1))",
             ("event-1/tick-0/noise/slot-0/noise",), (BLESSED,)),
     Planted("noise is added in the last step too", "last = self.at[lane] == STEPS - 1", "last = self.at[lane] == STEPS",
             ("event-6/tick-3/noise/slot-0/noise",), (BLESSED, RAIL)),
@@ -128,7 +125,7 @@ IN_CAPTURES = [
 ]  # fmt: skip
 
 IN_COSTS = [
-    Planted("the cache is never hit", "if prompt not in self.texts:", "if prompt:", ("aten::repeat",), (RAIL,)),
+    Planted("the cache is never hit", "if key not in self.texts:", "if key:", ("aten::repeat",), (RAIL,)),
     Planted("the fused path is never taken", "if self.fused:", "if self.fused and not rows.ndim:",
             ("aten::add_",), (RAIL,)),
     Planted("the host reads a tensor", "if self.rough:", "if self.rough or bool(x.isnan().any()):",
@@ -139,10 +136,10 @@ IN_COSTS = [
 
 HARMLESS = [
     Planted("a constant is counted from the other end", "1 - self.at[lane] / STEPS", "(STEPS - self.at[lane]) / STEPS"),
-    Planted("the cache asks in another way", "if prompt not in self.texts:", "if self.texts.get(prompt) is None:"),
-    Planted("guidance in two lines", GUIDE, "no + SCALE * torch.sub(yes, no)"),
+    Planted("the cache asks in another way", "if key not in self.texts:", "if self.texts.get(key) is None:"),
+    Planted("guidance in two lines", GUIDE, "no + scale * torch.sub(yes, no)"),
     Planted("a counter on the host", "self.count += 1", "self.count += 1\n        self.seen = len(done)"),
-    Planted("busy lanes are found otherwise", "if self.prompt[lane] is not None]", "if self.prompt[lane]]"),
+    Planted("busy lanes are found otherwise", "if self.held[lane] is not None]", "if self.held[lane]]"),
 ]
 
 WITHIN_A_BOUND = [planted for planted in IN_LOCKSTEP if planted.name == "the fused velocity is one ULP off"]

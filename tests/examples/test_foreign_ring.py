@@ -25,6 +25,8 @@ from tests.examples.foreign_defects import (
     WITHIN_A_BOUND,
     Planted,
 )
+from tests.examples.script_defects import HARMLESS as HARMLESS_IN_SCRIPTS
+from tests.examples.script_defects import IN_BOTH_RINGS, IN_THE_FAST_RING, SCRIPTS
 from tests.git import commit, git
 
 pytestmark = pytest.mark.no_cover
@@ -37,6 +39,7 @@ OWNERS = {
     "test_an_optimization_changes_no_bit": LOCKSTEP,
     "test_a_tick_costs_what_it_did": RAIL,
     "test_only_the_decoder_differs_and_within_twice_what_was_measured": LOCKSTEP,
+    "test_whatever_a_script_does_no_bit_changes": SCRIPTS,
 }
 WRONG = "test_lanes.py::test_an_optimization_changes_no_bit[lazy]"
 
@@ -70,7 +73,7 @@ def _blessed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wrong_optimization_alone_is_red_and_tick_slot_and_stage_are_named(blessed_once: Path) -> None:
     result = ran(blessed_once)
-    assert result.returncode == 1 and "1 failed, 8 passed" in result.stdout
+    assert result.returncode == 1 and "1 failed, 9 passed" in result.stdout
     shown = re.findall(r"^(?:E  |exact:) .*$", (ROOT / "docs/foreign-ring.md").read_text(), re.MULTILINE)
     assert len(shown) == 2 and "tick 5, slot 0, stage condition:" in shown[0]
     printed = [" ".join(line.split()) for line in result.stdout.splitlines()]
@@ -95,13 +98,14 @@ def _copy(blessed_once: Path, pytester: pytest.Pytester, monkeypatch: pytest.Mon
     return pytester
 
 
-def reds(copy: pytest.Pytester, planted: Planted, tests: str = "test_lanes.py") -> dict[str, str]:
+def reds(copy: pytest.Pytester, planted: Planted, *tests: str, file: str = "lanes.py") -> dict[str, str]:
     """The fixtures whose tests are red with the defect, and what these tests say."""
-    file = copy.path / "lanes.py"
-    source = file.read_text()
+    changed = copy.path / file
+    source = changed.read_text()
     assert source.count(planted.old) == 1
-    file.write_text(source.replace(planted.old, planted.new))
-    result = copy.runpytest_inprocess(*PLUGIN, "--deselect", WRONG, tests, "--tb=short")
+    changed.write_text(source.replace(planted.old, planted.new))
+    asked = tests or ("test_lanes.py",)
+    result = copy.runpytest_inprocess(*PLUGIN, "--deselect", WRONG, *asked, "--tb=short")
     printed = result.stdout.str()
     parts = re.split(r"^_+ (test_\w+)(?:\[\w+\])? _+$", printed, flags=re.MULTILINE)
     found: dict[str, str] = {}
@@ -135,9 +139,38 @@ def test_a_harmless_change_stays_green(copy: pytest.Pytester, planted: Planted) 
     assert reds(copy, planted) == {}
 
 
+BOTH = ("test_lanes.py", "test_scripts.py")
+
+
+@pytest.mark.parametrize("planted", [*IN_BOTH_RINGS, *IN_THE_FAST_RING], ids=lambda planted: planted.name)
+def test_what_only_random_scripts_bring_about_is_named_with_its_seed_and_script(
+    copy: pytest.Pytester, planted: Planted
+) -> None:
+    found = reds(copy, planted, *BOTH)
+    assert set(found) == {SCRIPTS}
+    assert [words for words in planted.says if words not in found[SCRIPTS]] == [], found[SCRIPTS]
+
+
+@pytest.mark.parametrize("planted", HARMLESS_IN_SCRIPTS, ids=lambda planted: planted.name)
+def test_a_harmless_change_stays_green_in_random_scripts_too(copy: pytest.Pytester, planted: Planted) -> None:
+    assert reds(copy, planted, *BOTH) == {}
+
+
+def test_too_few_scripts_are_red_although_no_ring_is_wrong(copy: pytest.Pytester) -> None:
+    count = Planted("one script", "count=12", "count=1")
+    said = reds(copy, count, "test_scripts.py", file="test_scripts.py")[SCRIPTS]
+    assert "things did not occur in 1 scripts:" in said and "never: " in said and "count=2" in said
+
+
+def test_the_file_of_the_outsider_with_its_scripts_is_short() -> None:
+    assert len((EXAMPLE / "test_scripts.py").read_text().splitlines()) <= 40
+
+
 def test_the_table_has_enough_defects_of_every_owner_and_each_says_where() -> None:
     table = [*IN_LOCKSTEP, *IN_CAPTURES, *IN_COSTS]
+    of_scripts = [*IN_BOTH_RINGS, *IN_THE_FAST_RING]
     assert len(table) >= 24 and len(HARMLESS) >= 4
+    assert len(IN_BOTH_RINGS) >= 12 and len(IN_THE_FAST_RING) >= 4
     assert {planted.red[0] for planted in table} == {LOCKSTEP, BLESSED, RAIL}
-    assert all(planted.says for planted in table)
+    assert all(planted.says for planted in (*table, *of_scripts))
     assert len({planted.name for planted in [*table, *HARMLESS]}) == len(table) + len(HARMLESS)

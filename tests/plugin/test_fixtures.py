@@ -68,7 +68,13 @@ def test_inside_a_fixture_there_is_one_thread_and_afterwards_as_many_as_before(r
         around: Iterator[Any] = function(run.request)
         made = next(around)
         assert (type(made).__name__, torch.get_num_threads()) == (
-            {"blessed": "Blessed", "lockstep": "Lockstep", "cost_rail": "CostRail", "time_rail": "TimeRail"}[name],
+            {
+                "blessed": "Blessed",
+                "lockstep": "Lockstep",
+                "cost_rail": "CostRail",
+                "time_rail": "TimeRail",
+                "scripts": "Scripts",
+            }[name],
             1,
         )
         with pytest.raises(StopIteration):

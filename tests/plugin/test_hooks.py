@@ -291,9 +291,7 @@ def test_any_option_of_the_plugin_is_said_to_do_nothing_where_no_test_uses_it(
     tmp_path: Path, given: dict[str, Any]
 ) -> None:
     assert header(made_up(tmp_path), ("tmp_path",)) == []
-    assert header(made_up(tmp_path, **given), ("tmp_path",)) == [
-        "harness: no test uses blessed, lockstep, cost_rail or time_rail"
-    ]
+    assert header(made_up(tmp_path, **given), ("tmp_path",)) == ["harness: no test uses its fixtures"]
 
 
 # Options.

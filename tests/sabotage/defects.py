@@ -14,6 +14,7 @@ from tests.sabotage.judge_defects import JUDGE
 from tests.sabotage.record_defects import RECORDS
 from tests.sabotage.ring_defects import RINGS
 from tests.sabotage.runner import Defect
+from tests.sabotage.script_defects import SCRIPTS
 from tests.sabotage.terminal_defects import TERMINAL
 from tests.sabotage.thread_defects import FAILING, THREADS
 from tests.sabotage.trace_defects import TRACE_DEFECTS
@@ -842,6 +843,7 @@ BATTERY = [
 DEFECTS = [
     *FUSED, *CACHED, *INTEGRATOR, *GATES, *STREAMS, *RING, *RECORDS, *PROOFS, *BATTERY, *RAILS, *TIMES, *PLUGIN,
     *AHEAD_OF_TIME, *JUDGE, *THREADS, *FAILING, *FILE_DEFECTS, *FAULTY, *TERMINAL, *RINGS, *ANYBODY, *TRACE_DEFECTS,
+    *SCRIPTS,
 ]  # fmt: skip
 
 # Every defect that is known to have slipped through some comparison of some engine, by the name it has here.

@@ -26,7 +26,8 @@ class Adapter:
         return self.lanes.advance() if event is None else self.lanes.feed(event)
 
     def state(self):
-        return {"x": self.lanes.x, "at": torch.tensor(self.lanes.at), "queued": torch.tensor(len(self.lanes.queue))}
+        at, queued = torch.tensor(self.lanes.at), torch.tensor(len(self.lanes.queue))
+        return {"x": self.lanes.x, "mean": self.lanes.mean, "at": at, "queued": queued}
 
     def observe(self, callback):
         self.lanes.tap = callback
