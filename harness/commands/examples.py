@@ -18,6 +18,7 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
     "export": {"export the small decoder": "export --decoder tiny tiny.onnx"},
     "build": {"build a plan for at most four rows": "build --max-batch 4 tiny.onnx tiny.plan"},
     "profile": {"time the layers of the small decoder": "profile --decoder tiny --json profile.json"},
+    "replay": {"play a recorded trace again, up to tick 100": "replay production.trace --until 100"},
 }
 """For each command: what an example does, and its command line after the program's name."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import torch
+from rich.console import Console
 
 from harness import registry
 from harness.commands.common import (
@@ -21,6 +22,7 @@ from harness.commands.common import (
     check_writable,
     could_not_run,
     json_option,
+    progress,
     say,
     usage_errors,
     write_json,
@@ -78,8 +80,12 @@ def replay_command(
     results: list[dict[str, Any]] = []
     with could_not_run("replay", *_KNOWN):
         try:
-            for name, path in kept(captures, options["device"]) if trace is None else [(str(trace), trace)]:
-                results.append({"trace": name, **_played(path, options, until, everything, name if blessed else "")})
+            listed = kept(captures, options["device"]) if trace is None else [(str(trace), trace)]
+            with progress(Console(), None, "playing a trace") as advance:
+                for name, path in listed:
+                    advance(Path(name).name)
+                    found = _played(path, options, until, everything, name if blessed else "")
+                    results.append({"trace": name, **found})
         except (CaptureMissing, CaptureCorrupt, CaptureUnknown) as error:
             say(error)
             results.append({"trace": None, "same": False, "detail": str(error)})
