@@ -13,11 +13,11 @@ from typing import Any
 from unittest.mock import patch
 
 from harness import checkout
-from harness.engine.aot import onnx_file, sidecar
+from harness.engine.aot import code_record, onnx_file, sidecar
 from harness.engine.aot.layers import Layer
 from harness.engine.decoders import AceStepDecoder
 from harness.engine.errors import EngineError, InvalidInput
-from harness.files import FileRefused
+from harness.files import FileRefused, archive
 from harness.parity.baselines import contract, platform, store
 from harness.parity.baselines.captures import CAPTURES
 from harness.parity.compare import digest_tree
@@ -180,6 +180,25 @@ def read_trace(path: Path) -> Any:
     return trace.header, found
 
 
+def make_archive(folder: Path) -> Path:
+    files = {f"inductor/{name}/{name}.py": f"# {name}\n".encode() * 40 for name in ("aa", "ab", "ba")}
+    (folder / "a.code").write_bytes(archive.packed(files | {"triton/k/kernel.json": b'{"a": 1}'}))
+    return folder / "a.code"
+
+
+def make_code(folder: Path) -> Path:
+    """The metadata of a file of code, as of another machine."""
+    kernels = ("extern_kernels.mm", "cpp_fused_add_0")
+    runs = tuple(code_record.Run("T=8", rows, kernels, code_record.digest(kernels)) for rows in (1, 2))
+    record = code_record.Record(
+        code_sha256=hashlib.sha256(make_archive(folder).read_bytes()).hexdigest(), torch="2.13.0", triton=None,
+        python="cpython-311", device="cpu", processor="a", capability="AVX2", driver=None, threads=1,
+        options={"a": True}, decoder="D", switches={}, structure="c" * 64, rows=(1, 2), shapes=("T=8",), graphs=2, runs=runs,
+    )  # fmt: skip
+    code_record.write(folder / "a.code", record)
+    return code_record.path(folder / "a.code")
+
+
 KINDS = (
     Kind("manifest", partial(copied, SCENARIOS / "manifest.json"), read_manifest, True, True),
     Kind("contract", partial(copied, CAPTURES / "cpu-x86_64-avx512/contract.json"), read_contract, True, True),
@@ -191,6 +210,8 @@ KINDS = (
     Kind("profile of trtexec", make_profile, lambda path: shown(files.trtexec(path))),
     Kind("layers of trtexec", make_inspector, lambda path: shown(files.trtexec(path.with_name("p.json"), path))),
     Kind("bench report", make_report, read_report),
+    Kind("archive of code", make_archive, lambda path: archive.unpacked(path.read_bytes(), path)),
+    Kind("metadata of code", make_code, lambda path: code_record.read(path.with_suffix(""))),
     Kind("exported file", lambda folder: onnx_files.written(folder / "a.onnx"), onnx_file.read),
     Kind("configuration", partial(make_checkpoint, "config.json"), read_checkpoint),
     Kind("index of weights", partial(make_checkpoint, "*.index.json"), read_checkpoint),
