@@ -193,7 +193,8 @@ def make_code(folder: Path) -> Path:
     record = code_record.Record(
         code_sha256=hashlib.sha256(make_archive(folder).read_bytes()).hexdigest(), torch="2.13.0", triton=None,
         python="cpython-311", device="cpu", processor="a", capability="AVX2", driver=None, threads=1,
-        options={"a": True}, decoder="D", switches={}, structure="c" * 64, rows=(1, 2), shapes=("T=8",), graphs=2, runs=runs,
+        options={"a": True}, decoder="D", switches={}, structure="c" * 64, rows=(1, 2), shapes=("T=8",),
+        graphs=2, runs=runs,
     )  # fmt: skip
     code_record.write(folder / "a.code", record)
     return code_record.path(folder / "a.code")
