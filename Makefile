@@ -11,7 +11,7 @@ STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test test-torch fuzz coverage figures docs test-gpu test-gpu-complete test-tensorrt lint faults long-run sabotage sabotage-shard mutants clean help
+.PHONY: run test test-torch fuzz fuzz-guided coverage figures docs test-gpu test-gpu-complete test-tensorrt lint faults long-run sabotage sabotage-shard mutants clean help
 
 run: $(STAMP)  ## check the engine against its blessed captures
 	$(BIN)/python -m harness check $(ARGS)

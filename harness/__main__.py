@@ -43,7 +43,7 @@ except ModuleNotFoundError as error:
     if not missing:
         traceback.print_exc()
         sys.exit(COULD_NOT_RUN)
-    sys.stderr.write(f"{missing}\n")
+    sys.stderr.write(f"{missing}; a checkout has its own Python: .venv/bin/python, which `make run` sets up\n")
     sys.exit(USAGE)
 except Exception:  # noqa: BLE001 - a revision that cannot be imported is one `git bisect run` must skip, not blame
     traceback.print_exc()

@@ -99,8 +99,8 @@ def check_command(battery: Battery, /, **options: Any) -> None:
     asked = options["switch"] or options["executor"] or options["decoder"] or options["dtype"] != "float32"
     if not with_switches and engine is None and asked:
         raise click.UsageError(
-            "--switch, --executor, --decoder and --dtype go with --switches or --all, "
-            "and all but --switch with --executor onnx or tensorrt alone"
+            "--switch, --executor, --decoder and --dtype need --switches or --all; "
+            "--executor onnx or tensorrt also goes alone, with --decoder and --dtype"
         )
     if not (with_switches or alone or options["device"] == "cpu"):
         raise click.UsageError("--costs are counted on the CPU: --device goes with captures, --switches or --all")

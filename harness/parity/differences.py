@@ -34,8 +34,8 @@ class Words:
 
 DEFAULT = Words()
 """Words for any two tensors."""
-LATENTS = Words(axes=("slot", "frame", "channel"))
-"""Words for the latents of this project's pipelines, `[slots, frames, channels]`."""
+LATENTS = Words(axes=("row", "frame", "channel"))
+"""Words for the latents of this project's pipelines, `[rows, frames, channels]`; those of one slot have one row."""
 BLESSED = Words("got", "blessed")
 """Words for a tree against its capture."""
 LOCKSTEP = Words("fast", "plain")

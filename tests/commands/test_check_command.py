@@ -153,8 +153,8 @@ def test_a_crash_has_its_traceback_and_is_no_difference(error: Exception, parts:
 
 
 UNREAD = (
-    "--switch, --executor, --decoder and --dtype go with --switches or --all, "
-    "and all but --switch with --executor onnx or tensorrt alone"
+    "--switch, --executor, --decoder and --dtype need --switches or --all; "
+    "--executor onnx or tensorrt also goes alone, with --decoder and --dtype"
 )
 
 

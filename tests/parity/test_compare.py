@@ -117,13 +117,13 @@ def test_views_of_one_memory_are_not_identical_where_they_read_it_otherwise(view
     assert identical(view, view.clone()) and difference(view, view.clone()) is None
 
 
-def test_a_latents_place_is_slot_frame_and_channel() -> None:
+def test_a_latents_place_is_row_frame_and_channel() -> None:
     expected = torch.zeros(2, 3, 4)
     actual = expected.clone()
     actual[1, 2, 3], actual[1, 0, 2] = 1.0, -0.25
     text = report(actual, expected).told(LATENTS)
     assert "bytes differ in 2 of 24 elements" in text
-    assert "slot 1, frame 0, channel 2" in text
+    assert "row 1, frame 0, channel 2" in text
     assert "got -0.25 (0xbe800000), expected 0.0 (0x00000000)" in text
     assert "max |Δ| 1" in text
 
@@ -381,10 +381,10 @@ def test_every_count_of_a_line_is_of_its_own_side_and_of_the_pairs_that_it_names
     ((3,), (0,), "index [0]"),
     ((3,), (2,), "index [2]"),
     ((2, 3), (1, 0), "index [1, 0]"),
-    ((2, 3, 4), (0, 0, 0), "slot 0, frame 0, channel 0"),
+    ((2, 3, 4), (0, 0, 0), "row 0, frame 0, channel 0"),
     ((2, 3, 4, 5), (1, 2, 3, 4), "index [1, 2, 3, 4]"),
 ])  # fmt: skip
-def test_a_place_in_three_dimensions_alone_is_slot_frame_and_channel(
+def test_a_place_in_three_dimensions_alone_is_row_frame_and_channel(
     shape: tuple[int, ...], index: tuple[int, ...], place: str
 ) -> None:
     actual = torch.zeros(shape)

@@ -108,11 +108,13 @@ def test_a_run_that_uses_no_fixture_imports_no_torch(tmp_path: Path) -> None:
 
 def test_the_command_says_in_one_sentence_what_to_install() -> None:
     ran = child(WITHOUT + "from harness.script import main; main()", "check")
-    words = "the command harness needs pip install 'stream-harness[engine,cli]'\n"
+    words = "the command harness needs pip install 'stream-harness[engine,cli]'; a checkout has its own Python: "
+    words += ".venv/bin/python, which `make run` sets up\n"
     assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", words)
 
 
 def test_the_module_says_the_same() -> None:
     ran = child(WITHOUT + "import runpy; runpy.run_module('harness', run_name='__main__', alter_sys=True)")
-    words = "the command harness needs pip install 'stream-harness[engine,cli]'\n"
+    words = "the command harness needs pip install 'stream-harness[engine,cli]'; a checkout has its own Python: "
+    words += ".venv/bin/python, which `make run` sets up\n"
     assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", words)

@@ -206,7 +206,7 @@ def _first_tick(now: Sequence[str], blessed: Sequence[str]) -> str:
     """The first tick, counted from 1, whose state differs; a tick that only one side has differs. Empty if none."""
     for tick, (got, expected) in enumerate(zip(now, blessed, strict=False), start=1):
         if got != expected:
-            return f"{tick} of {len(blessed)}"
+            return f"{tick} of {len(blessed)}, counted from 1"
     if len(now) != len(blessed):
         return f"{min(len(now), len(blessed)) + 1}, after {len(now)} ticks where {len(blessed)} were blessed"
     return ""

@@ -190,12 +190,20 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
     return Folder(tmp_path, twos(a=0, b=0))
 
 
-@pytest.mark.parametrize(("ticks", "first"), [
-    (("xx", "bb", "cc"), "1 of 3"), (("aa", "xx", "xx"), "2 of 3"), (("aa", "bb", "xx"), "3 of 3"),
-    (("aa", "xx"), "2 of 3"), (("aa", "bb", "cc", "dd"), "4, after 4 ticks where 3 were blessed"),
-    (("aa", "bb", "xx", "dd"), "3 of 3"), (("aa", "bb", "cc", "dd", "ee"), "4, after 5 ticks where 3 were blessed"),
-    (("aa",), "2, after 1 ticks where 3 were blessed"), ((), "1, after 0 ticks where 3 were blessed"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ticks", "first"),
+    [
+        (("xx", "bb", "cc"), "1 of 3, counted from 1"),
+        (("aa", "xx", "xx"), "2 of 3, counted from 1"),
+        (("aa", "bb", "xx"), "3 of 3, counted from 1"),
+        (("aa", "xx"), "2 of 3, counted from 1"),
+        (("aa", "bb", "cc", "dd"), "4, after 4 ticks where 3 were blessed"),
+        (("aa", "bb", "xx", "dd"), "3 of 3, counted from 1"),
+        (("aa", "bb", "cc", "dd", "ee"), "4, after 5 ticks where 3 were blessed"),
+        (("aa",), "2, after 1 ticks where 3 were blessed"),
+        ((), "1, after 0 ticks where 3 were blessed"),
+    ],
+)
 def test_the_first_tick_that_moved_is_counted_from_1_of_those_that_were_blessed(
     ticks: tuple[str, ...], first: str, folder: Folder
 ) -> None:
