@@ -101,8 +101,8 @@ RINGS = [
     Defect(
         "a NaN is within every bound",
         f"{PROOFS}/bounds.py",
-        "if not (moved <= limit):",
-        "if moved > limit and math.isfinite(moved):",
+        "_distance(fast, plain) <= most)",
+        "_distance(fast, plain) <= most or _distance(fast, plain) == math.inf)",
         f"{TESTS}/test_bounds.py::test_a_decoder_that_is_wrong_leaves_its_bound",
     ),
     Defect(
