@@ -226,7 +226,7 @@ def test_the_largest_distance_of_all_tensors_is_told() -> None:
 def test_the_rows_that_were_measured_are_within_their_own_bound() -> None:
     def beyond(rows: Tensor) -> list[str]:
         decode = Bounded("decode", measured(rounds, [rows]).free)
-        return [decode.beyond("x", fast, rounds(plain[None])[0]) for fast, plain in zip(rounds(rows), rows, strict=True)]
+        return [decode.beyond("x", fast, rounds(row[None])[0]) for fast, row in zip(rounds(rows), rows, strict=True)]
 
     drawn = torch.randn(60, 4, 24, generator=torch.Generator().manual_seed(0))
     assert {words for rows in drawn for words in beyond(rows)} == {""}
