@@ -131,8 +131,7 @@ RINGS = [
         f"{PROOFS}/bounds.py",
         "math.isfinite(most) and math.isfinite(_rms(plain))",
         "math.isfinite(_rms(plain))",
-        f"{TESTS}/test_bounds.py::"
-        "test_a_row_that_was_zero_and_then_was_not_gives_no_bound_that_everything_is_within",
+        f"{TESTS}/test_bounds.py::test_a_row_that_was_zero_and_then_was_not_gives_no_bound_that_everything_is_within",
     ),
     Defect(
         "a row has the same neighbours in every batch that is measured",

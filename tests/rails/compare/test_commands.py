@@ -126,10 +126,18 @@ def test_the_worst_verdict_of_several_metrics_is_that_of_all_and_each_has_its_ow
     assert (found.verdict, found.summary()) == (TimeVerdict.SLOWER, "slower: load")
 
 
+def test_the_seed_of_hashes_is_the_same_in_every_run_whatever_the_caller_has(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONHASHSEED", "random")
+    asks = 'import os; assert os.environ["PYTHONHASHSEED"] == "0"; print(\'{"metric": "s", "value": 1.0}\')'
+    assert project.compare("python", "-c", asks).verdict is TimeVerdict.SAME
+
+
 ORDER = (TimeVerdict.SLOWER, TimeVerdict.INCONCLUSIVE, TimeVerdict.FASTER, TimeVerdict.SAME)
 
 
-@pytest.mark.parametrize(("worse", "better"), itertools.combinations(ORDER, 2))
+@pytest.mark.parametrize(("worse", "better"), [*itertools.combinations(ORDER, 2)])
 def test_of_two_verdicts_the_worse_one_is_that_of_all(worse: TimeVerdict, better: TimeVerdict) -> None:
     for verdicts in ((worse, better), (better, worse)):
         metrics: Any = tuple(SimpleNamespace(verdict=each) for each in verdicts)
