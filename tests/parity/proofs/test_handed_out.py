@@ -124,12 +124,16 @@ def test_an_output_that_is_resized_has_changed() -> None:
 
 def test_an_array_in_a_reused_buffer_is_found_and_numbers_and_read_only_arrays_are_not_asked_again() -> None:
     buffer, fixed = np.zeros(3, dtype=np.float32), np.ones(2)
+    number = np.zeros(())
     fixed.flags.writeable = False
     outputs = HandedOut()
     outputs.event()
-    tree = {"x": buffer, "n": 3, "fixed": fixed, "turned": np.arange(3)[::-1]}
+    tree = {"x": buffer, "n": 3, "fixed": fixed, "turned": np.arange(3)[::-1], "number": number}
     outputs.keep("fast", 0, tree, named(tree))
-    assert outputs.changed("plain") is None and outputs.compared == 3
+    assert outputs.changed("plain") is None and outputs.compared == 4
     buffer[1] = 5.0
     changed = outputs.changed("fast")
     assert changed is not None and (changed.output.path, changed.difference.index) == ("x", (1,))
+    buffer[1], number[()] = 0.0, 1.0
+    changed = outputs.changed("fast")
+    assert changed is not None and changed.output.path == "number"
