@@ -7,6 +7,7 @@ import struct
 import zipfile
 import zlib
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from harness.files.reading import LARGE
@@ -41,7 +42,7 @@ def unpacked(data: bytes, path: Path, limit: int = LARGE) -> dict[str, bytes]:
 
     Raises:
         FileRefused: it is no archive, it holds more than `limit` bytes or `MOST` files, a path leads out of the folder
-            or is there twice, or a file is damaged.
+            or is there twice, as a file or as the folder of another one, or a file is damaged.
     """
     try:
         with zipfile.ZipFile(BytesIO(data)) as archive:
@@ -59,16 +60,16 @@ def _check(listed: list[zipfile.ZipInfo], path: Path, limit: int) -> None:
         raise FileRefused(path, "", f"{len(listed)} files", f"at most {MOST}")
     if sum(each.file_size for each in listed) > limit:
         raise FileRefused(path, "", f"files of more than {limit} bytes", f"at most {limit} bytes")
-    seen: set[str] = set()
     for each in listed:
         parts = each.filename.split("/")
         if not all(map(_PART.fullmatch, parts)) or str(PurePosixPath(each.filename)) != each.filename:
             raise FileRefused(path, "", f"the path {described(each.filename)}", "paths of files inside a folder")
-        if each.filename in seen or any("/".join(parts[:n]) in seen for n in range(1, len(parts))):
-            raise FileRefused(path, "", f"the path {described(each.filename)} twice", "each path once")
-        seen.add(each.filename)
         if each.compress_type not in _COMPRESSED or each.flag_bits & 1:
             raise FileRefused(path, "", f"{described(each.filename)}, encrypted or compressed otherwise", "deflate")
+    # In this order a path comes directly before a path inside it, and a file cannot be a folder too.
+    for one, following in pairwise(sorted(each.filename.split("/") for each in listed)):
+        if following[: len(one)] == one:
+            raise FileRefused(path, "", f"the path {described('/'.join(one))} twice", "each path once")
 
 
 def _bytes(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> bytes:

@@ -37,7 +37,7 @@ def test_a_path_that_may_lead_out_of_the_folder_is_refused(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
-@pytest.mark.parametrize("names", [("a", "a"), ("a", "a/b")])
+@pytest.mark.parametrize("names", [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("a/b/c", "a!", "z", "a")])
 def test_a_path_that_is_there_twice_is_refused(names: tuple[str, str]) -> None:
     with pytest.raises(FileRefused, match=r"the path '.*' twice"):
         archive.unpacked(zipped(*names), FROM)

@@ -270,3 +270,11 @@ def test_an_error_of_the_callable_is_the_caller_s_and_what_is_no_callable_is_ref
         WRAPPERS[name](lambda x: 1 / 0)(torch.ones(1))
     with pytest.raises(InvalidInput, match="something that can be called"):
         WRAPPERS[name](3)
+
+
+@pytest.mark.parametrize("kind", [SharedOutput, Poisoned])
+def test_a_callable_that_returns_its_argument_leaves_the_callers_tensor_as_it_is(kind: Any) -> None:
+    given, wrapped = torch.ones(2), kind(lambda x: x)
+    wrapped(given)
+    wrapped(torch.zeros(2))
+    assert given.tolist() == [1.0, 1.0]

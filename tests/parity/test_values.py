@@ -182,6 +182,15 @@ def test_every_text_is_a_leaf_of_its_own(text: str) -> None:
     assert len(differences(text, text + "\x00")) == 1
 
 
+def test_texts_with_other_halves_of_a_surrogate_pair_differ() -> None:
+    assert len(differences("\ud800", "\ud801")) == 1
+
+
+def test_where_one_long_text_goes_on_after_the_other_the_message_shows_its_end() -> None:
+    got, expected = values.both("a" * 100 + "b", "a" * 100)
+    assert "b" in got and "b" not in expected
+
+
 def test_an_old_capture_of_tensors_and_none_is_read_as_before(place: Place) -> None:
     """Names and bytes as they are in captures that hold tensors alone."""
     tree = {"slots": [{"x": torch.ones(2)}, None], "empty": {}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +46,15 @@ class Run:
 @pytest.fixture(name="run")
 def _run(tmp_path: Path) -> Run:
     return Run(tmp_path)
+
+
+def test_the_command_that_blesses_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.node.nodeid = "tests/test_a.py::test_a[two words]"
+    with pytest.raises(store.CaptureMissing) as caught:
+        Blessed(run.request)("tree", lambda: torch.ones(1))
+    (note,) = caught.value.__notes__
+    assert shlex.split(note.removeprefix("to bless it: ")) == ["pytest", "--harness-bless", "why", run.node.nodeid]
 
 
 def counted(make: Callable[[], Any]) -> tuple[Callable[[], Any], list[int]]:

@@ -48,6 +48,11 @@ def test_a_rail_beyond_its_limit_names_itself_its_ratio_and_its_limit(tmp_path: 
     assert (run.ledger, run.notes) == (Ledger(), Notes())
 
 
+def test_no_time_at_all_is_refused_and_not_taken_for_the_usual_time(tmp_path: Path, made: Noisy) -> None:
+    with pytest.raises(InvalidInput, match="seconds: got 0"):
+        TimeRail(Run(tmp_path).request)("tick", made.lasting(2), made.lasting(2), 1.05, seconds=0)
+
+
 def test_a_rail_without_a_verdict_is_not_gated_and_says_why(tmp_path: Path, made: Noisy) -> None:
     run = Run(tmp_path)
     found = TimeRail(run.request)("tick", made.lasting(2), made.lasting(2), 1.05, seconds=0.01)

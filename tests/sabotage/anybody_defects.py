@@ -36,6 +36,20 @@ ANYBODY = [
         f"{_T_CALLS}another_object_of_the_class_is_not_counted",
     ),
     Defect(
+        "a method that was counted stays in its object",
+        _CALLS,
+        'own = slot or attribute in getattr(owner, "__dict__", {})',
+        "own = True",
+        f"{_T_CALLS}a_target_has_the_attributes_afterwards_that_it_had_before",
+    ),
+    Defect(
+        "one metric that is faster hides one that is inconclusive",
+        _COMMANDS,
+        "TimeVerdict.INCONCLUSIVE, TimeVerdict.FASTER, TimeVerdict.SAME)",
+        "TimeVerdict.FASTER, TimeVerdict.INCONCLUSIVE, TimeVerdict.SAME)",
+        f"{_T_COMMANDS}of_two_verdicts_the_worse_one_is_that_of_all",
+    ),
+    Defect(
         "a decoder that nothing called counts as left out",
         _BLOCK,
         "    if block.uncalled:\n",

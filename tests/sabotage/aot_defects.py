@@ -320,6 +320,13 @@ CODE = [
         "tests/files/test_archive.py::test_a_path_that_may_lead_out_of_the_folder_is_refused[../a]",
     ),
     Defect(
+        "a file of an archive is the folder of another one",
+        "harness/files/archive.py",
+        "        if following[: len(one)] == one:\n",
+        "        if following == one:\n",
+        "tests/files/test_archive.py::test_a_path_that_is_there_twice_is_refused[names2]",
+    ),
+    Defect(
         "what another stream does counts as a gap",
         f"{_RAILS}/profile/kernels.py",
         "        end = max(end, each.end)\n",

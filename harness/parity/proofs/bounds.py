@@ -27,7 +27,8 @@ class Bound:
     """Bound of one row: `max |Δ| <= margin * k * eps * rms(plain)`, with the eps of float32.
 
     Attributes:
-        k: the largest distance that was measured, in units of `eps * rms`; 0 if every row was exact.
+        k: the largest distance that was measured, in units of `eps * rms`; 0 if every row was exact, inf if a row was
+            all zeros in one batch and not in another. A bound that is not finite allows no difference at all.
         rows: number of rows of the largest batch that was measured.
         how: how the rows ran: `free` or `pinned`.
         samples: number of different rows that were measured.
@@ -54,9 +55,19 @@ class Bound:
         return replace(self, margin=margin)
 
     def limit(self, plain: Tensor) -> float:
-        """Return the largest allowed distance from a tensor; 0 where the tensor is not finite."""
-        unit = EPS * _rms(plain)
-        return self.margin * self.k * unit if math.isfinite(unit) else 0.0
+        """Return the largest allowed distance from a tensor; 0 where the tensor or the bound is not finite."""
+        found = self.margin * self.k * EPS * _rms(plain)
+        return found if math.isfinite(found) else 0.0
+
+    def allows(self, fast: Tensor, plain: Tensor) -> bool:
+        """Say whether a tensor is within the bound of another one of the same shape and dtype.
+
+        Distances are compared in units of `eps * rms`, as they were measured: the product `limit` is rounded, and the
+        largest measured distance itself may exceed it.
+        """
+        most = self.margin * self.k
+        finite = math.isfinite(most) and math.isfinite(_rms(plain))
+        return max_abs(fast, plain) == 0 or (finite and _distance(fast, plain) <= most)
 
     def __str__(self) -> str:
         """The bound in words."""
@@ -97,8 +108,8 @@ class Bounded:
         """Compare two tensors; return in words how the bound is exceeded, or nothing."""
         if (fast.shape, fast.dtype) != (plain.shape, plain.dtype):
             return f"{path}: no bound covers another shape or dtype"
-        moved, limit = max_abs(fast, plain), self.bound.limit(plain)
-        if not (moved <= limit):
+        if not self.bound.allows(fast, plain):
+            moved, limit = max_abs(fast, plain), self.bound.limit(plain)
             return f"{path}: max |Δ| {moved:.3g} > {limit:.3g}, the bound of {self.stage} ({self.bound})"
         self.compared += plain.numel() > 0
         self.largest = max(self.largest, _distance(fast, plain))

@@ -174,6 +174,19 @@ def test_another_dtype_width_class_or_acceleration_is_another_structure() -> Non
     assert len(set(found)) == len(found)
 
 
+def test_a_digest_of_kernels_says_where_one_ends_and_the_next_begins() -> None:
+    assert digest(("ab", "c")) != digest(("a", "bc"))
+
+
+def test_a_buffer_of_another_shape_is_another_structure_and_one_of_other_values_is_not() -> None:
+    def with_buffer(buffer: torch.Tensor) -> str:
+        module = torch.nn.Module()
+        module.register_buffer("angles", buffer)
+        return structure(module)
+
+    assert with_buffer(torch.zeros(2)) == with_buffer(torch.ones(2)) != with_buffer(torch.zeros(3))
+
+
 def test_a_window_of_attention_is_a_part_of_the_structure() -> None:
     tiny = AceStepDecoder.preset("tiny", 0)
     before = structure(tiny)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.engine.errors import InvalidInput
 from harness.parity.compare import NothingCompared
-from harness.parity.proofs.bounds import Bound, Measured, measured
+from harness.parity.proofs.bounds import EPS, Bound, Bounded, Measured, measured
 from harness.parity.proofs.generic import EnginesParted, run
 from tests.parity.proofs.rings import Slots
 
@@ -82,6 +82,31 @@ def test_the_order_of_rows_is_varied() -> None:
     assert measured(first_is_special, [ROWS]).pinned.k > 100
 
 
+def test_neighbours_come_in_both_orders() -> None:
+    def heeds_order(rows: Tensor) -> Tensor:
+        return rows * 1.0001 if rows[0, 0] > rows[-1, 0] else rows
+
+    assert measured(heeds_order, [ROWS]).pinned.k > 100
+
+
+def test_a_row_that_differs_only_from_itself_alone_is_found() -> None:
+    ran: set[float] = set()
+
+    def second_time(rows: Tensor) -> Tensor:
+        again = len(rows) == 1 and rows[0, 0].item() in ran
+        ran.add(rows[0, 0].item())
+        return rows * 1.0001 if again else rows
+
+    assert measured(second_time, [ROWS]).free.k > 100
+
+
+def test_the_distance_of_any_two_results_counts() -> None:
+    def in_batches(*factors: float) -> float:
+        return measured(lambda rows: rows * factors[len(rows) - 1], [ROWS]).free.k
+
+    assert in_batches(1.0, 1 - 1e-4, 1 + 1e-4, 1.0) > 1.9 * in_batches(1.0, 1 - 1e-4, 1.0, 1.0) > 0
+
+
 def test_a_decoder_that_differs_from_run_to_run_is_found() -> None:
     count = itertools.count()
     assert measured(lambda rows: rows + next(count) * 1e-5, [ROWS]).pinned.k > 0
@@ -119,6 +144,7 @@ def test_rows_are_cut_into_groups_of_the_largest_batch_and_every_group_counts() 
     found = measured(last_group_moves, [ROWS], most=2)
     assert set(sizes) == {1, 2} and found.free.k > 10
     assert (found.free.rows, found.free.samples) == (2, 4)
+    assert measured(last_group_moves, [torch.cat([ROWS, ROWS[-1:] + 1])], most=3).free.k > 10
     for most in (1, 5):
         with pytest.raises(InvalidInput, match=f"most: got {most}, expected a number of rows, 2 to 4"):
             measured(exact, [ROWS], most)
@@ -190,6 +216,30 @@ def test_no_bound_covers_another_dtype_or_a_nan_of_both() -> None:
         run(*(Batched(fused, lambda rows: rows * float("nan")) for fused in (True, False)), [1.0], bounds=bounds())
 
 
+def test_the_largest_distance_of_all_tensors_is_told() -> None:
+    each = Bounded("decode", Bound(1e6, 4, "free", 4))
+    plain = torch.ones(2)
+    assert [each.beyond("x", plain * (1 + moved), plain) for moved in (0.0, 2.0**-10, 2.0**-20)] == [""] * 3
+    assert (each.compared, each.largest) == (3, 2.0**-10 / EPS)
+
+
+def test_the_rows_that_were_measured_are_within_their_own_bound() -> None:
+    def beyond(rows: Tensor) -> list[str]:
+        decode = Bounded("decode", measured(rounds, [rows]).free)
+        return [decode.beyond("x", fast, rounds(row[None])[0]) for fast, row in zip(rounds(rows), rows, strict=True)]
+
+    drawn = torch.randn(60, 4, 24, generator=torch.Generator().manual_seed(0))
+    assert {words for rows in drawn for words in beyond(rows)} == {""}
+
+
+@pytest.mark.parametrize("plain", [torch.zeros(2), torch.ones(2)])
+def test_a_row_that_was_zero_and_then_was_not_gives_no_bound_that_everything_is_within(plain: Tensor) -> None:
+    found = measured(lambda rows: rows * 0 if len(rows) == 1 else rows, [ROWS]).free
+    assert found.k == float("inf") and found.limit(plain) == 0
+    assert "k = inf" in Bounded("decode", found).beyond("x", plain + 1, plain)
+    assert Bounded("decode", found).beyond("x", plain, plain) == ""
+
+
 def test_a_bound_of_a_stage_that_is_not_reported_is_refused() -> None:
     with pytest.raises(NothingCompared, match="no ring reported decoder"):
         run(Batched(fused=True), Batched(fused=True), [1.0], bounds={"decoder": bounds()["decode"]})
@@ -210,5 +260,7 @@ def test_a_margin_is_asked_for_by_name_and_shown() -> None:
 
 
 def test_a_bound_is_relative_to_a_finite_tensor() -> None:
-    assert Bound(2.0, 4, "free", 9).limit(torch.tensor([1.0, float("inf")])) == 0
+    plain, moved = torch.tensor([1.0, float("inf")]), torch.tensor([1.1, float("inf")])
+    assert Bound(2.0, 4, "free", 9).limit(plain) == 0
+    assert [Bound(1e9, 4, "free", 9).allows(fast, plain) for fast in (plain, moved)] == [True, False]
     assert isinstance(measured(exact, [ROWS]), Measured)

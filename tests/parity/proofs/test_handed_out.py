@@ -92,6 +92,24 @@ def test_a_difference_of_the_event_itself_is_named_first() -> None:
     assert type(caught.value) is EnginesParted and caught.value.event == 1
 
 
+def test_an_output_without_axes_is_compared_again_too() -> None:
+    buffer = torch.zeros(())
+    error = changed(lambda event: {"n": torch.tensor(float(event))}, lambda event: {"n": buffer.fill_(event)})
+    assert (error.path, error.made, error.event) == ("n", 0, 1)
+
+
+def test_of_several_outputs_that_changed_the_oldest_is_named() -> None:
+    buffers = [torch.zeros(2) for _ in range(3)]
+
+    def fast(event: int) -> Any:
+        if event == 3:
+            buffers[0].add_(1), buffers[1].add_(1)
+        return {"latent": buffers[event].fill_(event) if event < 3 else torch.full((2,), float(event))}
+
+    error = changed(fresh, fast)
+    assert (error.made, error.event) == (0, 3)
+
+
 def test_an_output_that_is_resized_has_changed() -> None:
     kept: list[Tensor] = []
 
@@ -106,12 +124,16 @@ def test_an_output_that_is_resized_has_changed() -> None:
 
 def test_an_array_in_a_reused_buffer_is_found_and_numbers_and_read_only_arrays_are_not_asked_again() -> None:
     buffer, fixed = np.zeros(3, dtype=np.float32), np.ones(2)
+    number = np.zeros(())
     fixed.flags.writeable = False
     outputs = HandedOut()
     outputs.event()
-    tree = {"x": buffer, "n": 3, "fixed": fixed, "turned": np.arange(3)[::-1]}
+    tree = {"x": buffer, "n": 3, "fixed": fixed, "turned": np.arange(3)[::-1], "number": number}
     outputs.keep("fast", 0, tree, named(tree))
-    assert outputs.changed("plain") is None and outputs.compared == 3
+    assert outputs.changed("plain") is None and outputs.compared == 4
     buffer[1] = 5.0
     changed = outputs.changed("fast")
     assert changed is not None and (changed.output.path, changed.difference.index) == ("x", (1,))
+    buffer[1], number[()] = 0.0, 1.0
+    changed = outputs.changed("fast")
+    assert changed is not None and changed.output.path == "number"

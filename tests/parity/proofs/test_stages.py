@@ -158,6 +158,30 @@ def test_afterwards_the_rings_report_to_nobody() -> None:
     assert {ring.report.__name__ for ring in pair} == {"untouched"}
 
 
+def test_stages_of_one_tick_come_before_those_of_the_next_in_the_same_event() -> None:
+    def ticks(*moved: tuple[int, str]) -> dict[Place, torch.Tensor]:
+        places = [Place(tick, stage, 0, "x", 0) for tick in (4, 5) for stage in "ab"]
+        return {place: torch.tensor(float((place.tick, place.stage) in moved)) for place in places}
+
+    apart = Stages().first_apart(ticks(), ticks((5, "a"), (4, "b")))
+    assert apart is not None and (apart[0].tick, apart[0].stage, len(apart[1])) == (4, "b", 1)
+
+
+def test_a_report_without_an_element_is_compared_and_not_counted() -> None:
+    stages, places = Stages(), [Place(0, "a", 0, name, 0) for name in "xy"]
+    sides = [{places[0]: torch.ones(2), places[1]: torch.empty(0, size)} for size in (3, 3, 4)]
+    assert stages.first_apart(sides[0], sides[1]) is None and stages.compared == 1
+    assert stages.first_apart(sides[0], sides[2]) is not None
+
+
+def test_a_replayed_tensor_has_the_strides_of_the_ring_s_own() -> None:
+    plain = Recorder(lambda: 0)
+    plain("decode", 0, "x", torch.arange(6.0).reshape(2, 3))
+    own = torch.zeros(3, 2).T
+    given = Recorder(lambda: 0, ["decode"], plain.seen)("decode", 0, "x", own)
+    assert given.stride() == own.stride() and torch.equal(given, torch.arange(6.0).reshape(2, 3))
+
+
 def test_a_report_is_copied_when_it_is_made() -> None:
     recorder, buffer = Recorder(lambda: None), torch.zeros(2)
     assert recorder("a", 0, "x", buffer) is buffer

@@ -107,6 +107,13 @@ def test_a_ratio_that_does_not_recur_is_undecided() -> None:
     assert found.ratio == pytest.approx(1)
 
 
+def test_of_two_draws_beyond_the_limit_the_last_one_is_told() -> None:
+    made = Noisy()
+    fast = made.lasting(4, late=3, after=2 * ratio.WARM_UP + 2 + 4 * ratio.FEWEST)
+    found = timed(fast, made.lasting(2), 1.05, clock=made.clock)
+    assert (found.verdict, found.ratio) == (RatioVerdict.BEYOND, pytest.approx(1.5))
+
+
 def test_the_first_turns_do_not_count() -> None:
     made = Noisy()
     fast = made.lasting(500, late=2, after=2 * ratio.WARM_UP)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from harness.cli import main
 from harness.rails.compare import commands
 from harness.rails.compare.commands import Asked, Compared, Outputs, compare
 from harness.rails.compare.statistics import TimeVerdict
-from harness.rails.compare.worktrees import CannotCompare
+from harness.rails.compare.worktrees import CannotCompare, Revision
 from tests.rails.compare.fake_tree import commit, git
 
 # The n-th run of a side prints its n-th values, the last ones from then on.
@@ -122,6 +124,25 @@ def test_the_worst_verdict_of_several_metrics_is_that_of_all_and_each_has_its_ow
     assert {each.name: each.verdict for each in found.metrics} == {"tick_ms": "same", "load": "slower"}
     assert {each.name: len(each.draws) for each in found.metrics} == {"tick_ms": 1, "load": 2}
     assert (found.verdict, found.summary()) == (TimeVerdict.SLOWER, "slower: load")
+
+
+def test_the_seed_of_hashes_is_the_same_in_every_run_whatever_the_caller_has(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONHASHSEED", "random")
+    asks = 'import os; assert os.environ["PYTHONHASHSEED"] == "0"; print(\'{"metric": "s", "value": 1.0}\')'
+    assert project.compare("python", "-c", asks).verdict is TimeVerdict.SAME
+
+
+ORDER = (TimeVerdict.SLOWER, TimeVerdict.INCONCLUSIVE, TimeVerdict.FASTER, TimeVerdict.SAME)
+
+
+@pytest.mark.parametrize(("worse", "better"), [*itertools.combinations(ORDER, 2)])
+def test_of_two_verdicts_the_worse_one_is_that_of_all(worse: TimeVerdict, better: TimeVerdict) -> None:
+    for verdicts in ((worse, better), (better, worse)):
+        metrics: Any = tuple(SimpleNamespace(verdict=each) for each in verdicts)
+        sides = Revision("a"), Revision("b")
+        assert Compared(*sides, Asked(COMMAND), Outputs((), (), (), 1), metrics).verdict is worse
 
 
 def test_small_numbers_are_compared_as_large_ones(project: Project) -> None:

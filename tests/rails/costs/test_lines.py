@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,15 @@ def test_a_read_has_the_line_of_code_that_makes_it(name: str) -> None:
     code = READS[name].__code__
     assert (line.file, line.number, number, rest) == (__file__, code.co_firstlineno, 1, [])
     assert "<lambda>" in line.function
+
+
+@pytest.mark.parametrize(("file", "own"), [("site-packages/engine/tick.py", True), ("json/encoder.py", False)])
+def test_a_package_beside_the_standard_library_has_lines_and_the_library_itself_has_none(file: str, own: bool) -> None:
+    path = os.path.join(os.path.dirname(os.__file__), file)
+    made: dict[str, Any] = {}
+    exec(compile("def read(ask):\n    return ask()\n", path, "exec"), made)
+    found = made["read"](line_outside)
+    assert (found == Line(path, 2, "read"), found.file == __file__) == (own, not own)
 
 
 def test_every_read_has_a_line_and_equal_ones_are_counted() -> None:
