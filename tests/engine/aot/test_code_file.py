@@ -178,6 +178,11 @@ def test_kernels_are_compared_in_prepare_alone(file: Path, monkeypatch: pytest.M
     made.run(replace(SHAPE, frames=12).example(1, CPU))
     made.update(lambda: None)
     assert made.stats().graphs == 1
+    reporting = executor(file, other_kernels="report", on_demand=True)
+    reporting.prepare([SHAPE])
+    found = reporting.stats().other_kernels
+    reporting.run(replace(SHAPE, frames=12).example(1, CPU))
+    assert len(found) == 2 and reporting.stats().other_kernels == found
 
 
 # Files that are there.
