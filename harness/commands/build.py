@@ -30,7 +30,7 @@ _OF_TENSORRT = ("frames", "tokens", "flavour", "compute_capability", "plan")
 _OF_INDUCTOR = ("shapes", "decoder", "dtype", "device", "threads", "decoder_switches")
 
 
-@click.command("build", short_help="Build a TensorRT engine from an ONNX file, or a file of compiled code.")
+@click.command("build", short_help="Build a TensorRT engine, or a file of compiled code.")
 @click.option("--backend", type=click.Choice(BACKENDS), default=TENSORRT, show_default=True, help="What compiles.")
 @click.option("--max-batch", default=8, show_default=True, help="Rows of one run; it also bounds a ring's depth.")
 @_sizes("--frames", (2, SECONDS_30, SECONDS_60), "Latent frames T, 25 a second.")

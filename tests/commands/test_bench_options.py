@@ -70,7 +70,7 @@ class Asked:
             return RATIO
 
         @contextmanager
-        def progress(_console: Any, total: int) -> Iterator[Callable[[str], None]]:
+        def progress(_console: Any, total: int, _what: str) -> Iterator[Callable[[str], None]]:
             self.totals.append(total)
             yield self.steps.append
 

@@ -33,7 +33,8 @@ def test_the_one_part_of_a_command_ends_it(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit) as ended, parts.isolated("costs"):
         raise ManifestAltered("a.json: altered")
     assert (ended.value.code, parts.failed) == (125, {})
-    assert capsys.readouterr().err == "cannot check: a.json: altered\n"
+    todo = "restore it with `git checkout`, or bless it anew with `bless --reason`"
+    assert capsys.readouterr().err == f"cannot check: a.json: altered; {todo}\n"
 
 
 @pytest.mark.parametrize("error", [click.UsageError("wrong"), KeyboardInterrupt(), SystemExit(1)])

@@ -49,7 +49,7 @@ class Asked:
             return answered()
 
         @contextmanager
-        def progress(_console: Any, total: int) -> Iterator[Callable[[str], None]]:
+        def progress(_console: Any, total: int, _what: str) -> Iterator[Callable[[str], None]]:
             self.totals.append(total)
             yield lambda _name: None
 
@@ -129,7 +129,7 @@ def test_what_was_asked_for_with_a_reason_is_recorded_for_that_reason(asked: Ask
 
 
 @pytest.mark.parametrize(("error", "code", "said"), [
-    (CapturesError("contract.json: altered"), 125, "cannot probe: contract.json: altered\n"),
+    (CapturesError("contract.json: altered"), 125, "cannot probe: contract.json: altered; restore it with `git checkout`, or bless it anew with `bless --reason`\n"),
     (EngineError("the driver is gone"), 125, "cannot probe: the driver is gone\n"),
     (ExportRefused("frozen"), 125, "cannot probe: frozen\n"),
     (OutsideProfile("9 rows"), 125, "cannot probe: 9 rows\n"),

@@ -144,7 +144,7 @@ RESEALED: dict[str, tuple[tuple[str | int, ...], Any, str]] = {
     "a text as tolerance": ((*ENTRY, "k"), "1", "scenarios.cfg_full.k: got '1', expected a number"),
     "a digest of another kind": ((*ENTRY, "sha256"), "no digest", "scenarios.cfg_full.sha256: got 'no digest'"),
     "a path out of the folder": ((*ENTRY, "file"), "../../a.safetensors", "scenarios.cfg_full.file: got '../../a"),
-    "a name that is no file's": (("scenarios", "../a"), MANIFEST["scenarios"]["cfg_full"], "scenario: got '../a'"),
+    "a name that is no file's": (("scenarios", "../a"), MANIFEST["scenarios"]["cfg_full"], "name: got '../a'"),
     "another field": ((*ENTRY, "new"), 1, "scenarios.cfg_full.new: got an unknown field"),
     "a list of scenarios": (("scenarios",), [], "scenarios: got a list of 0, expected a mapping"),
     "a fact that is no text": (("fingerprint", "threads"), 1, "fingerprint.threads: got 1, expected a text"),

@@ -83,6 +83,7 @@ def test_the_report_holds_every_measurement_and_what_follows_from_it() -> None:
                 "full": "auto",
                 "norms": "kernels",
             },
+            "code": None,
         },
         "samples": SAMPLES,
         "latents": 10,
@@ -603,7 +604,7 @@ def test_a_decoder_and_its_executor_are_those_that_the_load_names(
     assert of.asked == [
         ("decoder", ("tiny",), {"dtype": torch.bfloat16, "device": "cpu", "switches": PLAIN}),
         *(asked_for_it if engine is None else []),
-        ("executor", ("onnx", of.decoder, 12, None, "cpu", Path(file)), {}),
+        ("executor", ("onnx", of.decoder, 12, None, "cpu", Path(file), None), {}),
     ]
     assert (driver.tap.inner, driver.session.executor, driver.decoder) == (of.executor, driver.tap, of.decoder)
     driver.session.close()
