@@ -128,8 +128,11 @@ def test_what_was_asked_for_with_a_reason_is_recorded_for_that_reason(asked: Ask
     assert (asked.probes, asked.records) == ([], [("a new CPU", subjects, tmp_path)])
 
 
+RESTORE = "restore it with `git checkout`, or bless it anew with `bless --reason`"
+
+
 @pytest.mark.parametrize(("error", "code", "said"), [
-    (CapturesError("contract.json: altered"), 125, "cannot probe: contract.json: altered; restore it with `git checkout`, or bless it anew with `bless --reason`\n"),
+    (CapturesError("contract.json: altered"), 125, f"cannot probe: contract.json: altered; {RESTORE}\n"),
     (EngineError("the driver is gone"), 125, "cannot probe: the driver is gone\n"),
     (ExportRefused("frozen"), 125, "cannot probe: frozen\n"),
     (OutsideProfile("9 rows"), 125, "cannot probe: 9 rows\n"),
