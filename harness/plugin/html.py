@@ -47,9 +47,7 @@ class _Places:
         report = yield
         used = [name for name in FIXTURES if name in getattr(item, "fixturenames", ())]
         error = None if call.excinfo is None else call.excinfo.value
-        found = {
-            name: getattr(error, name) for name in PLACE if isinstance(error, AssertionError) and hasattr(error, name)
-        }
+        found = {name: getattr(error, name, None) for name in PLACE if isinstance(error, AssertionError)}
         place = {
             name: value if isinstance(value, int) else str(value) for name, value in found.items() if value is not None
         }

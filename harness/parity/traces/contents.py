@@ -13,11 +13,10 @@ from torch import Tensor
 
 from harness.files import FileRefused, documents
 from harness.files.schema import Text, Within, fit
-from harness.parity.bits import READABLE, parts, words
+from harness.parity.bits import DTYPES, parts, words
 
 _HEAD = 2
-_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in READABLE}
-_DTYPES |= {"complex32": torch.complex32}
+_DTYPES = {name.removeprefix("torch."): dtype for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)

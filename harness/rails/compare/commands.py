@@ -26,6 +26,7 @@ import numpy as np
 from harness.files import FileRefused
 from harness.parity.baselines import platform
 from harness.rails.compare import printed, statistics
+from harness.rails.compare.outputs import changes
 from harness.rails.compare.printed import Printed
 from harness.rails.compare.processes import ALIKE
 from harness.rails.compare.statistics import Judged, Round, Side, TimeVerdict
@@ -79,9 +80,7 @@ class Outputs:
 
     def lines(self) -> list[str]:
         """The comparison in words, changed outputs first."""
-        found = [f"outputs MOVED: {', '.join(self.moved)}"] if self.moved else []
-        found += [f"outputs not compared, missing in B: {', '.join(self.only_base)}"] if self.only_base else []
-        found += [f"outputs not compared, missing in A: {', '.join(self.only_head)}"] if self.only_head else []
+        found = changes(self.moved, self.only_base, self.only_head)
         none = not (self.moved or self.only_base or self.only_head or self.same)
         count = f"{self.same} output{'s' * (self.same != 1)} with equal digests"
         return [*found, "no output was compared: the command prints none" if none else count]

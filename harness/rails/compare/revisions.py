@@ -26,6 +26,7 @@ from harness.files import FileRefused, documents
 from harness.files.schema import fit
 from harness.parity.baselines import platform
 from harness.rails.compare import control, paced, statistics
+from harness.rails.compare.outputs import changes
 from harness.rails.compare.processes import lane, started, take_turns
 from harness.rails.compare.statistics import Array, Judged, Round, Side, TimeVerdict
 from harness.rails.compare.worktrees import CannotCompare, Revision, Tree, trees
@@ -119,9 +120,7 @@ class Outputs:
 
     def lines(self) -> list[str]:
         """The comparison in words, changed outputs first."""
-        found = [f"outputs MOVED: {', '.join(self.moved)}"] if self.moved else []
-        found += [f"outputs not compared, missing in B: {', '.join(self.only_base)}"] if self.only_base else []
-        found += [f"outputs not compared, missing in A: {', '.join(self.only_head)}"] if self.only_head else []
+        found = changes(self.moved, self.only_base, self.only_head)
         return [*found, f"outputs of {self.same} scenarios are byte for byte the same"]
 
 
