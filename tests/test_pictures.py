@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ from matplotlib.patches import Rectangle
 
 from harness.engine.switches import SWITCHES
 from harness.parity.baselines.platform import ROOT
+from harness.rails.compare.statistics import TimeVerdict
 from tests.pictures import draw, paper, reports
 from tests.pictures.__main__ import PICTURES, made
 
@@ -91,6 +93,40 @@ def test_a_field_of_the_matrix_says_what_the_contract_says() -> None:
     assert [each.get_text() for each in ax.texts] == [words[said] for each in found for said in each.said]
     free = next(each for each in found if each.subject == "2b, compiled_graph, bfloat16, H200, free rows")
     assert free.said[:3] == ("some", "some", "exact")
+
+
+def test_a_row_of_the_forest_has_the_ratio_the_interval_and_the_limit_of_its_load() -> None:
+    metrics = json.loads((ROOT / "captures/cpu-x86_64-avx2/compare/decoder_rows.json").read_text())["metrics"]
+    (ax,) = draw.forest(reports.ratios()).axes
+    *drawn, one = lines(ax)
+    assert [x for x, _y in one] == [1, 1] and ax.get_xscale() == "log"
+    assert [each.get_text() for each in ax.get_yticklabels()] == list(metrics)
+    for row, metric in enumerate(metrics.values()):
+        last, band = metric["draws"][-1], ax.patches[row]
+        ratio, limit = last["ratio"], last["limit"]
+        assert drawn[2 * row : 2 * row + 2] == [[(ratio["low"], row), (ratio["high"], row)], [(ratio["value"], row)]]
+        assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((1 - limit, 1 + limit))
+        assert (band.get_y(), band.get_height()) == (row - 0.5, 1)
+    assert len(drawn) == 2 * len(ax.patches) == 2 * len(metrics)
+
+
+def test_a_row_of_the_forest_says_its_figures_and_its_verdict_in_words_and_in_colour() -> None:
+    found = [reports.Ratio(verdict, 0.5, 0.25, 2, 0.025, verdict) for verdict in TimeVerdict]
+    (ax,) = draw.forest(found).axes
+    said = [text.get_text() for text in ax.texts]
+    assert said == [each for verdict in TimeVerdict for each in ("0.500 (0.250 to 2.000)", verdict)]
+    assert [text.get_position()[1] for text in ax.texts] == [0, 0, 1, 1, 2, 2, 3, 3]
+    colours = {"faster": paper.GREEN, "same": paper.BLUE, "slower": paper.ORANGE, "inconclusive": paper.GREY}
+    assert [line.get_color() for line in ax.lines[:-1:2]] == [colours[verdict] for verdict in TimeVerdict]
+    assert [line.get_color() for line in ax.lines[1:-1:2]] == [colours[verdict] for verdict in TimeVerdict]
+
+
+def test_every_interval_of_the_forest_lies_where_its_verdict_says() -> None:
+    for each in reports.ratios():
+        outside = {"faster": each.high < 1 - each.limit, "slower": each.low > 1 + each.limit}
+        within = 1 - each.limit <= each.low <= each.high <= 1 + each.limit
+        assert each.verdict == "inconclusive" or (within if each.verdict == "same" else outside[each.verdict])
+        assert each.low <= each.ratio <= each.high
 
 
 def test_the_timeline_has_a_box_for_every_step_that_the_engine_ran() -> None:

@@ -21,6 +21,7 @@ PICTURES: dict[str, tuple[str, Callable[[], Figure]]] = {
         lambda: draw.growth(reports.operators(), reports.launches()),
     ),
     "exact": ("What is exact where", lambda: draw.matrix(reports.guarantees())),
+    "forest": ("Ratios of two revisions, their intervals and verdicts", lambda: draw.forest(reports.ratios())),
 }
 """Title and figure by name of the file."""
 

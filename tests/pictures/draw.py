@@ -108,17 +108,34 @@ def matrix(found: Sequence[Guarantee]) -> Figure:
         return figure
 
 
+VERDICTS = {"faster": GREEN, "same": BLUE, "slower": ORANGE, "inconclusive": GREY}
+"""Colour by verdict of `compare`."""
+
+
 def forest(found: Sequence[Ratio]) -> Figure:
-    """Ratios of two revisions with their intervals; the band is the limit within which they count as the same."""
+    """Ratios of two revisions with their intervals, a row a load; a row's band is the limit of `same` there."""
     with axes(7.2, 0.8 + 0.3 * len(found)) as (figure, (ax,)):
-        limit = max(each.limit for each in found)
-        ax.axvspan(1 - limit, 1 + limit, color=GREY, alpha=0.35, lw=0)
-        ax.axvline(1.0, color=INK, lw=0.8)
+        beside = ax.get_yaxis_transform()  # x in widths of the axes, y in rows
         for row, each in enumerate(found):
-            ax.plot([each.low, each.high], [row, row], color=BLUE, lw=2)
-            ax.plot([each.ratio], [row], "s", color=BLUE)
-            says = f"{each.ratio:.3f} ({each.low:.3f} to {each.high:.3f}) {each.verdict}"
-            ax.annotate(says, (each.ratio, row), (0, 6), textcoords="offset points", ha="center", fontsize=8)
-        ax.set(yticks=range(len(found)), yticklabels=[each.load for each in found], ylim=(len(found) - 0.4, -0.8))
-        ax.set(xlabel="ms a tick, this revision ÷ the one before")
+            colour = VERDICTS[each.verdict]
+            band = Rectangle((1 - each.limit, row - 0.5), 2 * each.limit, 1, facecolor=GREY, alpha=0.35, lw=0)
+            ax.add_patch(band)
+            ax.plot([each.low, each.high], [row, row], color=colour, lw=2)
+            ax.plot([each.ratio], [row], "s", color=colour)
+            says = f"{each.ratio:.3f} ({each.low:.3f} to {each.high:.3f})"
+            ax.text(1.03, row, says, transform=beside, va="center", fontsize=8)
+            ax.text(1.35, row, each.verdict, transform=beside, va="center", fontsize=8, color=INK)
+        ax.axvline(1.0, color=INK, lw=0.8)
+        ax.set(xscale="log", xlim=_room(found), ylim=(len(found) - 0.4, -0.6))
+        ax.set(yticks=range(len(found)), yticklabels=[each.load for each in found])
+        marks = [mark for mark in (0.1, 0.2, 0.5, 1, 2, 5, 10) if ax.get_xlim()[0] < mark < ax.get_xlim()[1]]
+        ax.set_xticks(marks, [f"{mark:g}" for mark in marks])
+        ax.set_xticks([], minor=True)
+        ax.set(xlabel="ms of HEAD ÷ ms of BASE; the band is the limit of “same”")
         return figure
+
+
+def _room(found: Sequence[Ratio]) -> tuple[float, float]:
+    """Ends of an axis on which every interval and every band is seen whole."""
+    lows, highs = [min(x.low, 1 - x.limit) for x in found], [max(x.high, 1 + x.limit) for x in found]
+    return 0.9 * min(lows), 1.1 * max(highs)

@@ -14,6 +14,8 @@ from harness.parity.baselines.platform import ROOT
 
 CAPTURES = ROOT / "captures"
 H100, H200, CPU = "cuda-nvidia-h100-80gb-hbm3", "cuda-nvidia-h200", "cpu-x86_64-avx512"
+LOADED = "cpu-x86_64-avx2"
+"""A machine with other work beside that of the report."""
 
 
 def kept(machine: str, name: str) -> Any:
@@ -166,3 +168,13 @@ class Ratio:
     high: float
     limit: float
     verdict: str
+
+
+def ratios() -> list[Ratio]:
+    """The ratios of a comparison by a command: of each metric those of the last draw, with the verdict of all draws."""
+    found = []
+    for load, metric in kept(LOADED, "compare/decoder_rows")["metrics"].items():
+        last = metric["draws"][-1]
+        ratio = last["ratio"]
+        found.append(Ratio(load, ratio["value"], ratio["low"], ratio["high"], last["limit"], metric["verdict"]))
+    return found
