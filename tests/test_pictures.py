@@ -106,17 +106,17 @@ def test_a_row_of_the_forest_has_the_ratio_the_interval_and_the_limit_of_its_loa
         ratio, limit = last["ratio"], last["limit"]
         assert drawn[2 * row : 2 * row + 2] == [[(ratio["low"], row), (ratio["high"], row)], [(ratio["value"], row)]]
         assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((1 - limit, 1 + limit))
-        assert (band.get_y(), band.get_height()) == (row - 0.5, 1)
+        assert (band.get_y(), band.get_height()) == (row - 0.4, 0.8)
     assert len(drawn) == 2 * len(ax.patches) == 2 * len(metrics)
 
 
 def test_a_row_of_the_forest_says_its_figures_and_its_verdict_in_words_and_in_colour() -> None:
     found = [reports.Ratio(verdict, 0.5, 0.25, 2, 0.025, verdict) for verdict in TimeVerdict]
     (ax,) = draw.forest(found).axes
-    said = [text.get_text() for text in ax.texts]
-    assert said == [each for verdict in TimeVerdict for each in ("0.500 (0.250 to 2.000)", verdict)]
-    assert [text.get_position()[1] for text in ax.texts] == [0, 0, 1, 1, 2, 2, 3, 3]
-    colours = {"faster": paper.GREEN, "same": paper.BLUE, "slower": paper.ORANGE, "inconclusive": paper.GREY}
+    assert [text.get_text() for text in ax.texts] == [f"0.500 (0.250 to 2.000) {verdict}" for verdict in TimeVerdict]
+    assert [text.get_position()[1] for text in ax.texts] == [0, 1, 2, 3]
+    assert ax.get_xlabel().startswith("ms of HEAD ÷ ms of BASE")
+    colours = {"faster": paper.GREEN, "same": paper.BLUE, "slower": paper.ORANGE, "inconclusive": draw.COLOURS[3]}
     assert [line.get_color() for line in ax.lines[:-1:2]] == [colours[verdict] for verdict in TimeVerdict]
     assert [line.get_color() for line in ax.lines[1:-1:2]] == [colours[verdict] for verdict in TimeVerdict]
 

@@ -108,7 +108,7 @@ def matrix(found: Sequence[Guarantee]) -> Figure:
         return figure
 
 
-VERDICTS = {"faster": GREEN, "same": BLUE, "slower": ORANGE, "inconclusive": GREY}
+VERDICTS = {"faster": GREEN, "same": BLUE, "slower": ORANGE, "inconclusive": COLOURS[3]}
 """Colour by verdict of `compare`."""
 
 
@@ -118,13 +118,12 @@ def forest(found: Sequence[Ratio]) -> Figure:
         beside = ax.get_yaxis_transform()  # x in widths of the axes, y in rows
         for row, each in enumerate(found):
             colour = VERDICTS[each.verdict]
-            band = Rectangle((1 - each.limit, row - 0.5), 2 * each.limit, 1, facecolor=GREY, alpha=0.35, lw=0)
+            band = Rectangle((1 - each.limit, row - 0.4), 2 * each.limit, 0.8, facecolor=GREY, alpha=0.35, lw=0)
             ax.add_patch(band)
             ax.plot([each.low, each.high], [row, row], color=colour, lw=2)
-            ax.plot([each.ratio], [row], "s", color=colour)
-            says = f"{each.ratio:.3f} ({each.low:.3f} to {each.high:.3f})"
-            ax.text(1.03, row, says, transform=beside, va="center", fontsize=8)
-            ax.text(1.35, row, each.verdict, transform=beside, va="center", fontsize=8, color=INK)
+            ax.plot([each.ratio], [row], "s", color=colour, ms=5)
+            says = f"{each.ratio:.3f} ({each.low:.3f} to {each.high:.3f}) {each.verdict}"
+            ax.text(1.02, row, says, transform=beside, va="center", fontsize=8)
         ax.axvline(1.0, color=INK, lw=0.8)
         ax.set(xscale="log", xlim=_room(found), ylim=(len(found) - 0.4, -0.6))
         ax.set(yticks=range(len(found)), yticklabels=[each.load for each in found])
