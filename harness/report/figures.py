@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from harness.files import FileRefused, documents
-from harness.files.schema import Name, Within, fit
+from harness.files.refused import field_of
+from harness.files.schema import Name, Natural, Within, fit
 
 Number = Annotated[float, Within(-1e300, 1e300)]
+
+
+_COMPARED = ("", "HEAD / BASE", "from", "to", "verdict")
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,33 @@ class _Compare:
 
 
 @dataclass(frozen=True)
+class _MetricDraw:
+    ratio: _Ratio
+
+
+@dataclass(frozen=True)
+class _Metric:
+    verdict: Name
+    draws: tuple[_MetricDraw, ...]
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    same: Natural
+    moved: tuple[Any, ...]
+    only_base: tuple[Any, ...]
+    only_head: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class _Commands:
+    verdict: Name
+    command: tuple[Name, ...]
+    outputs: _Outputs
+    metrics: Mapping[str, _Metric]
+
+
+@dataclass(frozen=True)
 class _Section:
     section: Name
     ring: Mapping[str, Any]
@@ -122,11 +153,13 @@ def read(path: Path) -> Figures:
     where = f"{_platform(path, document)}, {path.name}"
     if "draws" in document:
         return _of_compare(_fitted(_Compare, document, path), where)
+    if "metrics" in document:
+        return _of_commands(_fitted(_Commands, document, path), path, where)
     if "section" in document:
         return _of_section(_fitted(_Section, document, path), where)
     if "tick" in document:
         return _of_bench(_fitted(_Bench, document, path), where)
-    raise FileRefused(path, "", "neither draws, a section nor a tick", "a report of bench or compare")
+    raise FileRefused(path, "", "neither draws, metrics, a section nor a tick", "a report of bench or compare")
 
 
 def _fitted(kind: Any, document: Mapping[str, Any], path: Path) -> Any:
@@ -136,18 +169,15 @@ def _fitted(kind: Any, document: Mapping[str, Any], path: Path) -> Any:
 
 def _cut(kind: Any, value: Any) -> Any:
     """Leave out, at every level, what the schema does not name."""
-    if not isinstance(value, dict) or not isinstance(kind, type) or not hasattr(kind, "__dataclass_fields__"):
-        return value
-    inner = {"tick": _Spread, "host": _Spread, "bare": _Bare, "ratio": _Ratio, "control": _Ratio}
-    lists = {"ablation": _Saving, "draws": _Draw}
-    made = {}
-    for name in [field.name for field in fields(kind) if field.name in value]:
-        each = value[name]
-        if name in lists and isinstance(each, list):
-            made[name] = [_cut(lists[name], one) for one in each]
-        else:
-            made[name] = _cut(inner.get(name), each)
-    return made
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind) and isinstance(value, dict):
+        hints = get_type_hints(kind, include_extras=True)
+        return {name: _cut(hint, value[name]) for name, hint in hints.items() if name in value}
+    if origin is tuple and isinstance(value, list):
+        return [_cut(arguments[0], each) for each in value]
+    if origin is Mapping and isinstance(value, dict):
+        return {name: _cut(arguments[1], each) for name, each in value.items()}
+    return value
 
 
 def _platform(path: Path, document: Mapping[str, Any]) -> str:
@@ -186,8 +216,23 @@ def _of_compare(compared: _Compare, where: str) -> Figures:
             rows.append((label, f"{ratio.value:.4f}", f"{ratio.low:.4f}", f"{ratio.high:.4f}", note))
     title = f"compare: {compared.verdict}{': ' * bool(compared.why)}{compared.why} ({' '.join(compared.bench)})"
     band = max((draw.limit for draw in compared.draws), default=0.0)
-    head = ("", "HEAD / BASE", "from", "to", "verdict")
-    return Figures(title, where, head, tuple(rows), tuple(intervals), 1.0, band, "HEAD / BASE")
+    return Figures(title, where, _COMPARED, tuple(rows), tuple(intervals), 1.0, band, "HEAD / BASE")
+
+
+def _of_commands(compared: _Commands, path: Path, where: str) -> Figures:
+    """A row for each metric: its last draw, with the verdict of all its draws."""
+    intervals = []
+    for label, metric in compared.metrics.items():
+        if not metric.draws:
+            raise FileRefused(path, field_of(("metrics", label, "draws")), "an empty list", "one draw or more")
+        ratio = metric.draws[-1].ratio
+        intervals.append(Interval(label, ratio.value, ratio.low, ratio.high, metric.verdict))
+    rows = [(one.label, f"{one.value:.4f}", f"{one.low:.4f}", f"{one.high:.4f}", one.note) for one in intervals]
+    outputs = compared.outputs
+    told = f"{outputs.same} the same, {len(outputs.moved)} moved"
+    told += f", {len(outputs.only_base) + len(outputs.only_head)} on one side"
+    title = f"compare: {compared.verdict} ({' '.join(compared.command)}), outputs: {told}"
+    return Figures(title, where, _COMPARED, tuple(rows), tuple(intervals), 1.0, unit="HEAD / BASE")
 
 
 def _of_section(section: _Section, where: str) -> Figures:

@@ -48,6 +48,43 @@ def test_a_comparison_is_a_forest_of_its_draws_and_their_controls(tmp_path: Path
     assert found.intervals[1].label == "draw 1, control"
 
 
+COMMANDED = ROOT / "captures/cpu-x86_64-avx2/compare/decoder_rows.json"
+
+
+def test_a_comparison_of_commands_has_the_last_draw_of_each_metric_and_its_verdict() -> None:
+    document, found = json.loads(COMMANDED.read_text()), read(COMMANDED)
+    assert found.title == "compare: inconclusive (python -m decoder_rows), outputs: 6 the same, 0 moved, 0 on one side"
+    assert [each.label for each in found.intervals] == list(document["metrics"])
+    last = {name: metric["draws"][-1]["ratio"] for name, metric in document["metrics"].items()}
+    assert [(each.value, each.low, each.high) for each in found.intervals] == [
+        (ratio["value"], ratio["low"], ratio["high"]) for ratio in last.values()
+    ]
+    assert [each.note for each in found.intervals] == [metric["verdict"] for metric in document["metrics"].values()]
+    assert [row[0] for row in found.rows] == list(document["metrics"]) and (found.middle, found.band) == (1.0, 0.0)
+
+
+def test_outputs_that_moved_are_told_in_the_title(tmp_path: Path) -> None:
+    document = json.loads(COMMANDED.read_text())
+    document["outputs"] = {"moved": ["a"], "only_base": ["b", "c"], "only_head": ["d"], "same": 2}
+    (tmp_path / "c.json").write_text(json.dumps(document))
+    assert read(tmp_path / "c.json").title.endswith("outputs: 2 the same, 1 moved, 3 on one side")
+
+
+@pytest.mark.parametrize(("metric", "said"), [
+    ({"verdict": 3, "draws": []}, "metrics.8 rows of 2 s.verdict"),
+    ({"verdict": "same", "draws": []}, "metrics.8 rows of 2 s.draws"),
+    ({"verdict": "same", "draws": [{"verdict": "same"}]}, "metrics.8 rows of 2 s.draws[0]"),
+    (3, "metrics.8 rows of 2 s"),
+])  # fmt: skip
+def test_a_metric_that_does_not_fit_is_refused_by_its_name(metric: Any, said: str, tmp_path: Path) -> None:
+    document = json.loads(COMMANDED.read_text())
+    document["metrics"]["8 rows of 2 s"] = metric
+    (tmp_path / "c.json").write_text(json.dumps(document))
+    with pytest.raises(FileRefused) as refused:
+        read(tmp_path / "c.json")
+    assert refused.value.field.startswith(said)
+
+
 @pytest.mark.parametrize(("change", "said"), [
     ({"draws": [{}]}, "draws[0].verdict"),
     ({"draws": 3}, "draws"),
