@@ -9,23 +9,25 @@ from dataclasses import dataclass
 from harness.commands.check_report import CheckReport
 from harness.files.refused import shown
 from harness.parity.baselines.verdicts import Verdict
+from harness.parity.proofs.lockstep import REPRO
 from harness.parity.proofs.switches import EVERY
 from harness.parity.spread import spread
 
 SHOWN = 5
 """The most differences that are told in words; the table of verdicts counts all."""
 LINES = 30
-"""The most lines that their words take together; a longer text ends with `CUT`."""
+"""The most lines below their titles together; a longer text ends with `CUT`."""
 CUT = " ..."
 _INDENT = "  "
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """A verdict that does not pass: its title, its words, and what it is about, for a choice of unlike ones."""
+    """A verdict that does not pass: title, words, a command or nothing, and what it is about, for `spread`."""
 
     title: str
     detail: str
+    command: str
     about: tuple[str, ...]
 
 
@@ -45,10 +47,11 @@ def details(found: CheckReport, width: int) -> Iterator[str]:
     if chosen:
         yield ""
     for failure in chosen:
-        lines = _wrapped(failure.detail, width - len(_INDENT), LINES // len(chosen))
+        command = [shown(failure.command)] if failure.command else []  # whole in one line, to be pasted
+        lines = _wrapped(failure.detail, width - len(_INDENT), LINES // len(chosen) - len(command))
         cut = cut or lines[-1].endswith(CUT)
         yield shown(failure.title)
-        yield from (_INDENT + line for line in lines)
+        yield from (_INDENT + line for line in [*lines, *command])
     more = len(failures) - len(chosen)
     if more:
         yield f"and {more} more: --json FILE has all, --html FILE a table; or name a scenario"
@@ -60,12 +63,13 @@ def _failures(found: CheckReport) -> Iterator[_Failure]:
     for result in () if found.captures is None else found.captures.results:
         if not result.verdict.passes and result.verdict is not Verdict.OUTSIDE_PROFILE:
             about = ("captures", "captures", result.name, "")
-            yield _Failure(f"{result.name}, captures: {result.verdict}", result.detail, about)
+            yield _Failure(f"{result.name}, captures: {result.verdict}", result.detail, "", about)
     for each in found.switches:
         if not each.verdict.passes and each.verdict is not Verdict.OUTSIDE_PROFILE:
             scenario = "every scenario" if each.scenario == EVERY else each.scenario
             title = f"{scenario}, {each.switch} on {each.executor}, {each.decoder}: {each.verdict}"
-            yield _Failure(title, each.detail, (each.executor, each.switch, each.scenario, each.decoder))
+            detail, _, command = each.detail.partition(REPRO)
+            yield _Failure(title, detail, command, (each.executor, each.switch, each.scenario, each.decoder))
 
 
 def _wrapped(text: str, width: int, most: int) -> list[str]:

@@ -16,6 +16,7 @@ from harness.parity.battery.scenarios import Scenario
 from harness.parity.proofs import evidence
 from harness.parity.proofs.evidence import Evidence
 from harness.parity.proofs.float64 import EngineReport
+from harness.parity.proofs.lockstep import REPRO
 from harness.parity.proofs.switches import EVERY, Pair, SwitchResult
 from harness.parity.spread import spread
 
@@ -118,7 +119,8 @@ def _of_switches(
         pair = Pair(result.switch, result.scenario, result.executor, result.decoder, result.dtype, result.device, file)
         subject = f"{result.switch} on {result.executor}, {result.decoder}"
         repro = pair.repro() if result.scenario != EVERY else _whole(pair)
-        found = Difference(result.scenario, subject, str(result.verdict), result.detail, repro)
+        detail = result.detail.partition(REPRO)[0]
+        found = Difference(result.scenario, subject, str(result.verdict), detail, repro)
         scenario = scenarios.get(result.scenario)
         playable = scenario if result.verdict in BYTES else None
         gather = None if playable is None else partial(evidence.of_pair, pair, playable)

@@ -14,12 +14,14 @@ from harness.engine.switches import SWITCHES
 from harness.parity.baselines.captures import Report
 from harness.parity.baselines.verdicts import Result, Verdict
 from harness.parity.battery.scenarios import SCENARIOS
+from harness.parity.proofs.lockstep import REPRO
 from harness.parity.proofs.switches import EVERY, SwitchResult
 from harness.registry import ExecutorKind
 
+COMMAND = "python -m harness check --switches --only cfg_full --switch fused_cfg --executor eager --decoder affine"
 LONG = "; ".join(f"request-{number}: bytes differ in 12 of 48 elements, first at row 0, frame 3" for number in range(30))
 MOVED = tuple(
-    SwitchResult(switch, scenario, ExecutorKind(kind), decoder, "float32", "cpu", Verdict.MOVED, True, LONG)
+    SwitchResult(switch, scenario, ExecutorKind(kind), decoder, "float32", "cpu", Verdict.MOVED, True, f"{LONG}{REPRO}{COMMAND}")
     for switch, kind, decoder, scenario in product(SWITCHES, ("eager", "static"), ("affine", "tiny"), SCENARIOS)
 )
 """A check of switches in which every comparison differs."""
@@ -73,7 +75,7 @@ def test_the_last_line_says_how_many_others_there_are_and_how_they_are_seen() ->
 def test_details_have_a_most_number_of_lines_and_each_is_as_wide_as_the_terminal(count: int, width: int) -> None:
     told = list(details(CheckReport(None, MOVED[:count]), width))
     assert len(told) <= LINES + SHOWN + 2
-    assert all(len(line) <= width for line in told[:-1] if line.startswith("  "))
+    assert all(len(line) <= width for line in told[:-1] if line.startswith("  ") and COMMAND not in line)
 
 
 def test_a_detail_that_is_longer_than_a_line_is_told_to_its_end() -> None:
@@ -84,9 +86,16 @@ def test_a_detail_that_is_longer_than_a_line_is_told_to_its_end() -> None:
 
 def test_a_cut_detail_keeps_its_beginning_and_says_that_it_is_cut() -> None:
     told = list(details(CheckReport(None, MOVED[:1]), 60))
-    words = " ".join(line.strip() for line in told[2:-1])
+    words = " ".join(line.strip() for line in told[2:-2])
     assert words.endswith(" ...") and LONG.startswith(words.removesuffix(" ..."))
     assert len(told[2:-1]) == LINES
+
+
+def test_the_command_that_shows_it_again_is_never_cut_nor_broken() -> None:
+    for count in (1, 3, len(MOVED)):
+        told = list(details(CheckReport(None, MOVED[:count]), 40))
+        assert [line for line in told if "python" in line] == [f"  {COMMAND}"] * min(count, SHOWN)
+        assert not [line for line in told if "repro" in line]
 
 
 def test_what_controls_a_terminal_is_shown_and_not_obeyed() -> None:
@@ -102,5 +111,5 @@ def test_a_check_in_which_everything_differs_stays_within_120_lines_of_80_column
             for table in check_tables(report):
                 console.print(table)
         lines = [*printed.get().splitlines(), *details(report, 80)]
-        assert len(lines) <= 120
-        assert all(len(line) <= 80 for line in lines)
+        assert sum(max(1, -(-len(line) // 80)) for line in lines) <= 120
+        assert all(len(line) <= 80 for line in lines if COMMAND not in line)

@@ -11,6 +11,7 @@ import pytest
 from harness.parity.baselines.bless import BATTERY
 from harness.parity.baselines.captures import Report
 from harness.parity.baselines.verdicts import Result, Verdict
+from harness.parity.proofs.lockstep import REPRO
 from harness.parity.proofs.switches import SwitchResult
 from harness.registry import ExecutorKind
 from harness.report.differences import DESCRIBED, PLAYED_AGAIN, Difference, differences
@@ -57,6 +58,13 @@ def test_what_cannot_be_played_again_takes_no_place_of_what_can(found: list[Diff
     silent = {each.subject: each.why for each in found if each.verdict != Verdict.MOVED}
     assert set(silent) == {"captures", "fused_cfg on deferred, affine"}
     assert all(why.startswith("there is nothing to play again") for why in silent.values())
+
+
+def test_the_command_that_shows_it_again_stands_once() -> None:
+    repro = "python -m harness check --switches --only ode_plain --switch fused_cfg --executor eager --decoder affine"
+    told = replace(MANY[0], verdict=Verdict.NOT_GATED, detail=f"they differ{REPRO}{repro}")
+    (found,) = differences(None, [told], BATTERY, Path("nowhere"))
+    assert (found.detail, found.repro) == ("they differ", repro)
 
 
 def test_the_described_ones_of_very_many_differences_are_of_every_executor_and_switch() -> None:
