@@ -62,11 +62,11 @@ class ParityError(AssertionError):
     """Two tensors or trees that must be identical differ.
 
     Attributes:
-        differences: all differences; the message lists only the first `LISTED`.
+        differences: all differences; the message tells the first ones, see `listed`.
     """
 
     def __init__(self, name: str, differences: Sequence[Difference], words: Words = DEFAULT) -> None:
-        """Make the message: the first `LISTED` differences of `name`, and the number of the others."""
+        """Make the message: the first differences of `name`, and the number of the others."""
         lines = [f"{name} is not identical, {len(differences)} difference(s):", *listed(differences, words)]
         super().__init__("\n  ".join(lines))
         self.differences = tuple(differences)
