@@ -95,8 +95,8 @@ def benched(
     program = load.executor if load.engine is None else f"{load.executor} {Path(load.engine).name}"
     subject = f"{load.decoder}, {load.dtype}, {program}, {load.device}: T {load.frames}, depth {load.depth}"
     table = Table("", "median", "p95", "p99", title=f"{subject}, {load.steps} steps{guided}{corrected}")
-    for name, spread in (("ms a tick", m.tick), ("ms until tick() returned", m.host)):
-        table.add_row(name, *(f"{value:.3f}" for value in (spread.median, spread.p95, spread.p99)))
+    for name, times in (("ms a tick", m.tick), ("ms until tick() returned", m.host)):
+        table.add_row(name, *(f"{value:.3f}" for value in (times.median, times.p95, times.p99)))
     forms = ", ".join(f"{form} {ms:.3f}" for form, ms in m.bare.forms.items())
     yield table
     facts = Table("", Column("", overflow="fold"), show_header=False)

@@ -19,9 +19,10 @@ from harness.parity.proofs.switches import EVERY, SwitchResult
 from harness.registry import ExecutorKind
 
 COMMAND = "python -m harness check --switches --only cfg_full --switch fused_cfg --executor eager --decoder affine"
-LONG = "; ".join(f"request-{number}: bytes differ in 12 of 48 elements, first at row 0, frame 3" for number in range(30))
+LONG = "; ".join(f"request-{number}: bytes differ in 12 of 48 elements, first at row 0" for number in range(40))
+WORDS = f"{LONG}{REPRO}{COMMAND}"
 MOVED = tuple(
-    SwitchResult(switch, scenario, ExecutorKind(kind), decoder, "float32", "cpu", Verdict.MOVED, True, f"{LONG}{REPRO}{COMMAND}")
+    SwitchResult(switch, scenario, ExecutorKind(kind), decoder, "float32", "cpu", Verdict.MOVED, True, WORDS)
     for switch, kind, decoder, scenario in product(SWITCHES, ("eager", "static"), ("affine", "tiny"), SCENARIOS)
 )
 """A check of switches in which every comparison differs."""

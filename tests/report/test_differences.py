@@ -51,7 +51,8 @@ def test_evidence_is_spread_over_executors_switches_and_scenarios(found: list[Di
 def test_what_has_evidence_comes_first_and_nothing_is_lost(found: list[Difference]) -> None:
     assert all(each.evidence is not None for each in found[:PLAYED_AGAIN])
     assert len(found) == len(MANY) + 2
-    assert {*parts(found)} == {(r.executor, r.switch, r.scenario) for r in [NOTHING, *MANY]} | {("", "captures", "gone")}
+    asked = {(each.executor, each.switch, each.scenario) for each in [NOTHING, *MANY]}
+    assert {*parts(found)} == asked | {("", "captures", "gone")}
 
 
 def test_what_cannot_be_played_again_takes_no_place_of_what_can(found: list[Difference]) -> None:
