@@ -104,12 +104,14 @@ sabotage-shard: $(STAMP)  ## plant the part of the defects and mutants that this
 mutants: $(STAMP)  ## mutate the package; the score per module and the survivors; JSON=path writes them
 	$(BIN)/python -m tests.sabotage.mutants $(if $(JSON),--json "$(JSON)") $(ARGS)
 
-# The stamp is touched last, so that a set-up that failed half-way is done again.
+# On a terminal pip shows its progress; in a pipe, as in CI, it is quiet. The stamp is touched last, so that a set-up that
+# failed half-way is done again.
 $(STAMP): pyproject.toml constraints.txt
-	@echo "Setting up .venv with $(PYTHON), extras $(EXTRAS)"
+	@echo "Setting up .venv with $(PYTHON): torch and the extras $(EXTRAS). This takes a few minutes, once."
 	@rm -f $@
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@test -t 1 && quiet= || quiet=-qq; \
+	$(BIN)/python -m pip install $$quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 clean:  ## remove .venv and everything that the other targets write

@@ -30,6 +30,7 @@ from harness.commands.common import (
     write_json,
     write_text,
 )
+from harness.commands.details import details
 from harness.commands.exits import COULD_NOT_RUN, DIFFERS, PASSED
 from harness.commands.parts import Parts
 from harness.engine.errors import EngineError
@@ -131,6 +132,8 @@ def check_command(battery: Battery, /, **options: Any) -> None:
     write_text(options["html_path"], page)
     for table in tables.check_tables(checked):
         console.print(table)
+    for line in details(checked, console.width):
+        say(line)
     for line in checked.summary():
         say(line)
     sys.exit(PASSED if checked.passes else DIFFERS if checked.differs else COULD_NOT_RUN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from harness.parity.baselines.captures import Report
 from harness.parity.baselines.verdicts import Result, Verdict
 from harness.parity.proofs.float64 import EngineReport
 from harness.parity.proofs.switches import EVERY, SwitchResult
+from harness.parity.spread import spread
 from harness.rails.bench import ablation, throughput
 from harness.rails.bench.recorded import Recorded
 from harness.rails.bench.steady import Steady
@@ -22,6 +24,8 @@ from harness.rails.compare.statistics import CONFIDENCE
 from harness.rails.costs import rails as costs
 from harness.rails.costs.counts import replacement
 
+COUNTS = 10
+"""The most rows of counts that differ."""
 _PASSES = "green"
 _COLORS = {
     Verdict.EXACT: _PASSES,
@@ -42,31 +46,40 @@ def check_tables(found: CheckReport) -> Iterator[Table]:
 
 
 def _cost_table(report: costs.CostReport) -> Table:
-    """A row for each count that differs, with what would stand in the file instead."""
+    """A row for each count that differs, at most `COUNTS`, with what would stand in the file instead."""
     table = Table("rail", "blessed", "now", f"in {report.file.parent.name}/{report.file.name}")
-    for row in report.wrong():
+    wrong = report.wrong()
+    for index in sorted(spread([(row.rail, row.name) for row in wrong], COUNTS)):
+        row = wrong[index]
         cells = (row.rail, f"{row.name}: {row.blessed}", str(row.now), replacement(row))
         table.add_row(*(Text(shown(cell), overflow="fold") for cell in cells))
+    if len(wrong) > COUNTS:
+        table.add_row(f"and {len(wrong) - COUNTS} more", "", "", "--json FILE has all")
     return table
 
 
 def _switch_table(results: Sequence[SwitchResult]) -> Table:
-    """A row for each switch, executor and decoder, then one for each comparison that did not pass."""
-    table = Table("switch", "executor", "decoder", "scenarios", "acted in", "verdict")
+    """A row for each switch, executor and decoder; the comparisons that did not pass are counted."""
+    table = Table("switch", "executor", "decoder", "played", "acted", "verdict")
     groups: dict[tuple[str, str, str], list[SwitchResult]] = {}
     for result in results:
         groups.setdefault((result.switch, result.executor, result.decoder), []).append(result)
     for key, group in groups.items():
         outside = [result for result in group if result.verdict is Verdict.OUTSIDE_PROFILE]
         wrong = [result for result in group if not result.verdict.passes and result not in outside]
-        verdict = Text(str(wrong[0].verdict), style="red") if wrong else Text("exact", style=_PASSES)
+        verdict = Text(_counted(wrong), style="red") if wrong else Text("exact", style=_PASSES)
         if len(outside) == len(group):
             verdict = Text(str(Verdict.OUTSIDE_PROFILE), style=_COLORS[Verdict.OUTSIDE_PROFILE])
         acted = sum(result.acted for result in group)
         table.add_row(*key, str(sum(r.scenario != EVERY for r in group) - len(outside)), str(acted), verdict)
-        for result in wrong:
-            table.add_row("", "", "", Text(shown(result.scenario)), "", Text(shown(result.detail), overflow="fold"))
     return table
+
+
+def _counted(wrong: Sequence[SwitchResult]) -> str:
+    """The verdicts with their numbers, such as `3 moved`; one about every scenario has no number."""
+    counts = Counter(result.verdict for result in wrong if result.scenario != EVERY)
+    of_all = dict.fromkeys(str(result.verdict) for result in wrong if result.scenario == EVERY)
+    return ", ".join([*(f"{count} {verdict}" for verdict, count in counts.items()), *of_all])
 
 
 def benched(
@@ -82,8 +95,8 @@ def benched(
     program = load.executor if load.engine is None else f"{load.executor} {Path(load.engine).name}"
     subject = f"{load.decoder}, {load.dtype}, {program}, {load.device}: T {load.frames}, depth {load.depth}"
     table = Table("", "median", "p95", "p99", title=f"{subject}, {load.steps} steps{guided}{corrected}")
-    for name, spread in (("ms a tick", m.tick), ("ms until tick() returned", m.host)):
-        table.add_row(name, *(f"{value:.3f}" for value in (spread.median, spread.p95, spread.p99)))
+    for name, times in (("ms a tick", m.tick), ("ms until tick() returned", m.host)):
+        table.add_row(name, *(f"{value:.3f}" for value in (times.median, times.p95, times.p99)))
     forms = ", ".join(f"{form} {ms:.3f}" for form, ms in m.bare.forms.items())
     yield table
     facts = Table("", Column("", overflow="fold"), show_header=False)
@@ -168,5 +181,7 @@ def _scenario_table(report: Report | EngineReport) -> Table:
         # Text, because a detail may hold brackets that rich would read as markup.
         verdict = Text(str(result.verdict), style=_COLORS.get(result.verdict, "red"))
         whose = [Text(result.compared_with or "")] if several and isinstance(result, Result) else []
-        table.add_row(Text(shown(result.name)), verdict, *whose, Text(shown(result.detail), overflow="fold"))
+        # One line a scenario: the whole detail is for `details`.
+        detail = Text(shown(result.detail).partition("\n")[0], overflow="ellipsis", no_wrap=True)
+        table.add_row(Text(shown(result.name)), verdict, *whose, detail)
     return table

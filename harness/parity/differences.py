@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 LISTED = 20  # the number of differences in the message of a `ParityError`
+_PLAYED = re.compile(r"event-(\d+)(?:/(?:tick-\d+|stages))?/?(\[[^\]]*\]|[^/\[]+)")
+"""The event of a path, and the stage, `output` or `state` below it."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,11 @@ class ParityError(AssertionError):
     """Two tensors or trees that must be identical differ.
 
     Attributes:
-        differences: all differences; the message lists only the first `LISTED`.
+        differences: all differences; the message tells the first ones, see `listed`.
     """
 
     def __init__(self, name: str, differences: Sequence[Difference], words: Words = DEFAULT) -> None:
-        """Make the message: the first `LISTED` differences of `name`, and the number of the others."""
+        """Make the message: the first differences of `name`, and the number of the others."""
         lines = [f"{name} is not identical, {len(differences)} difference(s):", *listed(differences, words)]
         super().__init__("\n  ".join(lines))
         self.differences = tuple(differences)
@@ -153,6 +157,24 @@ class Difference:
 
 
 def listed(differences: Sequence[Difference], words: Words) -> list[str]:
-    """The first `LISTED` differences, one a line, and the number of the others."""
+    """The first `LISTED` differences, one a line, and the number of the others.
+
+    Where all paths begin with an event, as those of `harness.parity.proofs.played` do, what differs later mostly
+    follows from the first difference: then that one, and in one line the number of the others and where they lie.
+    """
+    places = [found for each in differences if (found := _PLAYED.match(each.name))]
+    if places and len(places) == len(differences):
+        return [differences[0].told(words), *_after([(int(found[1]), found[2]) for found in places[1:]])]
     lines = [difference.told(words) for difference in differences[:LISTED]]
     return lines + [f"and {len(differences) - LISTED} more"] * (len(differences) > LISTED)
+
+
+def _after(places: Sequence[tuple[int, str]]) -> Iterator[str]:
+    """The number of differences at these places, an event and what differs in it each; nothing for none."""
+    if not places:
+        return
+    events = {event for event, _ in places}
+    first, last = min(events), max(events)
+    where = f"event {first}" if first == last else f"{len(events)} events from {first} to {last}"
+    counts = Counter(what for _, what in places).most_common()
+    yield f"and {len(places)} more, in {where}: " + ", ".join(f"{what} {count}" for what, count in counts)

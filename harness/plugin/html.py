@@ -15,6 +15,8 @@ from harness.plugin.ledger import LEDGER, UNASKED
 
 PLACE = ("event", "tick", "slot", "stage")
 """Attributes of an error of lockstep that name the place of the first difference."""
+AGAIN = ("repro", "script")
+"""Attributes of an error whose message has the code that shows the failure again."""
 
 
 def register(config: pytest.Config) -> None:
@@ -52,7 +54,8 @@ class _Places:
             name: value if isinstance(value, int) else str(value) for name, value in found.items() if value is not None
         }
         # Plain values, because pytest-xdist sends the report to another process.
-        report.harness = {"fixtures": used, "place": place}  # type: ignore[attr-defined]
+        again = isinstance(error, AssertionError) and any(hasattr(error, name) for name in AGAIN)
+        report.harness = {"fixtures": used, "place": place, "again": again}  # type: ignore[attr-defined]
         return report
 
 
@@ -64,13 +67,13 @@ class _Page:
         self._tests: dict[str, dict[str, Any]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        noted = getattr(report, "harness", {"fixtures": [], "place": {}})
+        noted = getattr(report, "harness", {"fixtures": [], "place": {}, "again": False})
         kept = self._tests.setdefault(report.nodeid, {"outcome": "passed", "fixtures": (), "place": {}, "words": ""})
         kept["fixtures"] = tuple(noted["fixtures"])
         # A failed try stays failed, and the first words are those of the difference.
         if report.outcome != "passed" and kept["outcome"] != "failed":
             skipped = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
-            kept |= {"outcome": report.outcome, "place": noted["place"], "words": skipped}
+            kept |= {"outcome": report.outcome, "place": noted["place"], "words": skipped, "again": noted["again"]}
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -16,13 +16,17 @@ from harness.parity.battery.scenarios import Scenario
 from harness.parity.proofs import evidence
 from harness.parity.proofs.evidence import Evidence
 from harness.parity.proofs.float64 import EngineReport
+from harness.parity.proofs.lockstep import REPRO
 from harness.parity.proofs.switches import EVERY, Pair, SwitchResult
+from harness.parity.spread import spread
 
 PLAYED_AGAIN = 20
 """The most differences that are played again for their evidence; each takes about as long as the comparison did."""
+DESCRIBED = 150
+"""The most differences that a page describes; its matrix shows all."""
 BYTES = (Verdict.MOVED, Verdict.DIGEST_DIFFERS)
 """Verdicts of two results that differ; of the other ones there is nothing to play again."""
-TOO_MANY = f"not played again: evidence is gathered for the first {PLAYED_AGAIN} differences alone"
+TOO_MANY = f"not played again: evidence is gathered for {PLAYED_AGAIN} differences that are unlike each other"
 NO_TENSORS = "there is nothing to play again: no two results were compared"
 
 
@@ -57,7 +61,10 @@ def differences(
     engine: Path | None = None,
     advance: Callable[[str], None] = lambda _name: None,
 ) -> list[Difference]:
-    """List every verdict that does not pass; gather evidence for the first `PLAYED_AGAIN` of them.
+    """List every verdict that does not pass; gather evidence for `PLAYED_AGAIN` of them.
+
+    Those with evidence come first. They, and the first `DESCRIBED` of the list, are of different executors, switches
+    and scenarios, as far as there are.
 
     Args:
         played: report of the captures or of a compiled decoder, or None.
@@ -68,29 +75,43 @@ def differences(
         advance: called with the name of each scenario before it is played again.
     """
     found = [*_of_switches(switches, battery.scenarios, engine), *_of_captures(played, battery, folder)]
+    again = _spread([each for each in found if each.gather is not None], PLAYED_AGAIN)
+    chosen = {id(each) for each in again}
+    rest = [each for each in found if id(each) not in chosen]
+    first = _spread(rest, DESCRIBED - len(again))
+    chosen |= {id(each) for each in first}
     made = []
-    for number, (without, gather) in enumerate(found):
-        if gather is None or number >= PLAYED_AGAIN:
-            made.append(replace(without, why=NO_TENSORS if gather is None else TOO_MANY))
-            continue
-        advance(f"evidence {without.scenario}")
-        made.append(_gathered(without, gather))
+    for each in again:
+        advance(f"evidence {each.without.scenario}")
+        made.append(_gathered(each))
+    for each in [*first, *(each for each in rest if id(each) not in chosen)]:
+        made.append(replace(each.without, why=NO_TENSORS if each.gather is None else TOO_MANY))
     return made
 
 
-Found = tuple[Difference, Callable[[], Evidence] | None]
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A difference without its evidence, what gathers it, or None, and what the difference is about, for `spread`."""
+
+    without: Difference
+    gather: Callable[[], Evidence] | None
+    about: tuple[str, ...]
 
 
-def _gathered(without: Difference, gather: Callable[[], Evidence]) -> Difference:
+def _spread(found: Sequence[_Found], most: int) -> list[_Found]:
+    return [found[index] for index in spread([each.about for each in found], most)]
+
+
+def _gathered(found: _Found) -> Difference:
     try:
-        return replace(without, evidence=gather())
+        return replace(found.without, evidence=found.gather() if found.gather else None)
     except Exception as error:  # noqa: BLE001 - the verdict stands without evidence, and the report says why
-        return replace(without, why=f"it could not be played again: {type(error).__name__}: {error}")
+        return replace(found.without, why=f"it could not be played again: {type(error).__name__}: {error}")
 
 
 def _of_switches(
     results: Sequence[SwitchResult], scenarios: Mapping[str, Scenario], engine: Path | None
-) -> Iterator[Found]:
+) -> Iterator[_Found]:
     for result in results:
         if result.verdict.passes or result.verdict is Verdict.OUTSIDE_PROFILE:
             continue
@@ -98,12 +119,12 @@ def _of_switches(
         pair = Pair(result.switch, result.scenario, result.executor, result.decoder, result.dtype, result.device, file)
         subject = f"{result.switch} on {result.executor}, {result.decoder}"
         repro = pair.repro() if result.scenario != EVERY else _whole(pair)
-        found = Difference(result.scenario, subject, str(result.verdict), result.detail, repro)
+        detail = result.detail.partition(REPRO)[0]
+        found = Difference(result.scenario, subject, str(result.verdict), detail, repro)
         scenario = scenarios.get(result.scenario)
-        if result.verdict not in BYTES or scenario is None:
-            yield found, None
-        else:
-            yield found, partial(evidence.of_pair, pair, scenario)
+        playable = scenario if result.verdict in BYTES else None
+        gather = None if playable is None else partial(evidence.of_pair, pair, playable)
+        yield _Found(found, gather, (result.executor, result.switch, result.scenario, result.decoder))
 
 
 def _whole(pair: Pair) -> str:
@@ -111,7 +132,7 @@ def _whole(pair: Pair) -> str:
     return f"{words[0]} {words[1].partition(' ')[2]}"
 
 
-def _of_captures(played: Report | EngineReport | None, battery: Battery, folder: Path) -> Iterator[Found]:
+def _of_captures(played: Report | EngineReport | None, battery: Battery, folder: Path) -> Iterator[_Found]:
     kind = played.engine.kind if isinstance(played, EngineReport) else None
     device = "" if battery.on_cpu else f" --device {battery.device}"
     subject, where = ("captures", device) if kind is None else (f"compiled decoder on {kind}", f" --executor {kind}")
@@ -121,10 +142,9 @@ def _of_captures(played: Report | EngineReport | None, battery: Battery, folder:
         repro = f"python -m harness check{where} --only {result.name}"
         found = Difference(result.name, subject, str(result.verdict), result.detail, repro)
         scenario = battery.scenarios.get(result.name)
-        if kind is not None or result.verdict not in BYTES or scenario is None:
-            yield found, None
-        else:
-            yield found, partial(_capture, scenario, battery, folder)
+        playable = scenario if kind is None and result.verdict in BYTES else None
+        gather = None if playable is None else partial(_capture, playable, battery, folder)
+        yield _Found(found, gather, ("captures", "captures", result.name, ""))
 
 
 def _capture(scenario: Scenario, battery: Battery, folder: Path) -> Evidence:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.rails.costs.counts import OPERATOR
-from harness.report.differences import Difference
+from harness.report.differences import DESCRIBED, Difference
 from harness.report.figures import Figures
 from harness.report.forest import Forest, forest
 from harness.report.grid import Grid, grid
@@ -16,8 +16,6 @@ from harness.report.matrix import MEANINGS, matrix
 from harness.report.open import not_compared
 from harness.report.template import template
 
-LISTED = 150
-"""The most differences that the page describes; the matrix shows all."""
 WORDS = 1200
 """The most characters of a description."""
 TEMPLATE = "report.html.j2"
@@ -65,8 +63,8 @@ def page(
         figures: figures of benches and comparisons.
         made: when and by which command the check was made.
     """
-    told = [_told(number, each) for number, each in enumerate(found[:LISTED])]
-    links = {(each.scenario, _column(each)): f"d{number}" for number, each in reversed([*enumerate(found[:LISTED])])}
+    told = [_told(number, each) for number, each in enumerate(found[:DESCRIBED])]
+    links = {(each.scenario, _column(each)): f"d{number}" for number, each in reversed([*enumerate(found[:DESCRIBED])])}
     plots: list[tuple[Figures, Forest | None]] = [
         (each, forest(each.intervals, each.middle, each.band)) for each in figures
     ]

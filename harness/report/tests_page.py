@@ -27,6 +27,7 @@ class Row:
         fixtures: names of the plugin's fixtures that it used; empty for another test.
         place: the place of the first difference by name, such as `{"tick": 5, "slot": 0, "stage": "condition"}`.
         words: what the failure or the skip said.
+        again: the words say themselves how the failure is seen again.
     """
 
     nodeid: str
@@ -34,6 +35,7 @@ class Row:
     fixtures: tuple[str, ...] = ()
     place: Mapping[str, Any] = field(default_factory=dict)
     words: str = ""
+    again: bool = False
 
     @property
     def where(self) -> str:
@@ -84,7 +86,8 @@ def _not_compared(tests: Sequence[Row], ledger: Mapping[str, Sequence[str]], una
 
 
 def _again(test: Row) -> str:
-    return f"pytest {shlex.quote(test.nodeid)}"
+    """The command that shows a failure again; empty where the words say it."""
+    return "" if test.again else f"pytest {shlex.quote(test.nodeid)}"
 
 
 def _cut(words: str) -> str:

@@ -82,6 +82,31 @@ def test_a_page_without_its_packages_is_refused_before_a_test_runs(
     result.stderr.fnmatch_lines(["*--harness-html: a report needs Nowhere: pip install 'stream-harness[[]report]'*"])
 
 
+SWITCH = """
+import torch
+from harness.parity.script import Drain, Script, Submit
+
+def test_switch(lockstep, monkeypatch):
+    add = torch._foreach_add
+    monkeypatch.setattr(torch, "_foreach_add", lambda a, b: [x + 1 for x in add(a, b)])
+    lockstep.switch("integrator", script=Script((Submit(1), Drain())))
+
+def test_other(lockstep):
+    lockstep(lambda event: torch.ones(1), lambda event: torch.zeros(1), [1])
+"""
+
+
+@pytest.mark.engine
+def test_how_a_failure_is_seen_again_stands_once(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_engine=SWITCH)
+    pytester.runpytest_subprocess("-p", "no:cacheprovider", "--harness-html", "report.html")
+    text = (pytester.path / "report.html").read_text()
+    described = re.findall(r"<details.*?</details>", text, re.DOTALL)
+    switch, other = sorted(described, key=lambda each: "::test_other" in each)
+    assert switch.count("repro:") == 1 and "See it again" not in switch
+    assert other.count("See it again") == 1 and "<pre>pytest test_engine.py::test_other</pre>" in other
+
+
 def test_everything_that_comes_from_a_test_is_escaped_and_nothing_is_fetched() -> None:
     evil = "<script>alert(1)</script>"
     ledger = {**EMPTY, "exact": [f"{evil}: x"], "tolerance": [evil], "timed": [evil], "not_gated": [evil]}

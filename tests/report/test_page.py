@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 import pytest
 
 from harness.parity.proofs.evidence import Evidence
-from harness.report.differences import Difference
+from harness.report.differences import DESCRIBED, Difference
 from harness.report.figures import Figures, Interval
-from harness.report.page import LISTED, page
+from harness.report.page import page
 from tests.report.made import EXECUTORS, SWITCHES, captured, difference, document, evidence, switched
 
 EVIL = "<script>alert('x')</script>"
@@ -168,7 +168,7 @@ def test_500_scenarios_that_all_differ_stay_under_5_megabytes_and_none_is_lost()
     assert html.split('<table class="m">')[1].split("</table>")[0].count("✗") == 500 * (
         1 + len(SWITCHES) * len(EXECUTORS)
     )
-    assert f"{20 + 18_000 - LISTED} more differences are not described here" in html
+    assert f"{20 + 18_000 - DESCRIBED} more differences are not described here" in html
     assert html.count("First difference: ") == 20
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from tests.sabotage.runner import Defect
 
 COMMON, COMPLETED = "harness/commands/common.py", "harness/commands/completed.py"
+DETAILS = "harness/commands/details.py"
 T_COMPLETION, T_PROGRESS = "tests/test_completion.py", "tests/commands/test_progress.py"
+T_DETAILS = "tests/commands/test_details.py"
 
 TERMINAL = [
     Defect(
@@ -70,5 +72,41 @@ TERMINAL = [
         ' or ".") + mark + anchor',
         ' or ".")',
         "tests/site/test_pages.py::test_a_link_as_on_github_leads_to_the_same_place_of_the_site",
+    ),
+    Defect(
+        "a red check tells the differences of one executor",
+        DETAILS,
+        "spread([each.about for each in failures], SHOWN)",
+        "range(len(failures))[:SHOWN]",
+        f"{T_DETAILS}::test_the_differences_that_are_told_are_of_different_switches_executors_and_scenarios",
+    ),
+    Defect(
+        "a red check tells its differences to their ends",
+        DETAILS,
+        "LINES // len(chosen) - len(command)",
+        "1000",
+        f"{T_DETAILS}::test_a_check_in_which_everything_differs_stays_within_120_lines_of_80_columns",
+    ),
+    Defect(
+        "a text that is cut looks whole",
+        DETAILS,
+        ".rstrip() + CUT]",
+        ".rstrip()]",
+        f"{T_DETAILS}::test_a_cut_detail_keeps_its_beginning_and_says_that_it_is_cut",
+    ),
+    Defect(
+        "a report has evidence of one executor alone",
+        "harness/report/differences.py",
+        "[found[index] for index in spread([each.about for each in found], most)]",
+        "list(found[:most])",
+        "tests/report/test_differences.py::test_evidence_is_spread_over_executors_switches_and_scenarios",
+    ),
+    Defect(
+        "what follows from the first difference of a ring is told one by one",
+        "harness/parity/differences.py",
+        "    if places and len(places) == len(differences):\n",
+        "    if not differences:\n",
+        "tests/parity/test_differences.py::"
+        "test_of_a_ring_that_was_played_the_first_difference_is_told_and_the_rest_is_counted_with_its_places",
     ),
 ]

@@ -43,6 +43,8 @@ T = TypeVar("T")
 
 HOST = "host"
 """In place of a stage, for a difference between host facts."""
+REPRO = "\nrepro:\n"
+"""Words between a difference and the code or command that shows it again."""
 
 Seen: TypeAlias = "dict[Stage, dict[int, dict[str, Tensor]]]"
 """Copies of the tensors that a tick made, by stage, place in the ring and name."""
@@ -62,7 +64,7 @@ class Parted(AssertionError):
     def __init__(self, who: str, tick: int, slot: int | None, stage: str, detail: str, repro: str) -> None:
         """Name the first tick, slot and stage at which the pipelines `who` differ."""
         where = f"tick {tick}, " + ("" if slot is None else f"slot {slot}, ") + f"stage {stage}"
-        super().__init__(f"{who} differ at {where}:\n  {detail}\nrepro:\n{repro}")
+        super().__init__(f"{who} differ at {where}:\n  {detail}{REPRO}{repro}")
         self.tick, self.slot, self.stage, self.detail, self.repro = tick, slot, stage, detail, repro
 
 
