@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.parity.proofs.evidence import DIFFERS, NONE, SAME, Evidence, TickSeen
+from harness.parity.proofs.evidence import DIFFERS, NONE, SAME, STATE, Evidence, TickSeen
 
 COLUMNS = 120
 """The most ticks of a table; of a longer play those around the first difference."""
@@ -31,6 +31,11 @@ class Grid:
     stages: tuple[tuple[str, tuple[Cell, ...]], ...]
     slots: tuple[tuple[str, tuple[Cell, ...]], ...]
     cut: int
+
+    @property
+    def of_capture(self) -> bool:
+        """True for a play that was held against a capture, which has one digest a tick and no stages."""
+        return [name for name, _ in self.stages] == [STATE]
 
 
 def grid(evidence: Evidence) -> Grid:

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from harness.parity.proofs.evidence import Evidence
+from harness.parity.proofs.evidence import DIFFERS, STATE, Evidence
 from harness.report.differences import DESCRIBED, Difference
 from harness.report.figures import Figures, Interval
 from harness.report.page import page
@@ -65,6 +65,14 @@ def test_the_page_points_at_tick_slot_and_stage_and_has_the_command_to_paste() -
     assert "1 of 48 elements differ" not in read.text
     assert "5 of 48 elements differ, first at frame 7, channel 3" in read.text
     assert [attrs["aria-label"] for tag, attrs in read.tags if tag == "svg"] == ["expected", "got", "distance"]
+
+
+def test_what_a_red_slot_means_is_said_of_a_comparison_and_of_a_capture() -> None:
+    compared = evidence()
+    state = replace(compared, ticks=tuple(replace(tick, stages={STATE: DIFFERS}) for tick in compared.ticks))
+    legends = ("red: a tensor of this slot differs.", "red: the finished latent of this slot's request moved")
+    pages = [Read(page(MOVED, [difference(shown=shown)])).text for shown in (compared, state)]
+    assert [[legend in page for legend in legends] for page in pages] == [[True, False], [False, True]]
 
 
 def test_a_page_has_no_script_fetches_nothing_and_is_whole() -> None:

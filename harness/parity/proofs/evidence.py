@@ -37,6 +37,7 @@ SAME, DIFFERS, NONE = "same", "differs", "none"
 """States of a stage in a tick; `NONE` made no tensor that could be compared."""
 STATE = "state"
 """The one stage of a capture: a digest of every slot's state after a tick."""
+NO_LATENT = "no finished latent moved: a part of the state did that no later tick read"
 STAGES = (HOST, *(str(stage) for stage in Stage))
 PICTURES = 3
 """The most tensors of one difference that are kept."""
@@ -74,7 +75,7 @@ class TickSeen:
         number: from 0.
         seats: the request of each slot, one that finishes in the tick included; None is a free slot.
         stages: `SAME`, `DIFFERS` or `NONE` by stage, in the order of a tick.
-        slots: slots in which a stage differs.
+        slots: slots in which a stage differs; of a capture, those of requests whose finished latents moved.
     """
 
     number: int
@@ -255,6 +256,10 @@ def of_capture(
 ) -> Evidence:
     """Evidence of a scenario whose capture moved.
 
+    A capture has one digest for the state of all slots after a tick. So the slot of the first difference is known only
+    where one request alone was in the ring then whose finished latent moved; every such slot is marked in the ticks
+    that moved.
+
     Args:
         scenario: the scenario; where it is none of this package, there is no timeline.
         play: plays the scenario.
@@ -265,13 +270,17 @@ def of_capture(
     ring = _played(scenario, ((executor(scenario), configuration(scenario)),)) if _is_ours(scenario) else Evidence(())
     states = _states(played.ticks, ticks)
     seats = [tick.seats for tick in ring.ticks] + [()] * max(0, len(states) - len(ring.ticks))
-    seen = [TickSeen(number, seats[number], {STATE: state}) for number, state in enumerate(states)]
     differs = named_differences(played.finished, expected)
+    names = {each.name for each in differs}
+    slots = [frozenset(n for n, seat in enumerate(each) if seat is not None and seat.id in names) for each in seats]
+    seen = [
+        TickSeen(number, seats[number], {STATE: state}, slots[number] if state == DIFFERS else frozenset())
+        for number, state in enumerate(states)
+    ]
     moved = next((number for number, state in enumerate(states) if state == DIFFERS), None)
-    slots = {seat.id: place for tick in seen for place, seat in enumerate(tick.seats) if seat is not None}
-    slot = next((slots[each.name] for each in differs if each.name in slots), None)
-    first = Place(moved, slot, STATE) if differs or moved is not None else None
-    notes = tuple(each.told(LATENTS) for each in differs)
+    there = slots[moved] if moved is not None else frozenset().union(*slots)
+    first = Place(moved, min(there) if len(there) == 1 else None, STATE) if differs or moved is not None else None
+    notes = tuple(each.told(LATENTS) for each in differs) or (NO_LATENT,) * (moved is not None)
     return Evidence(tuple(seen), first, _pictures(played.finished, expected), notes, ring.stopped)
 
 

@@ -148,6 +148,47 @@ def test_a_capture_that_moved_has_its_tick_the_slot_of_its_request_and_a_picture
     assert found.ticks[1].seats[1] == evidence.Seat("b", 1, 4)
 
 
+def with_moved(*names: str, tick: int) -> Callable[[Scenario], Played]:
+    """Plays a scenario of which these latents, and the digest of one tick, are others than the blessed."""
+
+    def replay(scenario: Scenario) -> Played:
+        played = play(scenario)
+        finished = {name: latent + 1 if name in names else latent for name, latent in played.finished.items()}
+        return Played(finished, (*played.ticks[:tick], "x", *played.ticks[tick + 1 :]))
+
+    return replay
+
+
+RING = SCENARIOS["mixed_ring"]
+
+
+def test_a_request_that_was_not_in_the_ring_at_the_first_tick_that_moved_names_no_slot() -> None:
+    """`gated` moved, and comes into the ring later; of those that moved `self` alone was in it."""
+    played, now = play(RING), with_moved("gated", "self", tick=1)(RING)
+    kept = dict(sorted(played.finished.items()))
+    found = evidence.of_capture(
+        RING, lambda _: Played(dict(sorted(now.finished.items())), now.ticks), kept, played.ticks
+    )
+    seats = {seat.id: place for place, seat in enumerate(found.ticks[1].seats) if seat is not None}
+    assert "gated" not in seats
+    assert found.first == evidence.Place(1, seats["self"], "state")
+
+
+def test_where_several_requests_moved_in_one_tick_no_slot_is_first_and_all_are_marked() -> None:
+    played = play(RING)
+    found = evidence.of_capture(RING, with_moved("masked", "self", tick=1), played.finished, played.ticks)
+    seats = {seat.id: place for place, seat in enumerate(found.ticks[1].seats) if seat is not None}
+    assert found.first == evidence.Place(1, None, "state")
+    assert [tick.slots for tick in found.ticks[:2]] == [frozenset(), {seats["self"], seats["masked"]}]
+
+
+def test_a_state_that_moved_and_no_latent_is_told_as_such() -> None:
+    played = play(RING)
+    found = evidence.of_capture(RING, with_moved(tick=1), played.finished, played.ticks)
+    assert found.first == evidence.Place(1, None, "state") and found.pictures == ()
+    assert found.notes == ("no finished latent moved: a part of the state did that no later tick read",)
+
+
 def test_of_ticks_that_only_one_side_has_none_is_the_same() -> None:
     played = play(PLAIN)
     found = evidence.of_capture(PLAIN, play, played.finished, played.ticks[:4])
