@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.engine.decoders import AceStepDecoder
 from harness.engine.decoders.accelerated import AcceleratedDecoder
 from harness.engine.decoders.decoder_switches import PLAIN
-from harness.parity.proofs.decoder_error import BOUND, Case, Lengths, Verdict, drawn, measure, ratio
+from harness.parity.proofs.decoder_error import BOUND, Case, Lengths, Verdict, drawn, judge, ratio, yardstick
 
 CASE = Case(rows=2, frames=13, tokens=5, lengths=Lengths.MIXED)
 
@@ -34,7 +34,7 @@ class Wrong:
 
 
 def found(decoder: Any, plain: AceStepDecoder, inputs: int = 6, case: Case = CASE) -> Any:
-    return measure(plain, {"it": decoder}, case, inputs, steps=2)["it"]
+    return judge(decoder, yardstick(plain, case, inputs, steps=2))
 
 
 def test_equal_bits_are_exact() -> None:
