@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import chain
@@ -12,7 +13,7 @@ import pytest
 
 from harness.engine.decoders.decoder_switches import ACCELERATIONS
 from harness.parity.baselines.platform import ROOT
-from harness.parity.proofs.decoder_error import BOUND
+from harness.parity.proofs.decoder_error import BOUND, Lengths
 
 PAGE = (ROOT / "docs/decoder.md").read_text().splitlines()
 TINY, MID, ON_GPU, TIMES = (
@@ -79,6 +80,16 @@ def test_every_acceleration_is_in_the_reports_and_in_the_table_of_switches() -> 
     for report in (TINY, MID, ON_GPU):
         assert set(ACCELERATIONS) <= {each["variant"] for each in report["found"]}
     assert [line.split("`")[1] for line in PAGE if line.startswith("| `")] == list(ACCELERATIONS)
+
+
+def test_what_is_in_the_reports_of_a_cpu_alone_is_said() -> None:
+    beside = [each for report in (TINY, MID) for each in report["found"] if "verdict" in each]
+    highest = max(each[name]["high"] for each in beside for name in ("velocity", "latent"))
+    assert f"no upper end there is above {math.ceil(100 * highest) / 100:.2f}." in " ".join(PAGE)
+    assert {(each["rows"], each["frames"]) for each in TINY["found"]} == {(2, 26), (1, 27), (5, 27)}
+    for report, frames in ((TINY, 26), (TINY, 27), (MID, 26)):
+        assert {each["lengths"] for each in report["found"] if each["frames"] == frames} == set(Lengths)
+    assert {each["dtype"] for each in MID["found"] if each["frames"] == 300} == {"float32"}
 
 
 def test_no_error_is_above_the_bound_and_no_row_depends_on_others() -> None:
