@@ -20,6 +20,7 @@ from harness.engine import DCW, Condition, Finished, Guidance, LatentMask, Pipel
 from harness.engine.controls import SharedControl
 from harness.parity.baselines.verdicts import Verdict
 from harness.parity.traces.engine_replay import replayed_pipeline
+from tests.gpu.decoder import parser as decoder_parser
 from tests.gpu.report import parser as report_parser
 from tests.parity.traces import rings
 from tests.plugin import test_danger_example as danger_example
@@ -219,7 +220,8 @@ def test_every_option_that_is_named_is_one_of_a_command() -> None:
     of_pytest = {option for option in named if option.startswith(("--harness-", "--benchmark-"))}
     of_others = {"--help", "--strict"}  # of every command, and of mypy
     of_reports = set(report_parser().format_help().split())
-    assert named - of_pytest - of_others - of_reports - there == set()
+    of_parity = {f"--{name}" for name in vars(decoder_parser().parse_args(["parity", "--out", "folder"]))}
+    assert named - of_pytest - of_others - of_reports - of_parity - there == set()
 
 
 def test_the_page_of_the_plugin_explains_the_options_that_the_readme_names() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,66 @@ def test_an_acceleration_that_does_not_run_is_a_failure() -> None:
     assert decoder_parity.failed([right, {**right, "apart": False}])
 
 
+def chosen(folder: Path, *more: str) -> tuple[int, dict[str, Any]]:
+    return parity(folder, "--lengths", "mixed", "--variants", "kept_time", "patch_products", "all", *more)
+
+
+class Counted:
+    """A function whose calls are counted; a call beyond the last that is allowed is an interrupt."""
+
+    def __init__(self, function: Callable[..., Any], last: int = 99) -> None:
+        self.function, self.calls, self.last = function, 0, last
+
+    def __call__(self, *given: Any) -> Any:
+        self.calls += 1
+        if self.calls > self.last:
+            raise KeyboardInterrupt
+        return self.function(*given)
+
+
+def test_the_reference_is_computed_once_for_all_variants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_parity, "yardstick", counted := Counted(decoder_parity.yardstick))
+    _code, document = chosen(tmp_path)
+    assert (len(document["found"]), counted.calls) == (3, 1)
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = chosen(tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(decoder_parity, "judge", Counted(decoder_parity.judge, last=2))
+        chosen(tmp_path / "parts")
+    kept = json.loads((tmp_path / "parts/decoder_parity.json").read_text())["found"]
+    assert [each["variant"] for each in kept] == ["patch_products", "kept_time"]
+    monkeypatch.setattr(decoder_parity, "judge", counted := Counted(decoder_parity.judge))
+    assert (chosen(tmp_path / "parts", "--resume"), counted.calls) == (whole, 1)
+    assert (chosen(tmp_path / "parts", "--resume"), counted.calls) == (whole, 1)
+    assert (chosen(tmp_path / "parts"), counted.calls) == (whole, 4)
+
+
+def test_what_was_left_out_or_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, late = chosen(tmp_path, "--seconds", "-1")
+    assert (code, ["left_out" in each for each in late["found"]]) == (1, [True] * 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder_parity, "_failure", lambda *_given: "no kernel")
+        assert chosen(tmp_path)[0] == 1
+    code, document = chosen(tmp_path, "--resume")
+    assert (code, ["verdict" in each for each in document["found"]]) == (0, [True] * 3)
+
+
+def test_no_run_goes_on_with_findings_of_other_inputs_threads_or_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _code, document = chosen(tmp_path, "--threads", "1")
+    assert document["platform"]["threads"] == "1"
+    with pytest.raises(ValueError, match="inputs was 2 and is 3 now; run without --resume"):
+        chosen(tmp_path, "--threads", "1", "--resume", "--inputs", "3")
+    with pytest.raises(ValueError, match="platform was .*'threads': '1'.* and is .*'threads': '2'"):
+        chosen(tmp_path, "--threads", "2", "--resume")
+    monkeypatch.setattr(decoder_parity.store, "engine_digest", lambda _package: "other")
+    with pytest.raises(ValueError, match="code was .* and is .*other"):
+        chosen(tmp_path, "--threads", "1", "--resume")
+
+
 REPORTS = sorted((ROOT / "captures").glob("*/decoder_parity/*.json"))
 
 
@@ -231,7 +292,7 @@ def test_a_kept_report_has_every_acceleration_and_its_verdicts_are_those_of_its_
             assert each["verdict"] != "exact" or {ratio["ratio"] for ratio in ratios} == {1.0}
     assert all(names >= {*ACCELERATIONS, "all"} for names in cases.values())
     # On a GPU only conditions of full length were measured; the page says so.
-    expected = set(Lengths) if path.stem == "tiny" else {Lengths.FULL}
+    expected = set(Lengths) if path.parts[-3].startswith("cpu-") else {Lengths.FULL}
     assert {lengths for *_, lengths in cases} == expected
 
 

@@ -41,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
     parity.add_argument("--lengths", nargs="+", default=list(Lengths), choices=list(Lengths))
     parity.add_argument("--variants", nargs="+", default=[], help="names in the table; all without this option")
     parity.add_argument("--seconds", type=float, default=450.0)
+    parity.add_argument("--threads", type=int, default=0, help="of a CPU; one is the fastest where others use it too")
+    parity.add_argument("--resume", action="store_true", help="go on with the findings that are kept in the folder")
     return made
 
 

@@ -6,20 +6,22 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from harness.engine import atomic
 from harness.engine.decoders import AceStepDecoder, Decoder
 from harness.engine.decoders.accelerated import AcceleratedDecoder, accelerated
 from harness.engine.decoders.decoder_switches import ACCELERATIONS, ALL, PLAIN, BandForm, DecoderSwitches, FullForm
 from harness.engine.executors.compiled import compiled
-from harness.parity.baselines import platform
-from harness.parity.proofs.decoder_error import Case, Lengths, Verdict, drawn, measure
+from harness.parity.baselines import platform, store
+from harness.parity.proofs.decoder_error import Case, Lengths, Verdict, Yardstick, judge, yardstick
 
 PARITY = "decoder_parity.json"
 UNKNOWN = "there is no such variant here"
@@ -29,7 +31,10 @@ ON_GPU = ("kernels of fused_norms", "band cudnn", "full cudnn", "full flash")
 
 @dataclass(frozen=True)
 class Asked:
-    """What is compared: every case with every dtype, on one device; `variants` by name, or all where none is named."""
+    """What is compared: every case with every dtype, on one device; `variants` by name, or all where none is named.
+
+    With `threads` 0 there are as many threads as torch chooses. With `resume` an interrupted run goes on.
+    """
 
     preset: str
     device: str
@@ -42,6 +47,8 @@ class Asked:
     seconds: float
     lengths: Sequence[str] = tuple(Lengths)
     variants: Sequence[str] = ()
+    threads: int = 0
+    resume: bool = False
 
 
 def variants(*, on_gpu: bool) -> dict[str, DecoderSwitches]:
@@ -68,28 +75,50 @@ def judged(decoder: AceStepDecoder, switches: DecoderSwitches, *, compile_it: bo
     return call
 
 
-def compared(asked: Asked) -> Iterator[dict[str, Any]]:
-    """A finding for each acceleration, dtype and case; what has no time left is named as such."""
-    started = time.perf_counter()
+def compared(asked: Asked, kept: Sequence[dict[str, Any]] = ()) -> Iterator[dict[str, Any]]:
+    """A finding for each acceleration, dtype and case, as soon as it is made; those in `kept` are not made again.
+
+    What has no time left is named as such.
+    """
+    end = time.perf_counter() + asked.seconds
+    known = [_named(each) for each in kept]
     for dtype in asked.dtypes:
         decoder = AceStepDecoder.preset(asked.preset, 0, dtype=getattr(torch, dtype), device=asked.device)
-        for frames in asked.frames:
-            for rows in asked.rows:
-                for lengths in asked.lengths:
-                    case = Case(rows, frames, asked.tokens, Lengths(lengths))
-                    named = {"preset": asked.preset, "dtype": dtype, **asdict(case)}
-                    if time.perf_counter() - started > asked.seconds:
-                        yield {**named, "left_out": f"the {asked.seconds:.0f} s were over"}
-                        continue
-                    made = {name: make() for name, make in _makers(decoder, asked).items()}
-                    for name in asked.variants:
-                        if name not in made:
-                            yield {**named, "variant": name, "failed": UNKNOWN}
-                    for name, why in _failures(decoder, made, case).items():
-                        del made[name]
-                        yield {**named, "variant": name, "failed": why}
-                    for name, finding in measure(decoder, made, case, asked.inputs).items():
-                        yield {**named, "variant": name, **asdict(finding)}
+        makers = _makers(decoder, asked)
+        for case in _cases(asked):
+            named = {"preset": asked.preset, "dtype": dtype, **asdict(case)}
+            for name in asked.variants:
+                if name not in makers:
+                    yield {**named, "variant": name, "failed": UNKNOWN}
+            wanted = {name: make for name, make in makers.items() if {**named, "variant": name} not in known}
+            for name, found in _of_case(decoder, wanted, case, asked, end):
+                yield {**named, "variant": name, **found}
+
+
+def _cases(asked: Asked) -> Iterator[Case]:
+    for frames, rows, lengths in product(asked.frames, asked.rows, asked.lengths):
+        yield Case(rows, frames, asked.tokens, Lengths(lengths))
+
+
+def _named(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a finding is of: case, dtype and variant."""
+    names = ("preset", "dtype", *(each.name for each in fields(Case)), "variant")
+    return {name: found[name] for name in names}
+
+
+def _of_case(
+    decoder: AceStepDecoder, makers: Mapping[str, Callable[[], Decoder]], case: Case, asked: Asked, end: float
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The finding for each variant, by one yardstick; none is made after the time `end`."""
+    by: Yardstick | None = None
+    for name, make in makers.items():
+        if time.perf_counter() > end:
+            yield name, {"left_out": f"the {asked.seconds:.0f} s were over"}
+            continue
+        by = by or yardstick(decoder, case, asked.inputs)
+        made = make()
+        why = _failure(made, by)
+        yield name, {"failed": why} if why else asdict(judge(made, by))
 
 
 def _makers(decoder: AceStepDecoder, asked: Asked) -> dict[str, Callable[[], Decoder]]:
@@ -105,16 +134,14 @@ def _makers(decoder: AceStepDecoder, asked: Asked) -> dict[str, Callable[[], Dec
     return {name: make for name, make in found.items() if not asked.variants or name in asked.variants}
 
 
-def _failures(plain: AceStepDecoder, decoders: Mapping[str, Decoder], case: Case) -> dict[str, str]:
-    """Decoders that do not run at all, with the error: a kernel of cuDNN takes no float32."""
-    found = {}
-    for name, decoder in decoders.items():
-        try:
-            with torch.no_grad():
-                decoder(**drawn(case, 0, plain))
-        except Exception as error:  # noqa: BLE001 - a variant that cannot run is a finding
-            found[name] = f"{type(error).__name__}: {error}"[:300]
-    return found
+def _failure(decoder: Decoder, by: Yardstick) -> str:
+    """The error of a decoder that does not run at all, else nothing: a kernel of cuDNN takes no float32."""
+    try:
+        with torch.no_grad():
+            decoder(**by.inputs[0])
+    except Exception as error:  # noqa: BLE001 - a variant that cannot run is a finding
+        return f"{type(error).__name__}: {error}"[:300]
+    return ""
 
 
 HEADER = (
@@ -128,7 +155,7 @@ def line(found: dict[str, Any]) -> str:
     if "failed" in found:
         return f"{head} {found['variant']} failed: {found['failed']}"
     if "left_out" in found:
-        return f"{head} left out: {found['left_out']}"
+        return f"{head} {found['variant']} left out: {found['left_out']}"
     velocity, latent = (
         f"{each['ratio']:.4f} ({each['low']:.4f} to {each['high']:.4f})"
         for each in (found["velocity"], found["latent"])
@@ -141,7 +168,11 @@ def line(found: dict[str, Any]) -> str:
 
 
 def run(out: Path, asked: Asked, say: Callable[[str], object] | None = None) -> list[dict[str, Any]]:
-    """Compare everything, print the table and write `decoder_parity.json`."""
+    """Compare everything, print the table and keep each finding in `decoder_parity.json` as soon as it is made.
+
+    Raises:
+        ValueError: `asked.resume`, and the kept file is of another machine, torch, code or number of inputs.
+    """
 
     def shown(words: str) -> None:
         sys.stdout.write(words + "\n")
@@ -149,18 +180,45 @@ def run(out: Path, asked: Asked, say: Callable[[str], object] | None = None) -> 
 
     say = say or shown
     on_gpu = torch.device(asked.device).type == "cuda"
-    where = {"name": platform.name(asked.device), "torch": torch.__version__, "measured": time.strftime("%Y-%m-%d")}
-    say(f"{where['name']}, torch {torch.__version__}, {asked.preset}, {asked.inputs} inputs\n{HEADER}")
-    found: list[dict[str, Any]] = []
     untested = [] if on_gpu else list(ON_GPU)
-    for each in compared(asked):
-        found.append(each)
-        say(line(each))
-        document = {"platform": where, "inputs": asked.inputs, "untested": untested, "found": found}
-        (out / PARITY).write_text(json.dumps(document, indent=1) + "\n")
+    with platform.threads(asked.threads or torch.get_num_threads()):
+        head = _head(asked)
+        found = _kept(out / PARITY, head) if asked.resume else []
+        say(f"{head['platform']['name']}, torch {torch.__version__}, {asked.preset}, {asked.inputs} inputs\n{HEADER}")
+        for each in chain(list(found), compared(asked, found)):
+            if each not in found:
+                found.append(each)
+            say(line(each))
+            measured = {"measured": time.strftime("%Y-%m-%d")}
+            document = {**head, "platform": head["platform"] | measured, "untested": untested, "found": found}
+            atomic.write(out / PARITY, (json.dumps(document, indent=1) + "\n").encode())
     for name in untested:
         say(f"untested on a CPU: {name}")
     return found
+
+
+def _head(asked: Asked) -> dict[str, Any]:
+    """What all findings of a file share. Threads of a CPU share the additions of a product, whose order is in its bits.
+
+    The digest is of the sources of decoders and of the comparison.
+    """
+    where = {"name": platform.name(asked.device), "torch": torch.__version__}
+    if torch.device(asked.device).type == "cpu":
+        where["threads"] = str(torch.get_num_threads())
+    code = [store.engine_digest(platform.ROOT / "harness" / each) for each in ("engine", "parity/proofs")]
+    return {"platform": where, "inputs": asked.inputs, "code": code}
+
+
+def _kept(path: Path, head: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Findings of an interrupted run with the same head; what failed or was left out is tried again."""
+    if not path.exists():
+        return []
+    document = json.loads(path.read_text())
+    document["platform"].pop("measured")
+    for name, value in head.items():
+        if document.get(name) != value:
+            raise ValueError(f"{path}: {name} was {document.get(name)} and is {value} now; run without --resume")
+    return [each for each in document["found"] if "verdict" in each]
 
 
 MUST_RUN = (*ACCELERATIONS, "all", "diffusers, compiled", "all, compiled")

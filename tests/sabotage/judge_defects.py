@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.sabotage.runner import Defect
 
 PROOFS, BASELINES, JUDGED = "harness/parity/proofs", "harness/parity/baselines", "tests/judged"
+PARITY, DECODER = "tests/gpu/decoder_parity.py", "tests/test_gpu_decoder.py"
 
 JUDGE = [
     Defect(
@@ -120,5 +121,47 @@ JUDGE = [
         "        with_it = found[:1]\n",
         "tests/plugin/test_plugin.py::"
         "test_a_tree_that_was_blessed_here_does_not_hide_the_reference_platforms_other_trees",
+    ),
+    Defect(
+        "an acceleration is exact where one of its results is",
+        f"{PROOFS}/decoder_error.py",
+        "        exact = all(\n",
+        "        exact = any(\n",
+        "tests/parity/proofs/test_decoder_error.py::test_one_other_bit_for_one_of_the_inputs_is_not_exact",
+    ),
+    Defect(
+        "an acceleration's errors are those of its velocities alone",
+        f"{PROOFS}/decoder_error.py",
+        "    within = velocity.high <= BOUND and latent.high <= BOUND\n",
+        "    within = velocity.high <= BOUND or latent.high <= BOUND\n",
+        "tests/parity/proofs/test_decoder_error.py::test_a_velocity_within_its_bound_makes_up_for_no_latent_beyond_it",
+    ),
+    Defect(
+        "every variant is compared by a reference of its own",
+        PARITY,
+        "        by = by or yardstick(decoder, case, asked.inputs)\n",
+        "        by = yardstick(decoder, case, asked.inputs)\n",
+        f"{DECODER}::test_the_reference_is_computed_once_for_all_variants",
+    ),
+    Defect(
+        "an interrupted comparison starts anew",
+        PARITY,
+        "        found = _kept(out / PARITY, head) if asked.resume else []\n",
+        "        found: list[Any] = []\n",
+        f"{DECODER}::test_an_interrupted_run_goes_on_where_it_stopped",
+    ),
+    Defect(
+        "a comparison goes on with findings of another code",
+        PARITY,
+        "        if document.get(name) != value:\n",
+        '        if name != "code" and document.get(name) != value:\n',
+        f"{DECODER}::test_no_run_goes_on_with_findings_of_other_inputs_threads_or_code",
+    ),
+    Defect(
+        "what failed in an interrupted comparison stays",
+        PARITY,
+        '    return [each for each in document["found"] if "verdict" in each]\n',
+        '    return list(document["found"])\n',
+        f"{DECODER}::test_what_was_left_out_or_failed_is_tried_again",
     ),
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -121,37 +121,52 @@ def drawn(case: Case, seed: int, decoder: AceStepDecoder) -> dict[str, Tensor]:
     }
 
 
-def measure(
-    plain: AceStepDecoder, decoders: Mapping[str, Decoder], case: Case, inputs: int = INPUTS, steps: int = STEPS
-) -> dict[str, Finding]:
-    """Compare decoders with the plain one.
+@dataclass(frozen=True)
+class Yardstick:
+    """Results of the reference and of the plain decoder, to which any number of decoders are compared.
+
+    Attributes:
+        case: what decoders are run on.
+        times: times of the loop, from 1 to 0.
+        inputs: seeded inputs.
+        expected: velocity and latent of the reference for each of the inputs.
+        own: velocity and latent of the plain decoder.
+        errors: errors of the plain decoder's velocities, and of its latents.
+    """
+
+    case: Case
+    times: Sequence[float]
+    inputs: Sequence[dict[str, Tensor]]
+    expected: Sequence[tuple[Tensor, Tensor]]
+    own: Sequence[tuple[Tensor, Tensor]]
+    errors: tuple[list[float], list[float]]
+
+
+def yardstick(plain: AceStepDecoder, case: Case, inputs: int = INPUTS, steps: int = STEPS) -> Yardstick:
+    """Run the reference and the plain decoder once for each of the inputs.
 
     Args:
         plain: the plain decoder; its weights are the reference's.
-        decoders: those that are judged, by name.
-        case: what they are run on.
+        case: what decoders are run on.
         inputs: number of inputs.
         steps: steps of the loop; a power of two, so that every time is exact in every dtype.
     """
-    reference = ReferenceDecoder(plain)
-    times = [1 - step / steps for step in range(steps + 1)]
-    errors: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in ("", *decoders)}
-    exact = dict.fromkeys(decoders, True)
+    reference, times = ReferenceDecoder(plain), [1 - step / steps for step in range(steps + 1)]
+    given = [drawn(case, seed, plain) for seed in range(inputs)]
     with torch.no_grad():
-        for seed in range(inputs):
-            given = drawn(case, seed, plain)
-            wide = given | {"hidden_states": given["hidden_states"].double()}
-            expected = reference(**given), _last(reference, wide, times)
-            own = plain(**given), _last(plain, given, times)
-            _note(errors[""], own, expected)
-            for name, decoder in decoders.items():
-                made = decoder(**given), _last(decoder, given, times)
-                exact[name] = exact[name] and all(map(identical, made, own))
-                _note(errors[name], made, expected)
-        return {
-            name: _finding(errors[name], errors[""], exact[name], _is_apart(decoder, drawn(case, 0, plain)))
-            for name, decoder in decoders.items()
-        }
+        expected = [_both(reference, each | {"hidden_states": each["hidden_states"].double()}, times) for each in given]
+        own = [_both(plain, each, times) for each in given]
+    return Yardstick(case, times, given, expected, own, _errors(own, expected))
+
+
+def judge(decoder: Decoder, by: Yardstick) -> Finding:
+    """Compare a decoder with the plain one and with the reference, for every input of a yardstick."""
+    with torch.no_grad():
+        made = [_both(decoder, each, by.times) for each in by.inputs]
+        exact = all(
+            identical(*pair) for found, own in zip(made, by.own, strict=True) for pair in zip(found, own, strict=True)
+        )
+        return _finding(_errors(made, by.expected), by.errors, exact, _is_apart(decoder, by.inputs[0]))
 
 
 def ratio(errors: Sequence[float], plain: Sequence[float]) -> Ratio:
@@ -185,16 +200,28 @@ def _other(rows: Tensor) -> Tensor:
     return turned if rows.dtype == torch.bool else 0.5 * turned
 
 
+def _both(decoder: Decoder, given: dict[str, Tensor], times: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Velocity, and latent after a loop over `times`."""
+    return decoder(**given), _last(decoder, given, times)
+
+
 def _last(decoder: Decoder, given: dict[str, Tensor], times: Sequence[float]) -> Tensor:
     return list(euler(decoder, given, times))[-1]
 
 
-def _note(
-    errors: tuple[list[float], list[float]], made: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]
-) -> None:
-    for kept, found, right in zip(errors, made, expected, strict=True):
-        distance = (found.double() - right).square().mean() / right.square().mean()
-        kept.append(math.sqrt(float(distance)))
+def _errors(
+    made: Sequence[tuple[Tensor, Tensor]], expected: Sequence[tuple[Tensor, Tensor]]
+) -> tuple[list[float], list[float]]:
+    """Errors of the velocities, and of the latents."""
+    velocities, latents = (
+        [_error(found, right) for found, right in zip(*each, strict=True)]
+        for each in zip(zip(*made, strict=True), zip(*expected, strict=True), strict=True)
+    )
+    return velocities, latents
+
+
+def _error(found: Tensor, right: Tensor) -> float:
+    return math.sqrt(float((found.double() - right).square().mean() / right.square().mean()))
 
 
 def _of(pairs: Sequence[tuple[float, float]]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from torch import Tensor
 from harness.engine.decoders import AceStepDecoder
 from harness.engine.decoders.accelerated import AcceleratedDecoder
 from harness.engine.decoders.decoder_switches import PLAIN
-from harness.parity.proofs.decoder_error import BOUND, Case, Lengths, Verdict, drawn, measure, ratio
+from harness.parity.proofs.decoder_error import BOUND, Case, Lengths, Verdict, drawn, judge, ratio, yardstick
+from harness.parity.proofs.decoder_reference import ReferenceDecoder
 
 CASE = Case(rows=2, frames=13, tokens=5, lengths=Lengths.MIXED)
 
@@ -34,7 +36,7 @@ class Wrong:
 
 
 def found(decoder: Any, plain: AceStepDecoder, inputs: int = 6, case: Case = CASE) -> Any:
-    return measure(plain, {"it": decoder}, case, inputs, steps=2)["it"]
+    return judge(decoder, yardstick(plain, case, inputs, steps=2))
 
 
 def test_equal_bits_are_exact() -> None:
@@ -44,12 +46,50 @@ def test_equal_bits_are_exact() -> None:
     assert finding.velocity.ratio == finding.velocity.high == finding.latent.ratio == 1
 
 
+def test_the_plain_decoder_and_the_reference_run_for_the_yardstick_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, runs, reference = tiny(), list[str](), ReferenceDecoder.__call__
+    plain.register_forward_hook(lambda *_: runs.append("plain"))
+    monkeypatch.setattr(
+        ReferenceDecoder, "__call__", lambda self, **given: runs.append("reference") or reference(self, **given)
+    )
+    by = yardstick(plain, CASE, inputs=3, steps=2)
+    assert Counter(runs) == {"plain": 9, "reference": 9}, "a velocity and two steps for each of the inputs"
+    fast = AcceleratedDecoder(plain, PLAIN.turned_on("fused_products"))
+    assert [judge(fast, by).inputs for _variant in range(2)] == [3, 3]
+    assert len(runs) == 18
+
+
 @pytest.mark.parametrize(("size", "verdict"), [(1e-4, Verdict.WITHIN), (0.3, Verdict.EXCEEDS)])
 def test_what_is_not_exact_is_judged_by_its_error(size: float, verdict: Verdict) -> None:
     plain = tiny()
     finding = found(Wrong(plain, size), plain)
     assert finding.verdict is verdict
     assert (finding.velocity.high > BOUND) == (verdict is Verdict.EXCEEDS)
+
+
+def test_a_velocity_within_its_bound_makes_up_for_no_latent_beyond_it() -> None:
+    plain = tiny()
+
+    def wrong_at_the_end(**given: Tensor) -> Tensor:
+        last = torch.equal(given["timestep"], torch.full((2,), 0.5))
+        return plain(**given) * (1.1 if last else 1)
+
+    finding = found(wrong_at_the_end, plain)
+    assert (finding.verdict, finding.velocity.ratio) == (Verdict.EXCEEDS, 1) and finding.latent.low > BOUND
+
+
+def test_one_other_bit_for_one_of_the_inputs_is_not_exact() -> None:
+    plain = tiny()
+    odd = drawn(CASE, 2, plain)["hidden_states"]
+
+    def one_bit(**given: Tensor) -> Tensor:
+        velocity = plain(**given)
+        if torch.equal(given["hidden_states"], odd):
+            velocity.view(torch.int16)[1, 12, 7] ^= 1
+        return velocity
+
+    assert found(one_bit, plain, inputs=2).verdict is Verdict.EXACT
+    assert found(one_bit, plain, inputs=4).verdict is Verdict.WITHIN
 
 
 def test_a_sign_of_zero_is_no_equal_bit() -> None:
