@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from harness import registry
 from harness.files import FileRefused
@@ -47,6 +48,10 @@ class TraceResult:
     def compared(self) -> bool:
         """False where the trace cannot be replayed here; a file that is missing or damaged is a verdict."""
         return self.verdict is not Verdict.NOT_GATED
+
+    def document(self) -> dict[str, Any]:
+        """The result as plain JSON values."""
+        return {**asdict(self), "path": str(self.path)}
 
 
 def number(captures: Path) -> int:
