@@ -86,8 +86,8 @@ class CheckReport:
                 "name": platform.name(self.device),
                 "fingerprint": platform.of_captures(self.device),
             }
-        verdicts = Counter(str(result.verdict) for result in self.switches)
-        verdicts += Counter(str(result.verdict) for result in self.traces)
+        told: list[SwitchResult | TraceResult] = [*self.switches, *self.traces]
+        verdicts = Counter(str(result.verdict) for result in told)
         verdicts += Counter(() if self.captures is None else [str(r.verdict) for r in self.captures.results])
         summary = {"passes": self.passes, "verdicts": dict(verdicts), "text": "; ".join(self.summary())}
         switches = [asdict(result) for result in self.switches]

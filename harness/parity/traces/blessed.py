@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry
+from harness.engine.errors import InvalidInput
 from harness.files import FileRefused
 from harness.parity.baselines import platform
 from harness.parity.baselines.captures import counted, verdict_of
@@ -103,7 +104,7 @@ def _result(found: Found, device: str) -> TraceResult:
         result = replayed_pipeline(found.path, _maker(whole.header, device), device=device)
     except OtherPlatform as error:
         return replace(made, verdict=Verdict.NOT_GATED, detail=str(error))
-    except (FileRefused, NothingCompared) as error:
+    except (FileRefused, InvalidInput, NothingCompared) as error:
         return replace(made, verdict=Verdict.CORRUPT, detail=str(error))
     except TraceParted as parted:
         return replace(made, verdict=Verdict.MOVED, detail=str(parted))

@@ -115,6 +115,15 @@ def test_a_trace_that_cannot_be_replayed_here_says_why_and_is_no_comparison(
     assert (found.verdict, found.compared, words in found.detail) == (Verdict.NOT_GATED, False, True), found
 
 
+def test_words_with_which_no_executor_can_be_made_fail_the_trace_alone(tmp_path: Path) -> None:
+    put(tmp_path / "captures", hinted(tmp_path / "a", decoder="affine", pin_rows="0"), "early")
+    put(tmp_path / "captures", recorded(tmp_path / "b"), "late")
+    early, late = blessed.check(tmp_path / "captures")
+    assert (early.verdict, "pin_rows: got 0" in early.detail, late.verdict) == (
+        Verdict.CORRUPT, True, Verdict.EXACT,
+    )  # fmt: skip
+
+
 def test_a_trace_of_another_decoder_of_other_bits_moved(tmp_path: Path) -> None:
     put(tmp_path / "captures", hinted(tmp_path / "a", decoder="tiny"))
     found = the(tmp_path / "captures")
