@@ -26,20 +26,24 @@ else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
-# The plugin's own tests, in an environment that has its dependencies, this torch and hypothesis: nothing of the extras.
+# The plugin's own tests and those of what its fixtures run, in an environment that has its dependencies, this torch and
+# hypothesis: nothing of the extras. tests/test_torch_target.py fails where a file that needs no extra is not listed.
 # Each torch but the one in constraints.txt brings gigabytes, so no other target makes these environments.
 TORCH_BIN = build/torch-$(VERSION)/bin
-TORCH_TESTS := tests/plugin tests/parity/test_compare.py tests/parity/test_trees.py tests/parity/proofs/test_generic.py \
-	$(patsubst %,tests/parity/proofs/test_%.py,ring randomness stages handed_out bounds played) tests/examples \
-	tests/parity/baselines/test_blessed.py tests/parity/baselines/test_blessed_trees.py \
-	tests/parity/foreign \
-	tests/rails/costs/test_block.py tests/rails/costs/test_block_words.py tests/rails/costs/test_counters.py \
-	tests/rails/costs/test_calls.py tests/rails/costs/test_lines.py tests/rails/bench/test_ratio.py \
-	tests/parity/test_danger.py
+TORCH_TESTS := tests/plugin tests/examples tests/traps tests/parity/foreign \
+	$(patsubst %,tests/files/test_%.py,archive documents frames one_reader reading refused schema) \
+	$(patsubst %,tests/parity/test_%.py,compare danger trees values) \
+	$(patsubst %,tests/parity/baselines/test_%.py,blessed blessed_trees kept kernels_digest not_finite platform) \
+	$(patsubst %,tests/parity/baselines/test_%.py,source_folders store) \
+	$(patsubst %,tests/parity/proofs/test_%.py,bounds generic handed_out played randomness ring stages) \
+	$(patsubst %,tests/parity/traces/test_%.py,foreign reading recording replay writer) \
+	$(patsubst %,tests/rails/costs/test_%.py,block block_words calls counters lines) tests/rails/bench/test_ratio.py \
+	tests/rails/compare/test_statistics.py
+TORCH_LEFT_OUT := tests/plugin/test_html.py tests/plugin/test_switch_fixture.py tests/parity/foreign/test_ours.py
 
 test-torch: build/torch-$(VERSION)/.stamp  ## run the plugin's own tests with another torch; VERSION=2.6.0
 	$(TORCH_BIN)/python -m pytest --noconftest -p pytester -p tests.shared -m 'not engine' \
-		--ignore tests/plugin/test_switch_fixture.py $(or $(ARGS),$(TORCH_TESTS))
+		$(addprefix --ignore=,$(TORCH_LEFT_OUT)) $(or $(ARGS),$(TORCH_TESTS))
 
 build/torch-$(VERSION)/.stamp: pyproject.toml constraints.txt
 	@test -n "$(VERSION)" || { echo "say which torch: make test-torch VERSION=2.6.0"; exit 2; }

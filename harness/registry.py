@@ -30,6 +30,9 @@ AFFINE_CHANNELS = 4
 
 PRESETS = ("tiny", "mid", "2b")
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""Names of the dtypes of a decoder; the first one where nothing names another."""
+
 
 def decoder(
     name: str,

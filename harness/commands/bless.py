@@ -67,7 +67,7 @@ def bless_command(
     ignores, and if three replays of a scenario do not give the same bits. The exit code is 125 if the engine fails.
 
     With --from-trace, the events of a trace from its beginning to the tick --until are played, and kept with their
-    digests. `harness replay --blessed` compares them.
+    digests. `harness check` and `harness replay --blessed` compare them.
     """
     if any(of_trace.values()):
         _bless_trace(reason, captures, device, **of_trace)

@@ -42,6 +42,8 @@ from harness.parity.baselines.captures import Report, check, select
 from harness.parity.proofs.float64 import Engine, EngineReport
 from harness.parity.proofs.float64 import check as check_engine
 from harness.parity.proofs.switches import Pair, SwitchResult, check_switches, pairs
+from harness.parity.traces import blessed
+from harness.parity.traces.blessed import TraceResult
 from harness.rails.costs import rails as costs
 from harness.registry import ExecutorKind
 
@@ -72,6 +74,9 @@ def check_command(battery: Battery, /, **options: Any) -> None:
 
     With --device cuda, the captures are those of the GPU. They are compared only if the fingerprint of this GPU is the
     one they were blessed with, because another GPU makes other bits.
+
+    Blessed traces of the folder of captures are replayed too, unless scenarios are named. A trace that cannot be
+    replayed here is listed as not_gated, and fails nothing.
 
     With --switches, every scenario is played on two pipelines, one with a switch on and one with the switch off. The
     two pipelines are compared after every tick: for every switch, on static and on eager executors, with the affine
@@ -112,20 +117,24 @@ def check_command(battery: Battery, /, **options: Any) -> None:
     compared = _pairs(battery, names, options) if with_switches else []
     scenarios = len(select(battery.scenarios, names)) if options["everything"] or alone else 0
     console = Console()
-    total = scenarios + len(compared) + len(costs.rails()) * with_costs
+    traces = blessed.number(options["captures"]) if scenarios and not names and engine is None else 0
+    total = scenarios + traces + len(compared) + len(costs.rails()) * with_costs
     known = store.CapturesError, platform.NoReferencePlatform, EngineError, FileRefused
-    parts = Parts("check", bool(scenarios) + with_switches + with_costs > 1, known)
+    parts = Parts("check", bool(scenarios) + bool(traces) + with_switches + with_costs > 1, known)
     captures: Report | EngineReport | None = None
+    replayed: tuple[TraceResult, ...] = ()
     switches: list[SwitchResult] = []
     counted: costs.CostReport | None = None
     with could_not_run("check"), progress(console, total) as advance:
         with parts.isolated("captures"):
             captures = _played(battery, engine, options, names, advance) if scenarios else None
+        with parts.isolated("traces"):
+            replayed = blessed.check(options["captures"], options["device"], advance) if traces else ()
         with parts.isolated("switches"):
             switches = check_switches(compared, battery.scenarios, advance, whole=not names)
         with parts.isolated("costs"):
             counted = costs.check(options["captures"], advance) if with_costs else None
-        checked = CheckReport(captures, tuple(switches), counted, options["device"], parts.failed)
+        checked = CheckReport(captures, tuple(switches), counted, options["device"], parts.failed, replayed)
         document = checked.document()
         page = html.page_of(checked, document, figures, battery, options, advance)
     write_json(options["json_path"], document)

@@ -62,9 +62,10 @@ def page_of(
     if options["html_path"] is None:
         return ""
     from harness.report import page  # noqa: PLC0415 - an extra, as above
-    from harness.report.differences import differences  # noqa: PLC0415 - imported with it
+    from harness.report.differences import differences, of_traces  # noqa: PLC0415 - imported with it
 
     there = battery.on(checked.device)
     found = differences(checked.captures, checked.switches, there, options["captures"], options["engine"], advance)
+    found += of_traces(checked.traces)
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return page.page(document, found, figures, f"{now}: harness {shlex.join(sys.argv[1:])}")

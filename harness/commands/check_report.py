@@ -1,4 +1,4 @@
-"""Report of one `check`: results of the captures, the switches and the costs."""
+"""Report of one `check`: results of the captures, the blessed traces, the switches and the costs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from harness.parity.baselines.captures import Report
 from harness.parity.baselines.verdicts import Verdict
 from harness.parity.proofs.float64 import EngineReport
 from harness.parity.proofs.switches import SwitchResult
+from harness.parity.traces import blessed
+from harness.parity.traces.blessed import TraceResult
 from harness.rails.costs.rails import CostReport
 
 
@@ -25,6 +27,7 @@ class CheckReport:
         costs: report of the cost rails; None if not asked for.
         device: device of the captures and the switches.
         failed: why, by the name of each part that was asked for and could not run.
+        traces: results of the blessed traces; empty if there are none or they were not asked for.
     """
 
     captures: Report | EngineReport | None
@@ -32,17 +35,18 @@ class CheckReport:
     costs: CostReport | None = None
     device: str = "cpu"
     failed: Mapping[str, str] = field(default_factory=dict)
+    traces: tuple[TraceResult, ...] = ()
 
     @property
     def compared(self) -> bool:
         """Say whether anything was compared.
 
-        Not compared are ungated costs, scenarios outside a profile, and switches of which none acted: there equal
-        results prove nothing.
+        Not compared are ungated costs, scenarios outside a profile, traces that cannot be replayed here, and switches
+        of which none acted: there equal results prove nothing.
         """
         played = self.captures is not None and self.captures.compared
         switched = any(result.acted or not result.verdict.passes for result in self._switched)
-        return played or switched or (self.costs is not None and self.costs.gated)
+        return played or switched or bool(self._replayed) or (self.costs is not None and self.costs.gated)
 
     @property
     def passes(self) -> bool:
@@ -54,6 +58,7 @@ class CheckReport:
         """Say whether a verdict of what was compared does not pass, whatever else could not run."""
         parts = [] if self.captures is None or not self.captures.compared else [self.captures.passes]
         parts += [result.verdict.passes for result in self._switched]
+        parts += [result.verdict.passes for result in self._replayed]
         parts += [self.costs.passes] if self.costs is not None and self.costs.gated else []
         return self.compared and not all(parts)
 
@@ -61,28 +66,43 @@ class CheckReport:
     def _switched(self) -> list[SwitchResult]:
         return [result for result in self.switches if result.verdict is not Verdict.OUTSIDE_PROFILE]
 
+    @property
+    def _replayed(self) -> list[TraceResult]:
+        return [result for result in self.traces if result.compared]
+
     def summary(self) -> list[str]:
-        """Summarize costs, switches and captures in one line each, then what could not run."""
+        """Summarize costs, switches, traces and captures in one line each, then what could not run."""
         lines = [] if self.costs is None else [self.costs.summary()]
         lines += [summary_of(self.switches)] if self.switches else []
+        lines += [blessed.summary_of(self.traces)] if self.traces else []
         lines += [] if self.captures is None else [self.captures.summary()]
         return lines + [f"{part}: could not run" for part in self.failed]
 
     def document(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
-        found = {"scenarios": []} if self.captures is None else self.captures.document()
+        found: dict[str, Any] = {"scenarios": []} if self.captures is None else self.captures.document()
         with platform.one_thread():  # as everything that was compared
             where = found.get("platform") or {
                 "name": platform.name(self.device),
                 "fingerprint": platform.of_captures(self.device),
             }
-        verdicts = Counter(str(result.verdict) for result in self.switches)
+        told: list[SwitchResult | TraceResult] = [*self.switches, *self.traces]
+        verdicts = Counter(str(result.verdict) for result in told)
         verdicts += Counter(() if self.captures is None else [str(r.verdict) for r in self.captures.results])
         summary = {"passes": self.passes, "verdicts": dict(verdicts), "text": "; ".join(self.summary())}
         switches = [asdict(result) for result in self.switches]
         costs = [] if self.costs is None else self.costs.document()
         failed = dict(self.failed)
-        return {**found, "switches": switches, "costs": costs, "failed": failed, "platform": where, "summary": summary}
+        traces = {"traces": [each.document() for each in self.traces]} if self.traces else {}
+        return {
+            **found,
+            **traces,
+            "switches": switches,
+            "costs": costs,
+            "failed": failed,
+            "platform": where,
+            "summary": summary,
+        }
 
 
 def summary_of(results: Sequence[SwitchResult]) -> str:

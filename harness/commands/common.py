@@ -36,7 +36,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 CAPTURES_OPTION = click.option(
     "--captures", type=click.Path(path_type=Path, file_okay=False), default=CAPTURES, help="Folder of captures."
 )
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = registry.DTYPES
 ONLY_OPTION = click.option(
     "--only", multiple=True, metavar="NAME", help="Only this scenario; may be given several times."
 )

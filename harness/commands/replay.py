@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 from rich.console import Console
 
 from harness import registry
@@ -33,6 +32,7 @@ from harness.files import FileRefused
 from harness.parity.baselines.store import CaptureCorrupt, CaptureMissing, CaptureUnknown, NoCaptures
 from harness.parity.compare import NothingCompared
 from harness.parity.traces.engine_replay import replayed_pipeline
+from harness.parity.traces.hints import UnknownHint, settings
 from harness.parity.traces.kept import kept
 from harness.parity.traces.reading import PIPELINE, Header, opened
 from harness.parity.traces.replay import OtherPlatform, Replayed, TraceParted, replayed
@@ -128,22 +128,18 @@ def _of_pipeline(header: Header, options: dict[str, Any]) -> Callable[..., Repla
     """
     if options["ring"]:
         raise click.UsageError("--ring goes with a trace of a ring of your own: this is one of a pipeline")
-    hints, device = header.hints, options["device"]
-    named = options["decoder"] or hints.get("decoder", "")
-    if not options["decoder"] and named not in (registry.AFFINE, *registry.PRESETS):
-        raise click.UsageError("the trace names no preset: give --decoder")
-    kind = options["executor"] or hints.get("executor", ExecutorKind.EAGER)
-    pinned = options["pin_rows"] or _number(hints.get("pin_rows"))
-    dtype = options["dtype"] or hints.get("dtype", DTYPES[0])
-    if kind not in list(ExecutorKind) or dtype not in DTYPES:
-        raise click.UsageError(f"the trace names an executor or a dtype that is not known: {kind!r}, {dtype!r}")
+    device = options["device"]
+    try:
+        made = settings(header.hints, options)
+    except UnknownHint as error:
+        raise click.UsageError(str(error)) from error
     with usage_errors():
-        registry.check_name(named)
-        decoder = registry.decoder(named, dtype=getattr(torch, dtype), device=device)
+        registry.check_name(made.decoder)
+        decoder = made.made(device)
 
     def make(rows: int) -> Any:
         with usage_errors():
-            return registry.executor(kind, decoder, rows, pinned, device, options["engine"])
+            return registry.executor(made.kind, decoder, rows, made.pin_rows, device, options["engine"])
 
     return lambda trace, **rest: replayed_pipeline(trace, make, device=device, **rest)
 
@@ -170,10 +166,6 @@ def _of_ring(header: Header, options: dict[str, Any]) -> Callable[..., Replayed]
     finally:
         sys.path.remove("")
     return lambda trace, **rest: replayed(trace, factory, **rest)
-
-
-def _number(words: str | None) -> int | None:
-    return int(words) if words and words.isascii() and words.isdigit() and len(words) < len("10000") else None
 
 
 def _counts(result: Replayed) -> dict[str, Any]:

@@ -16,7 +16,11 @@ from harness.parity.baselines.captures import Report
 from harness.parity.baselines.verdicts import Result, Verdict
 from harness.parity.proofs.float64 import EngineReport
 from harness.parity.proofs.switches import EVERY, SwitchResult
+<<<<<<< HEAD
 from harness.parity.spread import spread
+=======
+from harness.parity.traces.blessed import TraceResult
+>>>>>>> plug
 from harness.rails.bench import ablation, throughput
 from harness.rails.bench.recorded import Recorded
 from harness.rails.bench.steady import Steady
@@ -36,11 +40,13 @@ _COLORS = {
 
 
 def check_tables(found: CheckReport) -> Iterator[Table]:
-    """A table for each of costs, switches and scenarios that were checked."""
+    """A table for each of costs, switches, blessed traces and scenarios that were checked."""
     if found.costs is not None and found.costs.wrong():
         yield _cost_table(found.costs)
     if found.switches:
         yield _switch_table(found.switches)
+    if found.traces:
+        yield _trace_table(found.traces)
     if found.captures is not None:
         yield _scenario_table(found.captures)
 
@@ -170,6 +176,15 @@ def probed(found: contract.Findings) -> Table:
         table.add_row(Text(shown(finding.subject)), Text(shown(words)), Text(finding.standing, style=style))
         if finding.detail:
             table.add_row("", Text(shown(f"{finding.standing}: {finding.detail}"), style=style, overflow="fold"), "")
+    return table
+
+
+def _trace_table(results: Sequence[TraceResult]) -> Table:
+    """A row for each blessed trace."""
+    table = Table("trace", "verdict", "detail")
+    for result in results:
+        verdict = Text(str(result.verdict), style=_COLORS.get(result.verdict, "red"))
+        table.add_row(Text(shown(result.name)), verdict, Text(shown(result.detail), overflow="fold"))
     return table
 
 

@@ -42,7 +42,7 @@ def opened(path: Path, limit: int) -> Iterator[BinaryIO]:
     """
     try:
         # Asked before it is opened, because opening a device can already do something.
-        _check(path, os.stat(path), limit)
+        _check(path, _found(path), limit)
         # A FIFO that takes the file's place meanwhile must not block.
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
         with os.fdopen(handle, "rb") as file:
@@ -52,10 +52,6 @@ def opened(path: Path, limit: int) -> Iterator[BinaryIO]:
         raise FileMissing(path, "", "no such file", "a file") from error
     except OSError as error:
         raise FileRefused(path, "", error.strerror or str(error), "a file that can be read") from error
-    except ValueError as error:
-        if isinstance(error, FileRefused):
-            raise
-        raise FileRefused(ascii(str(path)), "", "a path with a null character", "a path") from error
 
 
 def check(path: Path, limit: int = LARGE) -> None:
@@ -132,6 +128,13 @@ def toml_of(document: str, path: Path) -> dict[str, Any]:
         raise FileRefused(path, "", "values nested too deep", "TOML") from error
     except ValueError as error:  # of an invalid document, and of an integer with too many digits
         raise FileRefused(path, "", ascii(str(error))[1:-1], "TOML") from error
+
+
+def _found(path: Path | str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except ValueError as error:
+        raise FileRefused(ascii(str(path)), "", "a path with a null character", "a path") from error
 
 
 def _check(path: Path, found: os.stat_result, limit: int) -> None:

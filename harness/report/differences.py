@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,7 @@ from harness.parity.proofs.float64 import EngineReport
 from harness.parity.proofs.lockstep import REPRO
 from harness.parity.proofs.switches import EVERY, Pair, SwitchResult
 from harness.parity.spread import spread
+from harness.parity.traces.blessed import TraceResult
 
 PLAYED_AGAIN = 20
 """The most differences that are played again for their evidence; each takes about as long as the comparison did."""
@@ -27,6 +29,7 @@ DESCRIBED = 150
 BYTES = (Verdict.MOVED, Verdict.DIGEST_DIFFERS)
 """Verdicts of two results that differ; of the other ones there is nothing to play again."""
 TOO_MANY = f"not played again: evidence is gathered for {PLAYED_AGAIN} differences that are unlike each other"
+DIGESTS = "a trace holds digests of what was made, and no tensors to show"
 NO_TENSORS = "there is nothing to play again: no two results were compared"
 
 
@@ -96,6 +99,18 @@ class _Found:
     without: Difference
     gather: Callable[[], Evidence] | None
     about: tuple[str, ...]
+
+
+def of_traces(results: Sequence[TraceResult]) -> list[Difference]:
+    """List every verdict of a blessed trace that does not pass; a trace holds digests, so there are words alone."""
+    found = []
+    for each in results:
+        if each.compared and not each.verdict.passes:
+            moved = each.verdict is Verdict.MOVED
+            repro = f"python -m harness replay {shlex.quote(str(each.path)) if moved else '--blessed'}"
+            why = DIGESTS if moved else NO_TENSORS
+            found.append(Difference(f"trace {each.name}", "traces", str(each.verdict), each.detail, repro, why=why))
+    return found
 
 
 def _spread(found: Sequence[_Found], most: int) -> list[_Found]:

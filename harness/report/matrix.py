@@ -1,4 +1,4 @@
-"""The verdict matrix: a row for each scenario, a column for the captures and for each switch and kind of executor."""
+"""The verdict matrix: a row for each scenario and trace, a column for captures, traces, each switch and executor."""
 
 from __future__ import annotations
 
@@ -82,6 +82,9 @@ def matrix(document: Mapping[str, Any], links: Mapping[tuple[str, str], str]) ->
     for result in document["scenarios"]:
         columns.setdefault(of_captures, (of_captures, ""))
         cells.setdefault((result["name"], of_captures), []).append(str(result["verdict"]))
+    for result in document.get("traces", ()):
+        columns.setdefault("traces", ("traces", ""))
+        cells[f"trace {result['name']}", "traces"] = [str(result["verdict"])]
     for result in document["switches"]:
         key = f"{result['switch']}/{result['executor']}"
         columns.setdefault(key, (result["switch"], str(result["executor"])))

@@ -20,7 +20,7 @@ def not_compared(document: Mapping[str, Any], found: Sequence[Difference]) -> li
         document: the document of the check; see `--json`.
         found: the differences.
     """
-    return [*_parts(document), *_scenarios(document), *_switches(document), *_evidence(found)]
+    return [*_parts(document), *_scenarios(document), *_traces(document), *_switches(document), *_evidence(found)]
 
 
 def _parts(document: Mapping[str, Any]) -> Iterator[str]:
@@ -36,6 +36,8 @@ def _parts(document: Mapping[str, Any]) -> Iterator[str]:
             yield f"{part}: could not run: {failed[part]}"
         elif not document[key]:
             yield f"{part}: not asked for; {command} compares them"
+    if "traces" in failed:
+        yield f"traces: could not run: {failed['traces']}"
     ungated = sum(row["verdict"] == "not_gated" for row in document["costs"])
     if ungated:
         yield f"costs: {ungated} counts are not gated, because none are blessed for this version of torch"
@@ -54,6 +56,13 @@ def _scenarios(document: Mapping[str, Any]) -> Iterator[str]:
     elsewhere = document["platform"].get("elsewhere")
     if elsewhere:
         yield f"captures: they are of another GPU, which differs in {_listed(elsewhere)}"
+
+
+def _traces(document: Mapping[str, Any]) -> Iterator[str]:
+    """The blessed traces that were not replayed."""
+    for result in document.get("traces", ()):
+        if result["values"] is None and str(result["verdict"]) != "moved":
+            yield f"trace {result['name']}: {result['detail']}"
 
 
 def _switches(document: Mapping[str, Any]) -> Iterator[str]:

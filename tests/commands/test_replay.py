@@ -11,10 +11,11 @@ from click.testing import CliRunner, Result
 
 from harness.cli import main
 from harness.parity.traces import record
-from tests.parity.traces.rings import Counter, counted, recorded
+from tests.parity.traces.plain import Counter, counted
+from tests.parity.traces.rings import recorded
 from tests.parity.traces.test_reading import changed
 
-RING = ("--ring", "tests.parity.traces.rings:Counter")
+RING = ("--ring", "tests.parity.traces.plain:Counter")
 
 
 def run(*arguments: Any) -> Result:
@@ -49,7 +50,7 @@ def test_the_end_that_was_asked_for_is_met_before_a_later_difference(tmp_path: P
     [
         ((), "a ring of your own: give --ring MODULE:FUNCTION, such as a:b"),
         (("--ring", "no_such_module:f"), "--ring no_such_module:f: No module named"),
-        (("--ring", "tests.parity.traces.rings:Nothing"), "has no attribute 'Nothing'"),
+        (("--ring", "tests.parity.traces.plain:Nothing"), "has no attribute 'Nothing'"),
         ((*RING, "--decoder", "tiny"), "--decoder goes with a trace of a pipeline"),
     ],
 )

@@ -94,6 +94,12 @@ def test_a_path_with_a_null_character_is_refused(read: Callable[[Path], object])
         read(Path("a\0b"))
 
 
+def test_an_error_of_the_block_is_not_one_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    with pytest.raises(ValueError, match="^of the block$"), reading.opened(tmp_path / "a", 9):
+        raise ValueError("of the block")
+
+
 def test_a_file_over_the_limit_is_refused_before_a_byte_is_read(tmp_path: Path) -> None:
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(2**40)

@@ -18,7 +18,7 @@ FILE_DEFECTS = [
     Defect(
         "a file is opened whatever it is",
         READING,
-        "        _check(path, os.stat(path), limit)\n",
+        "        _check(path, _found(path), limit)\n",
         "        os.stat(path)\n",
         f"{T_READING}::test_a_device_is_refused_before_it_is_opened",
     ),

@@ -5,14 +5,15 @@ from __future__ import annotations
 from tests.sabotage.runner import Defect
 
 TRACES, TESTS = "harness/parity/traces", "tests/parity/traces"
+CHECKED = "tests/judged/test_check_traces.py"
 FRAMES, T_FRAMES = "harness/files/frames.py", "tests/files/test_frames.py"
 
 TRACE_DEFECTS = [
     Defect(
         "the bytes of a blessed trace are not looked at",
         f"{TRACES}/kept.py",
-        "        if hashlib.sha256(data).hexdigest() != entry.sha256:\n",
-        "        if not data:\n",
+        "    if hashlib.sha256(data).hexdigest() != entry.sha256:\n",
+        "    if not data:\n",
         f"{TESTS}/test_kept.py::test_a_blessed_trace_that_is_not_what_was_blessed_fails",
     ),
     Defect(
@@ -154,5 +155,54 @@ TRACE_DEFECTS = [
         "        for _ in range(missing):\n",
         "        for _ in range(0 * missing):\n",
         f"{TESTS}/test_pipeline.py::test_the_ticks_of_a_drain_that_raised_are_played_and_its_latents_come_next",
+    ),
+    Defect(
+        "a check replays no blessed trace where others are checked",
+        "harness/commands/check.py",
+        "if scenarios and not names and engine is None else 0",
+        "if names and scenarios and engine is None else 0",
+        f"{CHECKED}::test_scenarios_that_are_named_are_checked_without_the_traces",
+    ),
+    Defect(
+        "a blessed trace that moved fails no check",
+        "harness/commands/check_report.py",
+        "        parts += [result.verdict.passes for result in self._replayed]\n",
+        "",
+        f"{CHECKED}::test_a_cause_gives_its_verdict_and_its_neighbour_does_not",
+    ),
+    Defect(
+        "a trace that cannot be replayed here passes for a comparison",
+        f"{TRACES}/blessed.py",
+        "        return self.verdict is not Verdict.NOT_GATED\n",
+        "        return bool(self.verdict)\n",
+        f"{TESTS}/test_blessed.py::test_a_trace_that_cannot_be_replayed_here_says_why_and_is_no_comparison",
+    ),
+    Defect(
+        "a blessed trace that was cut off is replayed up to its last event",
+        f"{TRACES}/blessed.py",
+        "        if whole.cut:\n",
+        "        if whole.cut and not whole.events:\n",
+        f"{TESTS}/test_blessed.py::test_a_trace_that_is_not_what_was_blessed_fails",
+    ),
+    Defect(
+        "the blessed traces of other platforms are not mentioned",
+        f"{TRACES}/blessed.py",
+        "    return (*results, *_of_others(captures, own))\n",
+        "    return (*results,)\n",
+        f"{TESTS}/test_blessed.py::test_traces_of_other_platforms_are_named_and_not_replayed",
+    ),
+    Defect(
+        "the page does not say which traces were not replayed",
+        "harness/report/open.py",
+        "*_scenarios(document), *_traces(document), ",
+        "*_scenarios(document), ",
+        f"{CHECKED}::test_the_page_has_a_cell_for_each_trace_and_says_what_was_not_compared",
+    ),
+    Defect(
+        "a file names the folder of weights that a check reads",
+        f"{TRACES}/hints.py",
+        '    if not asked.get("decoder") and decoder not in (registry.AFFINE, *registry.PRESETS):\n',
+        "    if not decoder:\n",
+        f"{TESTS}/test_blessed.py::test_a_trace_that_cannot_be_replayed_here_says_why_and_is_no_comparison",
     ),
 ]

@@ -180,7 +180,7 @@ def _result(scenario: Scenario, name: str, play: Play, known: Sequence[Source]) 
         source = source_of(name, known)
         expected, tensors = source.read(name)
     except store.CapturesError as error:
-        return Result(name, _verdict(error), detail=str(error))
+        return Result(name, verdict_of(error), detail=str(error))
     exact = not source.differs
     played = play(scenario)
     if exact:
@@ -231,7 +231,8 @@ def _strays(source: Source, scenarios: Mapping[str, Scenario]) -> list[Result]:
     return found
 
 
-def _verdict(error: store.CapturesError) -> Verdict:
+def verdict_of(error: store.CapturesError) -> Verdict:
+    """The verdict of a file that cannot be read: `orphan`, `missing` or `corrupt`."""
     if isinstance(error, store.CaptureUnknown):
         return Verdict.ORPHAN
     return Verdict.MISSING if isinstance(error, store.CaptureMissing) else Verdict.CORRUPT

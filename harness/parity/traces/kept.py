@@ -90,6 +90,21 @@ def keep(source: Path, name: str, reason: str, captures: Path, until: int, play:
     return folder / file
 
 
+@dataclass(frozen=True)
+class Found:
+    """A blessed trace, or a file beside blessed traces.
+
+    Attributes:
+        name: name of the trace, or of the file where it is none.
+        path: the file.
+        error: reason for which it is not what was blessed; None where its bytes are.
+    """
+
+    name: str
+    path: Path
+    error: store.CapturesError | None = None
+
+
 def kept(captures: Path, device: str = "cpu") -> Iterator[tuple[str, Path]]:
     """Yield name and file of each blessed trace of this platform, after its bytes were checked.
 
@@ -101,21 +116,41 @@ def kept(captures: Path, device: str = "cpu") -> Iterator[tuple[str, Path]]:
     folder = captures / platform.name(device) / FOLDER
     if not folder.is_dir():
         raise store.NoCaptures(f"{folder}: no trace was blessed on this platform")
-    found = _read(folder)
-    strays = {each.name for each in folder.iterdir()} - {store.MANIFEST, *map(_file_name, found.traces)}
-    if strays:
-        raise store.CaptureUnknown(f"{folder / min(strays)}: no blessed trace, the manifest does not name it")
-    for name, entry in sorted(found.traces.items()):
+    for each in listed(folder):
+        if each.error is not None:
+            raise each.error
+        yield each.name, each.path
+
+
+def listed(folder: Path) -> Iterator[Found]:
+    """List the files of a folder that its manifest does not name, then each blessed trace; every byte is checked.
+
+    Where the manifest cannot be used, it is the one file that is listed: there is no telling what was blessed.
+    """
+    try:
+        manifest = _read(folder)
+    except store.CapturesError as error:
+        yield Found(store.MANIFEST, folder / store.MANIFEST, error)
+        return
+    for name in sorted({each.name for each in folder.iterdir()} - {store.MANIFEST, *map(_file_name, manifest.traces)}):
+        path = folder / name
+        yield Found(name, path, store.CaptureUnknown(f"{path}: no blessed trace, the manifest does not name it"))
+    for name, entry in sorted(manifest.traces.items()):
         path = folder / _file_name(name)
-        try:
-            data = reading.whole(path, entry.size)
-        except FileMissing as error:
-            raise store.CaptureMissing(f"{path}: missing") from error
-        except FileRefused as error:
-            raise store.CaptureCorrupt(f"{path}: altered, {error.why}") from error
-        if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise store.CaptureCorrupt(f"{path}: altered, its SHA-256 is not the manifest's")
-        yield name, path
+        yield Found(name, path, _altered(path, entry))
+
+
+def _altered(path: Path, entry: Kept) -> store.CapturesError | None:
+    """The reason for which the bytes of a file are not those of its entry, or None."""
+    try:
+        data = reading.whole(path, entry.size)
+    except FileMissing:
+        return store.CaptureMissing(f"{path}: missing")
+    except FileRefused as error:
+        return store.CaptureCorrupt(f"{path}: altered, {error.why}")
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        return store.CaptureCorrupt(f"{path}: altered, its SHA-256 is not the manifest's")
+    return None
 
 
 def _cut(source: Path, until: int) -> bytes:

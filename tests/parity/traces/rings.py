@@ -1,12 +1,10 @@
-"""Small rings for the tests of traces, and scripts that use much of a pipeline."""
+"""Pipelines for the tests of traces, and scripts that use much of one."""
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,30 +21,8 @@ from harness.engine import (
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import Batch, EagerExecutor
 from harness.parity.traces import record
-from tests.parity.traces.plain import Plain as Plain
 
 FRAMES, CHANNELS, WIDTH = 6, 4, 16
-
-
-class Counter:
-    """A ring of any make: adds its events and a random number of every kind to one tensor."""
-
-    def __init__(self, width: int = 3) -> None:
-        self.x, self.ticks, self.dice = torch.zeros(width), 0, np.random.default_rng(1)
-
-    def step(self, event: Any) -> Any:
-        if event == "fail":
-            raise ValueError("the event says so")
-        drawn = torch.rand(()) + random.random() + float(np.random.rand()) + float(self.dice.random())
-        self.x = self.x + drawn + (0 if event is None else event["add"] * event["by"])
-        self.ticks += 1
-        return {"made": self.x * 2, "none": None}
-
-    def state(self) -> Any:
-        return [self.x]
-
-    def generators(self) -> list[Any]:
-        return [self.dice]
 
 
 class Nudged(EagerExecutor):
@@ -122,12 +98,4 @@ def recorded(path: Path, **config: Any) -> Path:
     """A trace of `play`."""
     with record(pipeline(**config), path, decoder="affine") as ring:
         play(ring)
-    return path
-
-
-def counted(path: Path, events: int = 6) -> Path:
-    """A trace of a `Counter`."""
-    with record(Counter(), path) as ring:
-        for number in range(events):
-            ring.step(None if number % 2 else {"add": torch.arange(3.0) + number, "by": 0.1})
     return path

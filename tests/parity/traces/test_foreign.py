@@ -16,7 +16,7 @@ from harness.parity.baselines.platform import ROOT
 from harness.parity.proofs import generic
 from harness.parity.traces import RecordingStopped, TraceParted, record, replayed
 from harness.parity.traces.replay import Replayed
-from tests.parity.traces.rings import Counter, Plain, counted
+from tests.parity.traces.plain import Counter, Plain, counted
 
 
 def test_a_replay_draws_the_numbers_that_the_recorded_ring_drew(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from harness.cli import main
 from harness.parity.baselines import platform
 from tests.git import commit, git
-from tests.parity.traces.rings import counted, recorded
+from tests.parity.traces.plain import counted
+from tests.parity.traces.rings import recorded
 from tests.parity.traces.test_reading import changed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from harness.engine import Condition, InvalidInput, LatentMask, PipelineConfig, 
 from harness.engine.decoders import AffineDecoder
 from harness.engine.executors import Batch, EagerExecutor
 from harness.parity.compare import digest
-from harness.parity.traces import TraceParted, record
+from harness.parity.traces import RecordingStopped, TraceParted, record
 from harness.parity.traces.engine_replay import replayed_pipeline
+from harness.parity.traces.reading import verified
 from tests.parity.traces.rings import FRAMES, Nudged, drawn, executor, pipeline, play, recorded, request
 
 
@@ -131,3 +133,52 @@ def test_a_pipeline_that_was_called_before_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="called before"):
         record(made, tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+def test_a_call_that_goes_past_the_recording_stops_it(tmp_path: Path) -> None:
+    made = pipeline()
+    with pytest.raises(RecordingStopped, match="went past the recording"), record(made, tmp_path / "a") as ring:
+        made.submit(request(1))
+        ring.tick()
+
+
+def test_a_ring_goes_on_through_a_recording_that_has_ended(tmp_path: Path) -> None:
+    made = pipeline()
+    with record(made, tmp_path / "a") as ring:
+        ring.submit(request(1))
+    made.tick()
+    assert len(ring.drain()) == 1
+    assert verified(tmp_path / "a").events == 2
+
+
+def test_an_interrupt_behind_a_tick_loses_no_latent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(RecordingStopped, match="KeyboardInterrupt"), record(pipeline(), tmp_path / "a") as ring:
+        ring.submit(request(1))
+        monkeypatch.setattr(ring._writer, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ring.drain()
+        assert len(ring.collect()) == 1
+
+
+def test_threads_that_submit_while_a_ring_ticks_are_recorded_in_one_order(tmp_path: Path) -> None:
+    with record(pipeline(depth=8), tmp_path / "a") as ring:
+        threads = [threading.Thread(target=ring.submit, args=[request(seed)]) for seed in range(6)]
+        for thread in threads:
+            thread.start()
+            ring.tick()
+        for thread in threads:
+            thread.join()
+        ring.drain()
+    assert replayed_pipeline(tmp_path / "a", executor).events == 1 + 6 + 6 + 1
+
+
+def test_two_recordings_of_one_pipeline_are_refused(tmp_path: Path) -> None:
+    made = pipeline()
+    with record(made, tmp_path / "a") as first:
+        for again in (made, first):
+            with pytest.raises(InvalidInput, match="a ring that is being recorded"):
+                record(again, tmp_path / "other").finish()
+    assert not (tmp_path / "other").exists()

@@ -16,7 +16,7 @@ from harness.parity.traces import replayed
 from harness.parity.traces.contents import stored
 from harness.parity.traces.reading import opened, verified
 from harness.parity.traces.replay import OtherPlatform
-from tests.parity.traces.rings import Counter, Plain, counted
+from tests.parity.traces.plain import Counter, Plain, counted
 
 Records = list[tuple[bytes, bytes]]
 

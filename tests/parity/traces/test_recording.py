@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,16 @@ import torch
 
 from harness.engine import InvalidInput
 from harness.parity.traces import RecordingStopped, record, replayed
-from harness.parity.traces.engine_replay import replayed_pipeline
 from harness.parity.traces.reading import verified
-from tests.parity.traces.rings import Counter, Plain, executor, pipeline, request
+from tests.parity.traces.plain import Counter, Plain
 
 
 def test_two_recordings_of_one_ring_are_refused(tmp_path: Path) -> None:
-    for number, ring in enumerate((Plain(), pipeline())):
-        with record(ring, tmp_path / f"{number}") as first:
-            for again in (ring, first):
-                with pytest.raises(InvalidInput, match="a ring that is being recorded"):
-                    record(again, tmp_path / "other").finish()
+    ring = Plain()
+    with record(ring, tmp_path / "a") as first:
+        for again in (ring, first):
+            with pytest.raises(InvalidInput, match="a ring that is being recorded"):
+                record(again, tmp_path / "other").finish()
     assert not (tmp_path / "other").exists()
 
 
@@ -70,13 +68,6 @@ def test_a_call_from_inside_a_tick_stops_the_recording(tmp_path: Path) -> None:
         assert ring.step(None).tolist() == [1, 1, 1]
 
 
-def test_a_call_that_goes_past_the_recording_stops_it(tmp_path: Path) -> None:
-    made = pipeline()
-    with pytest.raises(RecordingStopped, match="went past the recording"), record(made, tmp_path / "a") as ring:
-        made.submit(request(1))
-        ring.tick()
-
-
 def test_a_state_that_raises_stops_the_recording_and_not_the_ring(tmp_path: Path) -> None:
     class Broken(Plain):
         def state(self) -> Any:
@@ -84,39 +75,6 @@ def test_a_state_that_raises_stops_the_recording_and_not_the_ring(tmp_path: Path
 
     with pytest.raises(RecordingStopped, match="after 2 events: KeyError"), record(Broken(), tmp_path / "a") as ring:
         assert [ring.step(None).tolist()[0] for _ in range(3)] == [1, 2, 3]
-
-
-def test_a_ring_goes_on_through_a_recording_that_has_ended(tmp_path: Path) -> None:
-    made = pipeline()
-    with record(made, tmp_path / "a") as ring:
-        ring.submit(request(1))
-    made.tick()
-    assert len(ring.drain()) == 1
-    assert verified(tmp_path / "a").events == 2
-
-
-def test_an_interrupt_behind_a_tick_loses_no_latent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(RecordingStopped, match="KeyboardInterrupt"), record(pipeline(), tmp_path / "a") as ring:
-        ring.submit(request(1))
-        monkeypatch.setattr(ring._writer, "add", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            ring.drain()
-        assert len(ring.collect()) == 1
-
-
-def test_threads_that_submit_while_a_ring_ticks_are_recorded_in_one_order(tmp_path: Path) -> None:
-    with record(pipeline(depth=8), tmp_path / "a") as ring:
-        threads = [threading.Thread(target=ring.submit, args=[request(seed)]) for seed in range(6)]
-        for thread in threads:
-            thread.start()
-            ring.tick()
-        for thread in threads:
-            thread.join()
-        ring.drain()
-    assert replayed_pipeline(tmp_path / "a", executor).events == 1 + 6 + 6 + 1
 
 
 def test_a_tensor_is_stored_once_however_often_it_comes(tmp_path: Path) -> None:
