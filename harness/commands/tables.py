@@ -16,11 +16,8 @@ from harness.parity.baselines.captures import Report
 from harness.parity.baselines.verdicts import Result, Verdict
 from harness.parity.proofs.float64 import EngineReport
 from harness.parity.proofs.switches import EVERY, SwitchResult
-<<<<<<< HEAD
 from harness.parity.spread import spread
-=======
 from harness.parity.traces.blessed import TraceResult
->>>>>>> plug
 from harness.rails.bench import ablation, throughput
 from harness.rails.bench.recorded import Recorded
 from harness.rails.bench.steady import Steady

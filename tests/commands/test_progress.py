@@ -60,7 +60,9 @@ def test_a_command_says_what_it_does_on_a_terminal_alone(
 ) -> None:
     on_a_terminal, in_a_pipe = (run(*words, env=env) for env in (TERMINAL, {"TTY_COMPATIBLE": "0"}))
     assert f" {said} " in on_a_terminal.stdout
-    assert f" {said} " not in in_a_pipe.output and "\x1b" not in in_a_pipe.output and "\r" not in in_a_pipe.output
+    # What a profile says of time that it cannot attribute, as on a busy machine, has the word too.
+    assert f" {said} " not in in_a_pipe.output.replace("profiling makes each layer slower", "")
+    assert "\x1b" not in in_a_pipe.output and "\r" not in in_a_pipe.output
 
 
 @pytest.mark.parametrize(("steps", "said"), [(1, "50%"), (2, "100%"), (3, "?")])

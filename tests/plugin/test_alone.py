@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,8 @@ def test_every_fixture_works_where_nothing_of_the_extras_is_installed(tmp_path: 
     commit(tmp_path)
     second = run(tmp_path, WITHOUT)
     assert (second.returncode, "exact: 1 capture, 1 cost rail, 1 lockstep" in second.stdout) == (0, True), second.stdout
-    assert "within its limit: time rail sum: " in second.stdout
+    # On a busy machine the ratio may be too uncertain for a verdict, which is said in its own line.
+    assert re.search(r"^(within its limit|not gated): time rail sum: ", second.stdout, re.MULTILINE), second.stdout
 
 
 def test_a_switch_of_this_projects_pipeline_says_which_extra_it_needs(tmp_path: Path) -> None:
