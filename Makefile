@@ -16,12 +16,16 @@ STAMP := .venv/.stamp
 run: $(STAMP)  ## check the engine against its blessed captures
 	$(BIN)/python -m harness check $(ARGS)
 
+# The folders with such tests, as collecting all tests takes longer than running these. Not the files: a run that is
+# given files need not measure every time rail.
+ALONE = $(sort $(dir $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)))
+
 # What measures time runs alone, after the others, and what plants defects is sabotage-shard's. A file's tests stay in
 # one process, which makes what they share once.
 test: $(STAMP)  ## run the tests; ARGS="-k name" selects some, in one process
 ifeq ($(strip $(ARGS)),)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not alone and not sabotage'
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m alone $(ALONE)
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
@@ -103,7 +107,7 @@ sabotage: $(STAMP)  ## plant every defect in a copy; each must turn its test red
 	$(BIN)/python -m tests.sabotage $(if $(JSON),--json "$(JSON)") $(ARGS)
 
 sabotage-shard: $(STAMP)  ## plant the part of the defects and mutants that this commit is held to
-	$(BIN)/python -m pytest -m sabotage
+	$(BIN)/python -m pytest -m sabotage tests/sabotage
 
 mutants: $(STAMP)  ## mutate the package; the score per module and the survivors; JSON=path writes them
 	$(BIN)/python -m tests.sabotage.mutants $(if $(JSON),--json "$(JSON)") $(ARGS)
