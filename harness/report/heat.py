@@ -96,7 +96,7 @@ def _distance(got: Array, expected: Array, moved: Array, step: tuple[int, int]) 
     known = levels[np.isfinite(levels) & (levels > 0)]
     if not known.size:
         return Map("distance", _png(np.where(np.isnan(levels), 0, 1), _FLAME), "not finite")
-    # Equal values of other bits have the lowest colour and are out of the range, which would have 300 decades with them.
+    # Equal values of other bits have the lowest colour and are out of the range: it would have 300 decades with them.
     apart = known[known > np.finfo(np.float64).tiny]
     low, high = (float(np.log10(end)) for end in (apart.min(), apart.max())) if apart.size else (0.0, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
