@@ -66,6 +66,19 @@ def test_a_capture_that_moved_has_its_command_and_what_is_no_difference_of_bytes
     assert 'beta: captures: <b class="x">missing</b>' in text and "there is nothing to play again" in text
 
 
+def test_a_capture_of_another_machine_has_no_tick_where_it_parted_because_states_may_differ_there(
+    made: Made,  # noqa: F811 - the fixture
+    tmp_path: Path,
+) -> None:
+    made.elsewhere()
+    made.ticks["alpha"] = ("aa", "xx", "cc")
+    made.nudge(1000)
+    result = made.invoke("check", "--html", str(tmp_path / "r.html"))
+    assert result.exit_code == 1
+    text = (tmp_path / "r.html").read_text()
+    assert "1 of 12 elements differ" in text and re.findall(r"First difference: ([^<]*)<", text) == ["stage state"]
+
+
 def test_the_verdict_of_a_difference_that_cannot_be_played_again_stands(
     made: Made,  # noqa: F811 - the fixture
     tmp_path: Path,
