@@ -182,3 +182,27 @@ def test_the_page_of_a_run_that_was_stopped_before_a_test_failed_does_not_pass(p
     pytester.makepyfile("def test_stopped(lockstep):\n    raise KeyboardInterrupt\n")
     pytester.runpytest_subprocess("-p", "no:cacheprovider", "--harness-html", "report.html")
     assert "<b>Does not pass</b>" in (pytester.path / "report.html").read_text()
+
+
+def test_what_was_left_out_stands_on_the_page_with_what_was_not_gated_skipped_and_not_asked_for() -> None:
+    ledger = {**EMPTY, "not_gated": ["x: no capture"] * 2, "left_out": ["tests were deselected"] * 2}
+    tests = [Row("a.py::skipped", "skipped", ("blessed",), words="no GPU"), Row("b.py::other", "failed")]
+    text = page(tests, ledger, ["captures/old"], passes=False)
+    lines = text.split('<h2 id="open">')[1].split("</ul>")[0]
+    assert re.findall(r"<li>(.*)</li>", lines) == [
+        "x: no capture",
+        "a.py::skipped: skipped: no GPU",
+        "captures/old: blessed, and no test asked for it",
+        "perhaps other tests: tests were deselected",
+    ]
+    assert "other tests: 1 failed" in text and '<td class="w">skipped</td>' in text
+
+
+def test_tolerances_times_and_blessings_stand_under_their_own_titles() -> None:
+    ledger = {**EMPTY, "tolerance": ["near"], "timed": ["fast"], "rewritten": ["new"]}
+    found = re.findall(r"<h2>(.*)</h2>\n<ul>\n<li>(.*)</li>", page([], ledger, passes=True))
+    assert found == [
+        ("Within a bound, not byte for byte", "near"),
+        ("Times within their limit", "fast"),
+        ("Blessed in this run", "new"),
+    ]

@@ -41,3 +41,9 @@ def test_a_slot_that_differs_is_red_also_where_no_request_is_in_it() -> None:
     tick = TickSeen(0, (seat, None, seat, None), {}, frozenset({0, 1}))
     cells = [row[0] for _, row in grid(Evidence((tick,))).slots]
     assert cells == [Cell("a 1/8", "r0 d"), Cell("", "d"), Cell("a 1/8", "r0"), Cell("", "")]
+
+
+def test_requests_have_colours_of_their_own_which_they_keep() -> None:
+    seats = [(Seat("a", 1, 8), Seat("b", 1, 8)), (Seat("c", 1, 8), Seat("b", 2, 8)), (None, Seat("a", 8, 8))]
+    made = grid(Evidence(tuple(TickSeen(number, each, {}) for number, each in enumerate(seats))))
+    assert [[cell.classes for cell in cells] for _, cells in made.slots] == [["r0", "r2", ""], ["r1", "r1", "r0"]]

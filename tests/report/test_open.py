@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from harness.parity.proofs.switches import EVERY
+from harness.registry import ExecutorKind
 from harness.report.open import NAMED, not_compared
 from tests.report.made import captured, difference, document, evidence, switched
 
@@ -56,3 +57,28 @@ def test_evidence_that_shows_no_difference_is_told_of_however_long_it_is() -> No
 def test_captures_that_a_compiled_decoder_was_not_held_to_are_named(engine: Any, compared: bool) -> None:
     found = not_compared(document(scenarios=[captured("one")], engine=engine), [])
     assert bool(said("captures: ", found)) is not compared
+
+
+def test_a_part_that_could_not_run_is_told_with_its_reason_and_not_as_one_that_nobody_asked_for() -> None:
+    found = not_compared(document(failed={"costs": "EngineError: gone"}), [])
+    assert said("costs: ", found) == ["costs: could not run: EngineError: gone"]
+
+
+def test_one_count_that_is_not_gated_and_one_field_of_another_gpu_are_told() -> None:
+    costs = [{"rail": "r", "name": "n", "blessed": None, "now": 1, "verdict": "not_gated"}]
+    where = {"name": "here", "fingerprint": {}, "elsewhere": ["driver"]}
+    found = not_compared(document(costs=costs, platform=where), [])
+    assert said("costs: ", found) == [
+        "costs: 1 counts are not gated, because none are blessed for this version of torch"
+    ]
+    assert said("captures: they", found) == ["captures: they are of another GPU, which differs in driver"]
+
+
+def test_every_kind_of_executor_without_a_comparison_and_each_decoder_with_one_is_named() -> None:
+    switches = [switched("one"), switched("one", executor="static", decoder="tiny", dtype="bfloat16", device="cuda")]
+    found = not_compared(document(switches=switches), [])
+    missing = ", ".join(kind for kind in ExecutorKind if kind not in ("eager", "static"))
+    assert said("executors of", found) == [f"switches on executors of the kinds {missing}: no comparison in this check"]
+    assert said("any decoder", found) == [
+        "switches with any decoder but affine in float32 on cpu, tiny in bfloat16 on cuda: no comparison in this check"
+    ]
