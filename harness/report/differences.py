@@ -10,17 +10,18 @@ from pathlib import Path
 
 from harness.parity.baselines import platform
 from harness.parity.baselines.bless import Battery
-from harness.parity.baselines.captures import Report
+from harness.parity.baselines.captures import CAPTURES, Report
 from harness.parity.baselines.sources import source_of, sources
 from harness.parity.baselines.verdicts import Verdict
 from harness.parity.battery.scenarios import Scenario
 from harness.parity.proofs import evidence
 from harness.parity.proofs.evidence import Evidence
-from harness.parity.proofs.float64 import EngineReport
+from harness.parity.proofs.float64 import Engine, EngineReport
 from harness.parity.proofs.lockstep import REPRO
 from harness.parity.proofs.switches import EVERY, Pair, SwitchResult
 from harness.parity.spread import spread
 from harness.parity.traces.blessed import TraceResult
+from harness.registry import ExecutorKind
 
 PLAYED_AGAIN = 20
 """The most differences that are played again for their evidence; each takes about as long as the comparison did."""
@@ -149,17 +150,29 @@ def _whole(pair: Pair) -> str:
 
 def _of_captures(played: Report | EngineReport | None, battery: Battery, folder: Path) -> Iterator[_Found]:
     kind = played.engine.kind if isinstance(played, EngineReport) else None
-    device = "" if battery.on_cpu else f" --device {battery.device}"
-    subject, where = ("captures", device) if kind is None else (f"compiled decoder on {kind}", f" --executor {kind}")
+    subject = "captures" if kind is None else f"compiled decoder on {kind}"
+    options = _options(played.engine if isinstance(played, EngineReport) else None, battery.device, folder)
     for result in () if played is None else played.results:
         if result.verdict.passes or result.verdict in (Verdict.OUTSIDE_PROFILE, Verdict.NOT_GATED):
             continue
-        repro = f"python -m harness check{where} --only {result.name}"
-        found = Difference(result.name, subject, str(result.verdict), result.detail, repro)
         scenario = battery.scenarios.get(result.name)
+        # A stray file is no scenario that could be named.
+        words = [*(["--only", result.name] if scenario is not None else []), *options]
+        repro = " ".join(["python -m harness check", *map(shlex.quote, words)])
+        found = Difference(result.name, subject, str(result.verdict), result.detail, repro)
         playable = scenario if kind is None and result.verdict in BYTES else None
         gather = None if playable is None else partial(_capture, playable, battery, folder)
         yield _Found(found, gather, ("captures", "captures", result.name, ""))
+
+
+def _options(engine: Engine | None, device: str, folder: Path) -> list[str]:
+    """Options of the same comparison, those with their default left out."""
+    made = Engine(ExecutorKind.ONNX, device=device) if engine is None else engine
+    given = {"--executor": None if engine is None else engine.kind, "--engine": made.file, "--decoder": made.decoder}
+    given |= {"--dtype": made.dtype, "--device": made.device, "--captures": folder}
+    usual = {"--dtype": "float32", "--device": "cpu", "--captures": CAPTURES}
+    there = {name: value for name, value in given.items() if value is not None and value != usual.get(name)}
+    return [word for name, value in there.items() for word in (name, str(value))]
 
 
 def _capture(scenario: Scenario, battery: Battery, folder: Path) -> Evidence:

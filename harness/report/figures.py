@@ -189,7 +189,7 @@ def _platform(path: Path, document: Mapping[str, Any]) -> str:
 
 def _of_bench(bench: _Bench, where: str) -> Figures:
     said = {name: value for name, value in bench.load.items() if not isinstance(value, dict | list | None)}
-    load = ", ".join(f"{name} {value}" for name, value in said.items() if value not in ("", False))
+    load = ", ".join(f"{name} {value}" for name, value in said.items() if value is not False and value != "")
     rows = [
         (name, *(f"{value:.3f}" for value in (spread.median, spread.p95, spread.p99)))
         for name, spread in (("a tick, ms", bench.tick), ("until tick() returned, ms", bench.host))

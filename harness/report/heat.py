@@ -96,12 +96,15 @@ def _distance(got: Array, expected: Array, moved: Array, step: tuple[int, int]) 
     known = levels[np.isfinite(levels) & (levels > 0)]
     if not known.size:
         return Map("distance", _png(np.where(np.isnan(levels), 0, 1), _FLAME), "not finite")
-    low, high = float(np.log10(known.min())), float(np.log10(known.max()))
+    # Equal values of other bits have the lowest colour and are out of the range: it would have 300 decades with them.
+    apart = known[known > np.finfo(np.float64).tiny]
+    low, high = (float(np.log10(end)) for end in (apart.min(), apart.max())) if apart.size else (0.0, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         indices = _linear(np.log10(np.where(levels > 0, levels, np.nan)), low, high)
     indices = np.where(np.isnan(levels), 0, np.where(levels < 0, 1, indices))
-    smallest = "0 (other bits)" if known.min() == np.finfo(np.float64).tiny else f"{known.min():.3g}"
-    return Map("distance", _png(indices, _FLAME), f"{smallest} to {known.max():.3g}, logarithmic; grey: same bits")
+    said = ["0 (other bits)"] if apart.size < known.size else []
+    said += [f"{apart.min():.3g} to {apart.max():.3g}, logarithmic"] if apart.size else []
+    return Map("distance", _png(indices, _FLAME), f"{' and '.join(said)}; grey: same bits")
 
 
 def _reduced(values: Array, step: tuple[int, int], *, largest: bool = False) -> Array:

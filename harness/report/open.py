@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from harness.parity.baselines.verdicts import Verdict
 from harness.parity.proofs.switches import EVERY
 from harness.registry import ExecutorKind
 from harness.report.differences import Difference
@@ -38,6 +39,9 @@ def _parts(document: Mapping[str, Any]) -> Iterator[str]:
             yield f"{part}: not asked for; {command} compares them"
     if "traces" in failed:
         yield f"traces: could not run: {failed['traces']}"
+    engine = document.get("engine")
+    if engine and (engine["decoder"] is not None or engine["device"] != "cpu"):
+        yield "captures: of the compiled decoder's scenarios on this decoder and device there are none to compare with"
     ungated = sum(row["verdict"] == "not_gated" for row in document["costs"])
     if ungated:
         yield f"costs: {ungated} counts are not gated, because none are blessed for this version of torch"
@@ -68,7 +72,7 @@ def _traces(document: Mapping[str, Any]) -> Iterator[str]:
 def _switches(document: Mapping[str, Any]) -> Iterator[str]:
     """The comparisons of switches that prove nothing, and the executors and decoders without any."""
     results = [result for result in document["switches"] if result["scenario"] != EVERY]
-    idle = sum(not result["acted"] for result in results)
+    idle = sum(str(result["verdict"]) == Verdict.EXACT and not result["acted"] for result in results)
     if idle:
         yield f"{idle} of {len(results)} comparisons of a switch: the switch did not act, so equal bits prove nothing"
     outside = sum(str(result["verdict"]) == "outside_profile" for result in results)

@@ -43,6 +43,18 @@ def test_a_kind_of_captures_error_has_the_advice_of_the_nearest_class() -> None:
     assert "restore" in advised(store.ManifestMissing("x")) and "--captures" in advised(store.NoCaptures("x"))
 
 
+@pytest.mark.parametrize(("error", "words"), [
+    (store.NoCaptures("x"), "name their folder with --captures, or bless this platform's"),
+    (store.CaptureUnknown("x"), "remove the file, or bless its scenario"),
+    (store.CaptureMissing("x"), "restore it with `git checkout`, or bless it anew"),
+    (store.CaptureCorrupt("x"), "restore it with `git checkout`, or bless it anew"),
+    (FileNotFoundError(2, "No such file", "x"), "name a file that is there"),
+    (PermissionError(13, "Permission denied", "x"), "name a file that this user may read and write"),
+], ids=lambda value: type(value).__name__)  # fmt: skip
+def test_the_advice_is_that_of_the_error_s_own_class(error: Exception, words: str) -> None:
+    assert advised(error).partition("; ")[2].startswith(words)
+
+
 @pytest.mark.parametrize("error", KNOWN, ids=lambda error: type(error).__name__)
 def test_every_option_and_command_of_an_advice_is_there(error: Exception) -> None:
     advice = advised(error).partition("; ")[2]

@@ -14,8 +14,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from harness.cli import main
+from harness.commands.check_html import page_of
+from harness.commands.check_report import CheckReport
 from harness.rails.costs import rails
 from tests.judged.conftest import Made, _template, made  # noqa: F401 - fixtures
+from tests.parity.baselines.test_gpu_captures import GPU, NAME, Board, _board  # noqa: F401 - the fixture
 from tests.sabotage.defects import FUSED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +67,30 @@ def test_a_capture_that_moved_has_its_command_and_what_is_no_difference_of_bytes
     assert 'alpha: captures: <b class="x">moved</b>' in text and "python -m harness check --only alpha" in text
     assert "1 of 12 elements differ, first at frame 0, channel 0" in text
     assert 'beta: captures: <b class="x">missing</b>' in text and "there is nothing to play again" in text
+
+
+def test_a_capture_of_another_machine_has_no_tick_where_it_parted_because_states_may_differ_there(
+    made: Made,  # noqa: F811 - the fixture
+    tmp_path: Path,
+) -> None:
+    made.elsewhere()
+    made.ticks["alpha"] = ("aa", "xx", "cc")
+    made.nudge(1000)
+    result = made.invoke("check", "--html", str(tmp_path / "r.html"))
+    assert result.exit_code == 1
+    text = (tmp_path / "r.html").read_text()
+    assert "1 of 12 elements differ" in text and re.findall(r"First difference: ([^<]*)<", text) == ["stage state"]
+
+
+def test_a_difference_on_a_gpu_is_played_again_on_that_gpu(board: Board) -> None:  # noqa: F811 - the fixture
+    board.moved = 1.0
+    checked = CheckReport(board.check(), device=GPU)
+    document = checked.document()
+    board.devices.clear()
+    options = {"html_path": Path("r.html"), "captures": board.captures, "engine": None}
+    text = page_of(checked, document, (), board.battery, options, lambda _name: None)
+    assert board.devices == [GPU, GPU] and f"on {NAME}</p>" in text
+    assert f"python -m harness check --only a --device {GPU}" in text and "could not be played again" not in text
 
 
 def test_the_verdict_of_a_difference_that_cannot_be_played_again_stands(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -135,3 +137,72 @@ def test_tests_without_a_fixture_are_counted_and_not_listed() -> None:
 def test_the_page_of_a_check_has_the_same_style(tmp_path: Path) -> None:
     text = page([], EMPTY, passes=True)
     assert "prefers-color-scheme:dark" in text and "max-width:1180px" in text
+
+
+def test_a_difference_at_tick_0_of_slot_0_has_its_place() -> None:
+    test = Row("a.py::test", "failed", ("lockstep",), {"event": 0, "tick": 0, "slot": 0, "stage": None}, "words")
+    text = page([test], EMPTY, passes=False)
+    assert "First difference: event 0, tick 0, slot 0</p>" in text and "<td>event 0, tick 0, slot 0</td>" in text
+
+
+def test_the_command_of_a_test_with_parameters_is_one_word_for_a_shell() -> None:
+    text = page([Row("a.py::test[x y-$HOME]", "failed", ("lockstep",))], EMPTY, passes=False)
+    (again,) = re.findall(r"See it again</h3>\n<pre>(.*)</pre>", text)
+    assert shlex.split(html.unescape(again)) == ["pytest", "a.py::test[x y-$HOME]"]
+
+
+ENDS = """
+import pytest, torch
+
+@pytest.fixture
+def closing():
+    yield
+    raise RuntimeError("the end broke too")
+
+def test_wrong(closing, lockstep):
+    lockstep(lambda event: torch.ones(1), lambda event: torch.zeros(1), [1])
+
+def test_stopped(lockstep):
+    raise KeyboardInterrupt
+"""
+
+
+def test_the_page_of_an_interrupted_run_does_not_pass_and_an_error_at_a_test_s_end_hides_no_difference(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_ends=ENDS)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--harness-html", "report.html")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    text = (pytester.path / "report.html").read_text()
+    assert "<b>Does not pass</b>" in text and "First difference: event 0</p>" in text
+    assert "plain and fast differ at event 0" in text
+
+
+def test_the_page_of_a_run_that_was_stopped_before_a_test_failed_does_not_pass(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_stopped(lockstep):\n    raise KeyboardInterrupt\n")
+    pytester.runpytest_subprocess("-p", "no:cacheprovider", "--harness-html", "report.html")
+    assert "<b>Does not pass</b>" in (pytester.path / "report.html").read_text()
+
+
+def test_what_was_left_out_stands_on_the_page_with_what_was_not_gated_skipped_and_not_asked_for() -> None:
+    ledger = {**EMPTY, "not_gated": ["x: no capture"] * 2, "left_out": ["tests were deselected"] * 2}
+    tests = [Row("a.py::skipped", "skipped", ("blessed",), words="no GPU"), Row("b.py::other", "failed")]
+    text = page(tests, ledger, ["captures/old"], passes=False)
+    lines = text.split('<h2 id="open">')[1].split("</ul>")[0]
+    assert re.findall(r"<li>(.*)</li>", lines) == [
+        "x: no capture",
+        "a.py::skipped: skipped: no GPU",
+        "captures/old: blessed, and no test asked for it",
+        "perhaps other tests: tests were deselected",
+    ]
+    assert "other tests: 1 failed" in text and '<td class="w">skipped</td>' in text
+
+
+def test_tolerances_times_and_blessings_stand_under_their_own_titles() -> None:
+    ledger = {**EMPTY, "tolerance": ["near"], "timed": ["fast"], "rewritten": ["new"]}
+    found = re.findall(r"<h2>(.*)</h2>\n<ul>\n<li>(.*)</li>", page([], ledger, passes=True))
+    assert found == [
+        ("Within a bound, not byte for byte", "near"),
+        ("Times within their limit", "fast"),
+        ("Blessed in this run", "new"),
+    ]

@@ -105,3 +105,19 @@ def test_another_file_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(FileRefused):
         read(tmp_path / "c.json")
+
+
+def test_a_saving_says_whether_it_is_beyond_the_noise_and_a_load_keeps_its_zeros(tmp_path: Path) -> None:
+    document = json.loads((ROOT / "captures/cuda-nvidia-h200/bench/both.json").read_text())
+    document["ablation"][0] |= {"tick": "within_noise"}
+    document["load"] |= {"frames": 0, "dcw": False, "cfg": None}
+    (tmp_path / "b.json").write_text(json.dumps(document))
+    found = read(tmp_path / "b.json")
+    assert found.intervals[0].note == "within noise"
+    assert "frames 0" in found.title and "dcw" not in found.title and "cfg" not in found.title
+
+
+def test_the_band_is_the_limit_and_the_widest_one_of_several_draws(tmp_path: Path) -> None:
+    draws = [{**COMPARED["draws"][0], "limit": limit} for limit in (0.02, 0.05, 0.03)]
+    (tmp_path / "c.json").write_text(json.dumps({**COMPARED, "draws": draws}))
+    assert read(tmp_path / "c.json").band == 0.05

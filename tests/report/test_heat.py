@@ -81,3 +81,20 @@ def test_both_sides_share_one_scale() -> None:
 def test_other_dtypes_are_shown_too(dtype: torch.dtype) -> None:
     expected = torch.ones(3, 2, dtype=dtype)
     assert (distance(expected * 2, expected) > SAME_BITS).all()
+
+
+def test_a_zero_of_another_sign_does_not_take_the_scale_of_the_other_distances() -> None:
+    got, expected = torch.tensor([[-0.0, 1e-6, 1.0]]), torch.zeros(1, 3)
+    alone, beside = distance(got[:, 1:], expected[:, 1:])[0], distance(got, expected)[0]
+    assert beside[1:].tolist() == alone.tolist() and alone[1] - alone[0] > 10
+    assert beside[0] == alone[0]
+
+
+@pytest.mark.parametrize(("got", "scale"), [
+    ([-0.0, 0.0], "0 (other bits); grey: same bits"),
+    ([-0.0, 2.0], "0 (other bits) and 2 to 2, logarithmic; grey: same bits"),
+    ([0.5, 2.0], "0.5 to 2, logarithmic; grey: same bits"),
+    ([NAN, 0.0], "not finite"),
+])  # fmt: skip
+def test_the_scale_of_the_distance_names_no_distance_that_is_not_there(got: list[float], scale: str) -> None:
+    assert heat(Picture("x", torch.tensor([got]), torch.zeros(1, 2))).maps[2].scale == scale

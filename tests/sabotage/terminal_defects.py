@@ -109,4 +109,48 @@ TERMINAL = [
         "tests/parity/test_differences.py::"
         "test_of_a_ring_that_was_played_the_first_difference_is_told_and_the_rest_is_counted_with_its_places",
     ),
+    Defect(
+        "a long play is shown without the tick of its first difference",
+        "harness/report/grid.py",
+        "min(first - COLUMNS // 2, ",
+        "min(first - COLUMNS, ",
+        "tests/report/test_grid.py::"
+        "test_the_tick_of_the_first_difference_is_shown_and_framed_wherever_it_is_in_a_long_play",
+    ),
+    Defect(
+        "a switch that moved without having acted shows as idle in the matrix",
+        "harness/report/matrix.py",
+        'IDLE if passed and not result["acted"]',
+        'IDLE if not result["acted"]',
+        "tests/report/test_matrix.py::test_a_verdict_beside_an_exact_one_is_shown_whether_its_switch_acted_or_not",
+    ),
+    Defect(
+        "a difference at tick 0 loses its tick on the page",
+        "harness/report/page.py",
+        "for name, value in places if value is not None)",
+        "for name, value in places if value)",
+        "tests/report/test_marks.py::test_a_place_is_told_from_tick_0_and_slot_0_on",
+    ),
+    Defect(
+        "the command of a difference compares on another device",
+        "harness/report/differences.py",
+        "Engine(ExecutorKind.ONNX, device=device)",
+        "Engine(ExecutorKind.ONNX)",
+        "tests/report/test_repro.py::test_captures_of_a_device_are_compared_on_it_again",
+    ),
+    Defect(
+        "a zero of another sign takes the whole scale of a map",
+        "harness/report/heat.py",
+        "apart = known[known > np.finfo(np.float64).tiny]",
+        "apart = known",
+        "tests/report/test_heat.py::test_a_zero_of_another_sign_does_not_take_the_scale_of_the_other_distances",
+    ),
+    Defect(
+        "an error at a test's end hides the difference on the page of the run",
+        "harness/plugin/html.py",
+        'if report.outcome != "passed" and kept["outcome"] != "failed":',
+        'if report.outcome != "passed":',
+        "tests/plugin/test_html.py::"
+        "test_the_page_of_an_interrupted_run_does_not_pass_and_an_error_at_a_test_s_end_hides_no_difference",
+    ),
 ]
