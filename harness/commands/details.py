@@ -18,6 +18,8 @@ SHOWN = 5
 LINES = 30
 """The most lines below their titles together; a longer text ends with `CUT`."""
 CUT = " ..."
+BISECT = "which commit moved a capture: git bisect run, see docs/captures.md"
+MOVED = (Verdict.MOVED, Verdict.DIGEST_DIFFERS)
 _INDENT = "  "
 
 
@@ -39,7 +41,8 @@ def details(found: CheckReport, width: int) -> Iterator[str]:
         width: columns of the terminal.
 
     Returns:
-        Lines for a terminal; none where every verdict passes. At most `SHOWN` titles, and `LINES` lines below them.
+        Lines for a terminal; none where every verdict passes. At most `SHOWN` titles, and `LINES` lines below them;
+        then `BISECT` where a capture moved.
     """
     failures = [failure for failure in _failures(found) if failure.detail]
     chosen = [failures[index] for index in spread([each.about for each in failures], SHOWN)]
@@ -57,6 +60,8 @@ def details(found: CheckReport, width: int) -> Iterator[str]:
         yield f"and {more} more: --json FILE has all, --html FILE a table; or name a scenario"
     elif cut:
         yield f"what ends with{CUT} is whole in --json FILE"
+    if found.captures is not None and any(each.verdict in MOVED for each in found.captures.results):
+        yield BISECT
 
 
 def _failures(found: CheckReport) -> Iterator[_Failure]:

@@ -11,6 +11,8 @@ from enum import StrEnum
 LISTED = 20  # the number of differences in the message of a `ParityError`
 _PLAYED = re.compile(r"event-(\d+)(?:/(?:tick-\d+|stages))?/?(\[[^\]]*\]|[^/\[]+)")
 """The event of a path, and the stage, `output` or `state` below it."""
+_PLACE = re.compile(r"event-(\d+)(?:/tick-(\d+)|/stages)?(?:/([^/\[]+))?(?:/slot-(\d+))?(?=[/\[]|$)")
+"""Event, tick, stage and slot of a path of `played`."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ class ParityError(AssertionError):
 
     Attributes:
         differences: all differences; the message tells the first ones, see `listed`.
+        event: number of the event of the first difference, where the tree is one of `played`; else None.
+        tick: number of its tick; None where the ring counts none.
+        stage: its stage, `output` or `state`; else None.
+        slot: its slot, from 0; None where the path has none.
     """
 
     def __init__(self, name: str, differences: Sequence[Difference], words: Words = DEFAULT) -> None:
@@ -70,6 +76,9 @@ class ParityError(AssertionError):
         lines = [f"{name} is not identical, {len(differences)} difference(s):", *listed(differences, words)]
         super().__init__("\n  ".join(lines))
         self.differences = tuple(differences)
+        place = _PLACE.match(differences[0].name) if differences else None
+        event, tick, self.stage, slot = (None,) * 4 if place is None else place.groups()
+        self.event, self.tick, self.slot = (None if each is None else int(each) for each in (event, tick, slot))
 
 
 class NothingCompared(AssertionError):

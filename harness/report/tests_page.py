@@ -68,6 +68,8 @@ def page(
         made=made,
         counts=Counter(test.outcome for test in ours),
         others=Counter(test.outcome for test in tests if not test.fixtures),
+        failures=[test.nodeid for test in tests if not test.fixtures and test.outcome == "failed"],
+        most=LISTED,
         kinds=sorted(kinds.items()),
         open=_not_compared(ours, ledger, unasked),
         tests=[(test, f"t{number}" if test in failed[:LISTED] else "") for number, test in enumerate(ours)],

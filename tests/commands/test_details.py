@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from harness.commands.check_report import CheckReport
-from harness.commands.details import LINES, SHOWN, details
+from harness.commands.details import BISECT, LINES, SHOWN, details
 from harness.commands.tables import check_tables
 from harness.engine.switches import SWITCHES
 from harness.parity.baselines.captures import Report
@@ -40,7 +40,9 @@ def test_a_check_that_passes_has_no_details() -> None:
 
 def test_a_difference_is_told_whole_under_its_name() -> None:
     report = captured(Result("one", Verdict.MOVED, detail="r0 differs\nand r1"), Result("two", Verdict.EXACT))
-    assert list(details(report, 80)) == ["", "one, captures: moved", "  r0 differs", "  and r1"]
+    assert list(details(report, 80)) == ["", "one, captures: moved", "  r0 differs", "  and r1", BISECT]
+    missing = captured(Result("one", Verdict.MISSING, detail="never blessed"))
+    assert list(details(missing, 80)) == ["", "one, captures: missing", "  never blessed"]
 
 
 def test_a_switch_names_its_executor_and_decoder_and_one_that_never_acted_every_scenario() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from harness.parity.compare import assert_identical
@@ -45,3 +47,21 @@ def test_a_played_ring_that_went_wrong_early_is_told_in_two_lines_however_long_i
     assert title == f"stream is not identical, {len(error.value.differences)} difference(s):"
     assert first.startswith("  event-2/tick-2/guidance/slot-1/value: bytes differ")
     assert rest.startswith(f"  and {len(error.value.differences) - 1} more, in 38 events from 2 to 39: ")
+
+
+@pytest.mark.parametrize(("path", "place"), [
+    ("event-5/tick-3/guidance/slot-1/velocity", (5, 3, "guidance", 1)),
+    ("event-5/tick-3/decode/rows", (5, 3, "decode", None)),
+    ("event-5/stages/gather/slot-0[a]", (5, None, "gather", 0)),
+    ("event-12/output", (12, None, "output", None)),
+    ("event-12/state[latents]", (12, None, "state", None)),
+    ("event-2", (2, None, None, None)),
+    ("slots[0]/event-2", (None, None, None, None)),
+    ("event-2x/output", (None, None, None, None)),
+])  # fmt: skip
+def test_an_error_names_the_place_of_the_first_difference_of_a_ring_that_was_played(
+    path: str, place: tuple[Any, ...]
+) -> None:
+    other = Difference("event-0/tick-0/gather/slot-0/x", DifferenceKind.DTYPE, "a", "b")
+    error = ParityError("it", [Difference(path, DifferenceKind.DTYPE, "a", "b"), other])
+    assert (error.event, error.tick, error.stage, error.slot) == place

@@ -129,9 +129,15 @@ def test_a_page_of_many_tests_stays_small_and_says_what_it_leaves_out() -> None:
     assert text.count("<tr><th>") == 501
 
 
-def test_tests_without_a_fixture_are_counted_and_not_listed() -> None:
-    text = page([Row("tests/test_b.py::test_b", "failed")], EMPTY, passes=False)
-    assert "other tests: 1 failed" in text and "test_b.py" not in text
+def test_failed_tests_without_a_fixture_are_named_and_others_are_not() -> None:
+    rows = [Row("test_a.py::test_<one>", "failed"), Row("test_a.py::test_two", "passed")]
+    text = page(rows, EMPTY, passes=False)
+    assert "failed without a fixture of the harness: test_a.py::test_&lt;one&gt;</p>" in text
+    assert "no test used a fixture of the harness" in text and "test_two" not in text
+    assert "other tests: 1 failed, 1 passed" in text
+    many = page([Row(f"test_a.py::test_{n}", "failed") for n in range(LISTED + 3)], EMPTY, passes=False)
+    assert f"test_{LISTED - 1} and 3 more</p>" in many
+    assert "failed without" not in page(rows[1:], EMPTY, passes=True)
 
 
 def test_the_page_of_a_check_has_the_same_style(tmp_path: Path) -> None:

@@ -194,7 +194,8 @@ def _byte_for_byte(name: str, played: Played, tensors: Mapping[str, Tensor], exp
     differences = compare_named(played.finished, tensors)
     tick = _first_tick(played.ticks, expected.ticks)
     if differences:
-        detail = "; ".join([f"first tick that moved: {tick or 'none'}", *(each.told(LATENTS) for each in differences)])
+        told = "; ".join(each.told(LATENTS) for each in differences)
+        detail = f"first tick that moved: {tick or 'none'}; finished latents: {told}"
         return Result(name, Verdict.MOVED, distance(played.finished, tensors), 0.0, detail)
     if tick:
         detail = f"finished tensors are identical, states are not; first tick that moved: {tick}"
@@ -203,12 +204,12 @@ def _byte_for_byte(name: str, played: Played, tensors: Mapping[str, Tensor], exp
 
 
 def _first_tick(now: Sequence[str], blessed: Sequence[str]) -> str:
-    """The first tick, counted from 1, whose state differs; a tick that only one side has differs. Empty if none."""
-    for tick, (got, expected) in enumerate(zip(now, blessed, strict=False), start=1):
+    """The first tick, counted from 0, whose state differs; a tick that only one side has differs. Empty if none."""
+    for tick, (got, expected) in enumerate(zip(now, blessed, strict=False)):
         if got != expected:
-            return f"{tick} of {len(blessed)}, counted from 1"
+            return f"{tick} of 0 to {len(blessed) - 1}"
     if len(now) != len(blessed):
-        return f"{min(len(now), len(blessed)) + 1}, after {len(now)} ticks where {len(blessed)} were blessed"
+        return f"{min(len(now), len(blessed))}, after {len(now)} ticks where {len(blessed)} were blessed"
     return ""
 
 

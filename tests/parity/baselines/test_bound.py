@@ -193,18 +193,18 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
 @pytest.mark.parametrize(
     ("ticks", "first"),
     [
-        (("xx", "bb", "cc"), "1 of 3, counted from 1"),
-        (("aa", "xx", "xx"), "2 of 3, counted from 1"),
-        (("aa", "bb", "xx"), "3 of 3, counted from 1"),
-        (("aa", "xx"), "2 of 3, counted from 1"),
-        (("aa", "bb", "cc", "dd"), "4, after 4 ticks where 3 were blessed"),
-        (("aa", "bb", "xx", "dd"), "3 of 3, counted from 1"),
-        (("aa", "bb", "cc", "dd", "ee"), "4, after 5 ticks where 3 were blessed"),
-        (("aa",), "2, after 1 ticks where 3 were blessed"),
-        ((), "1, after 0 ticks where 3 were blessed"),
+        (("xx", "bb", "cc"), "0 of 0 to 2"),
+        (("aa", "xx", "xx"), "1 of 0 to 2"),
+        (("aa", "bb", "xx"), "2 of 0 to 2"),
+        (("aa", "xx"), "1 of 0 to 2"),
+        (("aa", "bb", "cc", "dd"), "3, after 4 ticks where 3 were blessed"),
+        (("aa", "bb", "xx", "dd"), "2 of 0 to 2"),
+        (("aa", "bb", "cc", "dd", "ee"), "3, after 5 ticks where 3 were blessed"),
+        (("aa",), "1, after 1 ticks where 3 were blessed"),
+        ((), "0, after 0 ticks where 3 were blessed"),
     ],
 )
-def test_the_first_tick_that_moved_is_counted_from_1_of_those_that_were_blessed(
+def test_the_first_tick_that_moved_is_counted_from_0_of_those_that_were_blessed(
     ticks: tuple[str, ...], first: str, folder: Folder
 ) -> None:
     folder.ticks["two"] = ticks
@@ -213,14 +213,14 @@ def test_the_first_tick_that_moved_is_counted_from_1_of_those_that_were_blessed(
     folder.finished["two"] = twos(a=1, b=8)
     (found,) = folder.check("two").results
     differences = map(str, compare_named(folder.finished["two"], twos(a=0, b=0)))
-    detail = "; ".join([f"first tick that moved: {first}", *differences])
+    detail = f"first tick that moved: {first}; finished latents: " + "; ".join(differences)
     assert found == Result("two", V.MOVED, 8 * UNIT, 0.0, detail, platform.name())
 
 
 def test_tensors_that_moved_under_the_same_states_say_that_no_tick_moved(folder: Folder) -> None:
     folder.finished["one"]["b"] = torch.ones(3)
     one, two = folder.check().results
-    assert one.detail == "first tick that moved: none; b: shape differs, got (3,), expected (2,)"
+    assert one.detail == "first tick that moved: none; finished latents: b: shape differs, got (3,), expected (2,)"
     assert (one.verdict, one.max_abs, one.bound) == (V.MOVED, None, 0.0)
     assert two == Result("two", V.EXACT, 0.0, 0.0, "", platform.name())
 

@@ -160,7 +160,10 @@ def test_a_scenario_that_moved_names_its_first_tick_and_distance(engine, capture
     engine.ticks["alpha"] = ("aa", "xx", "yy")
     found = verdict(engine, captures)
     assert found.verdict is Verdict.MOVED and found.max_abs == pytest.approx(0.5, rel=1e-6)
-    assert "first tick that moved: 2 of 3" in found.detail and "frame 2, channel 1" in found.detail
+    assert (
+        "first tick that moved: 1 of 0 to 2; finished latents: " in found.detail
+        and "frame 2, channel 1" in found.detail
+    )
 
 
 def test_one_ulp_is_moved_on_the_platform_that_blessed(engine, captures):
