@@ -72,8 +72,9 @@ class _Page:
         kept["fixtures"] = tuple(noted["fixtures"])
         # A failed try stays failed, and the first words are those of the difference.
         if report.outcome != "passed" and kept["outcome"] != "failed":
-            skipped = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
-            kept |= {"outcome": report.outcome, "place": noted["place"], "words": skipped, "again": noted["again"]}
+            words = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+            words = words.removeprefix("Skipped: ")  # the page says it itself
+            kept |= {"outcome": report.outcome, "place": noted["place"], "words": words, "again": noted["again"]}
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -61,7 +61,7 @@ def test_a_difference_is_on_the_page_with_its_tick_slot_and_stage(
     assert "1 passed, 1 failed, 1 skipped" in text or {"1 passed", "1 failed", "1 skipped"} <= set(
         re.findall(r"\d \w+", text)
     )
-    assert "test_rings.py::test_not_here: skipped" in text and "&lt;b&gt;no such&lt;/b&gt;" in text
+    assert "<li>test_rings.py::test_not_here: skipped: &lt;b&gt;no such&lt;/b&gt; machine</li>" in text
     assert "Does not pass" in text and "1 lockstep" in text
     result.stdout.fnmatch_lines(["harness: report written to *report.html"])
 
