@@ -77,7 +77,8 @@ class ParityError(AssertionError):
         super().__init__("\n  ".join(lines))
         self.differences = tuple(differences)
         place = _PLACE.match(differences[0].name) if differences else None
-        event, tick, self.stage, slot = (None,) * 4 if place is None else place.groups()
+        event, tick, stage, slot = (None,) * 4 if place is None else place.groups()
+        self.stage: str | None = stage
         self.event, self.tick, self.slot = (None if each is None else int(each) for each in (event, tick, slot))
 
 
