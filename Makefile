@@ -36,7 +36,7 @@ endif
 TORCH_BIN = build/torch-$(VERSION)/bin
 TORCH_TESTS := tests/plugin tests/examples tests/traps tests/parity/foreign \
 	$(patsubst %,tests/files/test_%.py,archive documents frames one_reader reading refused schema) \
-	$(patsubst %,tests/parity/test_%.py,compare danger trees values) \
+	$(patsubst %,tests/parity/test_%.py,compare danger differences spread trees values) \
 	$(patsubst %,tests/parity/baselines/test_%.py,blessed blessed_trees kept kernels_digest not_finite platform) \
 	$(patsubst %,tests/parity/baselines/test_%.py,source_folders store) \
 	$(patsubst %,tests/parity/proofs/test_%.py,bounds generic handed_out played randomness ring stages) \

@@ -22,7 +22,7 @@ from harness.parity.baselines.verdicts import Verdict
 from harness.parity.traces.engine_replay import replayed_pipeline
 from tests.gpu.decoder import parser as decoder_parser
 from tests.gpu.report import parser as report_parser
-from tests.parity.traces import rings
+from tests.parity.traces import plain, rings
 from tests.plugin import test_danger_example as danger_example
 from tests.sabotage import mutants
 
@@ -112,8 +112,8 @@ def test_the_examples_of_traces_record_and_replay(tmp_path: Path, monkeypatch: p
     recording, replaying = (compile(EXAMPLES[example], example[0], "exec") for example in OF_TRACES)
     exec(recording, {"pipeline": rings.pipeline(), "request": rings.request(1)})
     assert replayed_pipeline("night.trace", rings.executor).ticks == 1
-    rings.counted(tmp_path / "mine.trace")
-    made: dict[str, Any] = {"new_ring": rings.Counter}
+    plain.counted(tmp_path / "mine.trace")
+    made: dict[str, Any] = {"new_ring": plain.Counter}
     exec(replaying, made)
     made["test_the_day_happens_again"]()
 

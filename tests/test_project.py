@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -234,13 +235,29 @@ def recipe(target: str) -> str:
     return found[1]
 
 
+def without_make() -> dict[str, str]:
+    """The environment without what a make that runs the tests tells one that a test runs."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+
+
 @pytest.mark.parametrize("file", [".ci/run", ".github/workflows/ci.yml"])
 def test_continuous_integration_runs_what_the_parallel_part_of_make_test_leaves_out(file: str) -> None:
     targets = re.findall(r"\bmake ([a-z-]+)$", (ROOT / file).read_text(), re.MULTILINE)
     assert {"lint", "test"} <= set(targets)
-    marks = {mark for target in targets for mark in re.findall(r" -m (\w+)$", recipe(target), re.MULTILINE)}
+    marks = {mark for target in targets for mark in re.findall(r"pytest -m (\w+) ", recipe(target))}
     (left_out,) = re.findall(r" -m '(not .*)'$", recipe("test"), re.MULTILINE)
     assert left_out == " and ".join(f"not {mark}" for mark in sorted(marks))
+
+
+@pytest.mark.parametrize(("target", "mark"), [("test", "alone"), ("sabotage-shard", "sabotage")])
+def test_a_mark_is_asked_for_in_every_folder_that_has_such_a_test(target: str, mark: str) -> None:
+    command = ["make", "-n", "--no-print-directory", target]
+    printed = subprocess.run(command, cwd=ROOT, env=without_make(), capture_output=True, text=True, check=True).stdout
+    (folders,) = re.findall(rf"pytest -m {mark} (.+)$", printed, re.MULTILINE)
+    asked = [ROOT / folder for folder in folders.split()]
+    marked = [path for path in (ROOT / "tests").rglob("test_*.py") if re.search(rf"mark\.{mark}\b", path.read_text())]
+    assert all(folder.is_dir() for folder in asked) and marked
+    assert [path for path in marked if not any(path.is_relative_to(folder) for folder in asked)] == []
 
 
 def test_the_version_is_in_the_changelog() -> None:

@@ -13,7 +13,7 @@ from tests.sabotage.defects import DEFECTS, NOTORIOUS
 from tests.sabotage.gpu_defects import ON_GPU
 from tests.sabotage.runner import Defect, DefectVerdict, changed, revision, sabotage, shard
 
-PARTS = 24
+PARTS = 32
 """One of so many shards a run; `make sabotage` plants them all."""
 
 
