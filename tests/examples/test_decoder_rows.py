@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 
+import pytest
 import torch
 
 from harness.parity.baselines.platform import ROOT
@@ -14,6 +15,7 @@ SCRIPT = ROOT / "docs/examples/compare/decoder_rows.py"
 REPORT = json.loads((ROOT / "captures/cpu-x86_64-avx2/compare/decoder_rows.json").read_text())
 
 
+@pytest.mark.engine
 def test_the_command_prints_what_compare_reads_with_the_metrics_of_the_kept_report() -> None:
     example = runpy.run_path(str(SCRIPT))
     example["CALLS"].update(dict.fromkeys(example["CALLS"], 1))
