@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import harness
+from tests.makefile import without_make
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -233,11 +233,6 @@ def recipe(target: str) -> str:
     )
     assert found, target
     return found[1]
-
-
-def without_make() -> dict[str, str]:
-    """The environment without what a make that runs the tests tells one that a test runs."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
 
 
 @pytest.mark.parametrize("file", [".ci/run", ".github/workflows/ci.yml"])

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.makefile import without_make
+
 ROOT = Path(__file__).resolve().parents[1]
 FAKE = """#!/bin/sh
 # Stands for an interpreter: makes an environment whose interpreter is this file, and notes how pip is called.
@@ -30,9 +32,8 @@ def _project(tmp_path: Path) -> Path:
 
 
 def set_up(project: Path, stdout: int) -> subprocess.CompletedProcess[bytes]:
-    # Where make runs the tests, a make below it says more.
-    alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    return subprocess.run(["make", ".venv/.stamp", "PYTHON=./fake"], cwd=project, env=alone, stdout=stdout, check=True)
+    command = ["make", ".venv/.stamp", "PYTHON=./fake"]
+    return subprocess.run(command, cwd=project, env=without_make(), stdout=stdout, check=True)
 
 
 def test_in_a_pipe_one_line_says_what_is_installed_and_how_long_it_takes_and_pip_is_quiet(project: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.extras import MODULES
+from tests.makefile import without_make
 
 ROOT = Path(__file__).resolve().parent.parent
 # The tests of the plugin, of what its fixtures run, and of the reader of files below them.
@@ -45,7 +46,9 @@ NOT_INSTALLED = [*MODULES, "onnx", "onnxruntime", "onnxscript", "jinja2", "PIL",
 def listed(variable: str) -> set[str]:
     """The test files that a variable of the Makefile names, one by one or by folder."""
     command = ["make", "-s", "--no-print-directory", f"--eval=print: ; @echo $({variable})", "print"]
-    words = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    words = subprocess.run(
+        command, cwd=ROOT, env=without_make(), capture_output=True, text=True, check=True
+    ).stdout.split()
     return {file for word in words for file in _files(word)}
 
 

@@ -19,7 +19,6 @@ LINES = 30
 """The most lines below their titles together; a longer text ends with `CUT`."""
 CUT = " ..."
 BISECT = "which commit moved a capture: git bisect run, see docs/captures.md"
-MOVED = (Verdict.MOVED, Verdict.DIGEST_DIFFERS)
 _INDENT = "  "
 
 
@@ -60,7 +59,7 @@ def details(found: CheckReport, width: int) -> Iterator[str]:
         yield f"and {more} more: --json FILE has all, --html FILE a table; or name a scenario"
     elif cut:
         yield f"what ends with{CUT} is whole in --json FILE"
-    if found.captures is not None and any(each.verdict in MOVED for each in found.captures.results):
+    if found.captures is not None and any(each.verdict.moved for each in found.captures.results):
         yield BISECT
 
 

@@ -27,8 +27,6 @@ PLAYED_AGAIN = 20
 """The most differences that are played again for their evidence; each takes about as long as the comparison did."""
 DESCRIBED = 150
 """The most differences that a page describes; its matrix shows all."""
-BYTES = (Verdict.MOVED, Verdict.DIGEST_DIFFERS)
-"""Verdicts of two results that differ; of the other ones there is nothing to play again."""
 TOO_MANY = f"not played again: evidence is gathered for {PLAYED_AGAIN} differences that are unlike each other"
 DIGESTS = "a trace holds digests of what was made, and no tensors to show"
 NO_TENSORS = "there is nothing to play again: no two results were compared"
@@ -138,7 +136,7 @@ def _of_switches(
         detail = result.detail.partition(REPRO)[0]
         found = Difference(result.scenario, subject, str(result.verdict), detail, repro)
         scenario = scenarios.get(result.scenario)
-        playable = scenario if result.verdict in BYTES else None
+        playable = scenario if result.verdict.moved else None
         gather = None if playable is None else partial(evidence.of_pair, pair, playable)
         yield _Found(found, gather, (result.executor, result.switch, result.scenario, result.decoder))
 
@@ -160,7 +158,7 @@ def _of_captures(played: Report | EngineReport | None, battery: Battery, folder:
         words = [*(["--only", result.name] if scenario is not None else []), *options]
         repro = " ".join(["python -m harness check", *map(shlex.quote, words)])
         found = Difference(result.name, subject, str(result.verdict), result.detail, repro)
-        playable = scenario if kind is None and result.verdict in BYTES else None
+        playable = scenario if kind is None and result.verdict.moved else None
         gather = None if playable is None else partial(_capture, playable, battery, folder)
         yield _Found(found, gather, ("captures", "captures", result.name, ""))
 

@@ -37,6 +37,11 @@ class Verdict(StrEnum):
         """True where this verdict lets a check succeed."""
         return self in (Verdict.EXACT, Verdict.TOLERANCE)
 
+    @property
+    def moved(self) -> bool:
+        """True where two results were compared byte for byte and differ."""
+        return self in (Verdict.MOVED, Verdict.DIGEST_DIFFERS)
+
 
 @dataclass(frozen=True)
 class Result:

@@ -134,20 +134,6 @@ def test_a_pair_of_the_battery_is_watched_with_its_own_executors() -> None:
 # Captures.
 
 
-def moved(scenario: Scenario) -> Played:
-    played = play(scenario)
-    return Played({**played.finished, "b": played.finished["b"] + 1}, (*played.ticks[:3], "x", *played.ticks[4:]))
-
-
-def test_a_capture_that_moved_has_its_tick_the_slot_of_its_request_and_a_picture() -> None:
-    played = play(PLAIN)
-    found = evidence.of_capture(PLAIN, moved, played.finished, played.ticks)
-    assert [tick.stages["state"] for tick in found.ticks] == ["same", "same", "same", "differs", "same"]
-    assert found.first == evidence.Place(3, 1, "state")
-    assert [picture.name for picture in found.pictures] == ["b"]
-    assert found.ticks[1].seats[1] == evidence.Seat("b", 1, 4)
-
-
 def with_moved(*names: str, tick: int) -> Callable[[Scenario], Played]:
     """Plays a scenario of which these latents, and the digest of one tick, are others than the blessed."""
 
@@ -157,6 +143,18 @@ def with_moved(*names: str, tick: int) -> Callable[[Scenario], Played]:
         return Played(finished, (*played.ticks[:tick], "x", *played.ticks[tick + 1 :]))
 
     return replay
+
+
+moved = with_moved("b", tick=3)
+
+
+def test_a_capture_that_moved_has_its_tick_the_slot_of_its_request_and_a_picture() -> None:
+    played = play(PLAIN)
+    found = evidence.of_capture(PLAIN, moved, played.finished, played.ticks)
+    assert [tick.stages["state"] for tick in found.ticks] == ["same", "same", "same", "differs", "same"]
+    assert found.first == evidence.Place(3, 1, "state")
+    assert [picture.name for picture in found.pictures] == ["b"]
+    assert found.ticks[1].seats[1] == evidence.Seat("b", 1, 4)
 
 
 RING = SCENARIOS["mixed_ring"]
